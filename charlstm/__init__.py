@@ -1,0 +1,2 @@
+"""Character-level recurrent language models in JAX: train, compare, sample."""
+

@@ -1,0 +1,5 @@
+"""`python -m charlstm` is the program `charlstm`."""
+
+from charlstm.cli import main
+
+main()

@@ -1,0 +1,228 @@
+"""State to disk and back, to the bit: the only Orbax room.
+
+A checkpoint is the folder STEP, which Orbax renames into place once all of it is written, with two items: `state`, the
+arrays, and `integrity`, a JSON record of each leaf's name, shape, dtype and SHA-256 beside the validation loss.
+Reading one runs no code from it: the arrays are TensorStore's, the rest is JSON.
+"""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from charlstm import leaves, orbax_manager
+from charlstm.errors import InputError, TrainingError
+from charlstm.files import one_line, read_json
+
+
+class Restored(NamedTuple):
+    """A state from disk, the step it was saved at, and one line for each newer checkpoint that is broken."""
+
+    step: int
+    state: Any
+    notes: tuple[str, ...]
+
+
+class _BrokenError(Exception):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+class Checkpoints:
+    """The checkpoints in a folder: the `keep` newest, and the best by validation loss.
+
+    One writable instance may be open on a folder at a time, and opening it removes what a killed save left behind.
+    Everything in the folder that is no checkpoint stays as it is. Not thread-safe; close it, or use it in a `with`.
+
+    Args:
+        folder: made when missing, unless read_only.
+        keep: newest checkpoints that stay; at least 1.
+        read_only: writes nothing, and lists what is there when it is opened.
+    """
+
+    def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
+        self._folder, self._keep, self._read_only, self._closed = folder.absolute(), keep, read_only, False
+        if not read_only and folder.exists():
+            self._sweep()
+        self._manager = orbax_manager.make_manager(self._folder, read_only, policy=self)
+        self._losses = {step: self._stored_loss(step) for step in self._ours()}
+        self._broken: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the save in progress and frees what Orbax holds. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
+
+    def wait(self) -> None:
+        """Returns when every checkpoint is whole on disk.
+
+        Raises:
+            TrainingError: one could not be written, such as on a full disk.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from error
+
+    def save(self, step: int, state: Any, validation_loss: float | None = None) -> None:
+        """Begins to save a state; the files are written while the caller goes on.
+
+        The state is copied to the host before this returns, so its buffers may be donated or overwritten then.
+        A step that is on disk and whole, for a state of these shapes, stays as it is; one that is broken is replaced.
+
+        Args:
+            step: updates done so far; names the checkpoint.
+            state: a pytree of jax.Arrays, typed random keys among them.
+            validation_loss: lowest is best; None, NaN and infinity never are.
+
+        Raises:
+            TrainingError: this checkpoint or the one before it could not be written.
+            TypeError: a leaf is not a jax.Array.
+        """
+        if self._read_only:
+            raise RuntimeError(f"{self._folder} is open for reading only")
+        self.wait()
+        if step in self._ours() and step not in self._broken:
+            try:
+                self._load(step, state)
+                return
+            except _BrokenError:
+                self._broken.add(step)
+        host = leaves.to_host(state)
+        if validation_loss is not None:
+            validation_loss = float(validation_loss) if math.isfinite(validation_loss) else None
+        record = {"step": step, "validation_loss": validation_loss, "leaves": leaves.record(state, host)}
+        try:
+            self._make_room(step)
+            self._losses[step] = validation_loss
+            orbax_manager.write(self._manager, step, host, record)
+        except Exception as error:
+            raise self._not_written(error) from error
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, rising, once a save in progress is done. A broken one counts until it is read."""
+        self.wait()
+        return self._ours()
+
+    def latest(self) -> int | None:
+        """The newest step; None without a checkpoint."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
+        return self._best(self.steps())
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state saved at a step, bit for bit, on the default device whatever devices it was saved on.
+
+        Args:
+            step: one of `steps()`.
+            like: a pytree of jax.Arrays or jax.ShapeDtypeStructs: the structure, shapes and dtypes to expect.
+
+        Raises:
+            InputError: there is no such checkpoint, it is damaged, or it is of another model.
+        """
+        if step not in (there := self.steps()):
+            raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
+        try:
+            return self._load(step, like)
+        except _BrokenError as error:
+            raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
+
+    def restore_newest(self, like: Any) -> Restored | None:
+        """The newest state that is whole; broken ones on the way are named in its notes. None without a checkpoint.
+
+        A later save removes those broken ones, so that they take no place among the newest.
+
+        Raises:
+            InputError: there are checkpoints, and none can be used.
+        """
+        notes: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return Restored(step, self._load(step, like), tuple(notes))
+            except _BrokenError as error:
+                self._broken.add(step)
+                notes.append(f"checkpoint {step} is skipped: {error}")
+        if notes:
+            raise InputError(f"no checkpoint in {self._folder} can be used ({'; '.join(notes)}); use another --run-dir")
+        return None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's preservation policy. Its own BestN needs the metrics files that it cannot read when torn."""
+        steps = [each.step for each in checkpoints if not self._path(each.step).is_symlink()]
+        kept = {*sorted(steps)[-self._keep :], self._best(steps)}
+        # What a link leads to is not ours; Orbax's parallel deleter would empty it.
+        return [each.step in kept or self._path(each.step).is_symlink() for each in checkpoints]
+
+    def _path(self, step: int) -> Path:
+        return self._folder / str(step)
+
+    def _ours(self) -> list[int]:
+        return sorted({step for step in self._manager.all_steps() if not self._path(step).is_symlink()})
+
+    def _best(self, steps: Sequence[int]) -> int | None:
+        scored = [(loss, -step) for step in steps if (loss := self._losses.get(step)) is not None]
+        return -min(scored)[1] if scored else None
+
+    def _not_written(self, error: Exception) -> TrainingError:
+        return TrainingError(f"a checkpoint could not be written to {self._folder}: {_reason(error)}")
+
+    def _record(self, step: int) -> dict[str, Any]:
+        try:
+            return read_json(self._path(step) / "integrity" / orbax_manager.RECORD)
+        except InputError as error:
+            raise _BrokenError(f"its integrity record cannot be read ({error})") from error
+
+    def _stored_loss(self, step: int) -> float | None:
+        try:
+            loss = self._record(step).get("validation_loss")
+        except _BrokenError:
+            return None
+        return loss if isinstance(loss, float) and math.isfinite(loss) else None
+
+    def _sweep(self) -> None:
+        """Removes what a save that was killed or failed has left; to be called while none is in progress."""
+        for path in self._folder.iterdir():
+            if orbax_manager.is_unfinished(path):
+                shutil.rmtree(path)
+
+    def _make_room(self, step: int) -> None:
+        """Removes what is known to be broken, and moves aside what bears the step's name and is no checkpoint."""
+        self._sweep()
+        for broken in self._broken & set(self._ours()):
+            self._manager.delete(broken)
+        self._broken.clear()
+        path = self._path(step)
+        if path.is_symlink() or path.exists():
+            path.rename(path.with_name(f"{step}.moved-aside"))
+            self._manager.reload()
+
+    def _load(self, step: int, like: Any) -> Any:
+        record = self._record(step).get("leaves", [])
+        if problem := leaves.mismatch(record, like):
+            raise _BrokenError(problem)
+        try:
+            host = orbax_manager.read(self._manager, step, leaves.blank(like))
+        except Exception as error:
+            raise _BrokenError(f"its arrays cannot be read ({type(error).__name__}: {_reason(error)})") from error
+        if problem := leaves.damage(record, like, host):
+            raise _BrokenError(problem)
+        return leaves.to_device(host, like)
+
+
+def _reason(error: Exception) -> str:
+    """The end of TensorStore's long chain, which is what the system said, such as "No space left on device"."""
+    return one_line(str(error).rsplit('": ', 1)[-1], 200)

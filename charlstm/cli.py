@@ -1,0 +1,325 @@
+"""The words a person types become a call of one room. Rooms that import JAX are imported when they are called."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from charlstm.config import Experiment, flat
+from charlstm.errors import InputError, Interrupted, TrainingError, did_you_mean
+
+_DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
+
+Command = TypeVar("Command")
+
+
+@dataclass(kw_only=True)
+class Train:
+    """Train on a text. A run whose folder exists already goes on where it stopped."""
+
+    experiment: tyro.conf.Positional[Path | None] = None
+    """A Python file that defines CONFIG. Without one, the King James Bible is read."""
+    run_dir: Path | None = None
+    """The run's folder; by default runs/ and the experiment's name."""
+    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+
+
+@dataclass(kw_only=True)
+class Eval:
+    """The exact loss over all of a split, or over a text of your own."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    split: Literal["train", "validation", "test"] = "validation"
+    """Which part of the run's text."""
+    text: Path | None = None
+    """A file to evaluate on instead of the run's own text."""
+    exact: bool = False
+    """Read the text as one row: slower, and a function of text and parameters alone."""
+    checkpoint: str = "best"
+    """best by validation, latest, or a step."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """Text from a trained model. What is not given here is as in the run's config."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    prime: str | None = None
+    """Text that the model reads first."""
+    length: int | None = None
+    """Characters to draw after the prime."""
+    temperature: float | None = None
+    """Below 1 is bolder, above 1 is wilder, 0 takes the likeliest character each time."""
+    top_n: int | None = None
+    """Draw among the n likeliest characters only; 0 means among all."""
+    seed: int | None = None
+    """Same checkpoint, settings and seed, same text."""
+    num: int = 1
+    """How many texts; the i-th is the text of seed + i - 1 alone."""
+    stream: bool = False
+    """Show characters as they are drawn."""
+    skip_unknown: bool = False
+    """Drop characters of the prime that the model does not know, instead of refusing them."""
+    checkpoint: str = "best"
+    """best by validation, latest, or a step."""
+
+
+@dataclass(kw_only=True)
+class Corpora:
+    """List what can be trained on, and where each text is."""
+
+
+def main() -> None:
+    """The program `charlstm`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out one command line, and return its exit code: 0, 1 for a failure, 2 for wrong input, 128 + signal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
+    try:
+        return _dispatch(list(words))
+    except InputError as error:
+        return _fail(str(error), 2)
+    except TrainingError as error:
+        return _fail(str(error), 1)
+    except Interrupted as stop:
+        print(f"{stop}; the same command continues from there", file=sys.stderr)
+        return 128 + stop.signal_number
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"charlstm: {message}", file=sys.stderr)
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "eval": _eval,
+        "sample": _sample,
+        "corpora": _corpora,
+    }
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("charlstm"))
+        return 0
+    if words[0] not in commands:
+        hint = did_you_mean(words[0], commands) or f"; there are {', '.join(commands)}"
+        raise InputError(f"there is no command {words[0]!r}{hint}")
+    commands[words[0]](words[1:])
+    return 0
+
+
+def _overview() -> str:
+    rows = {"train [EXPERIMENT]": Train, "eval RUN": Eval, "sample RUN": Sample, "corpora": Corpora}
+    lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, kind in rows.items())
+    return (
+        "charlstm: train, evaluate and sample character-level recurrent language models.\n\n"
+        f"usage: charlstm COMMAND ...\n\n{lines}\n\n"
+        "`charlstm COMMAND --help` lists what a command takes. A first run: charlstm train"
+    )
+
+
+def _parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
+    """The command's dataclass from its words.
+
+    Raises:
+        InputError: what tyro says of them, in one line.
+    """
+    name = kind.__name__.lower()
+    known = _options(kind)
+    for word in words:
+        option = word.split("=", 1)[0].replace("_", "-")
+        if word.startswith("--") and option not in (*known, "--help"):
+            raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                kind,
+                args=words,
+                prog=f"charlstm {name}",
+                default=default,
+                # --train.tensorboard False, like every other field; the commands' own switches take no value.
+                config=(tyro.conf.FlagConversionOff,) if kind is Train else (tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise InputError(f"{_one_sentence(told.getvalue())}; see `charlstm {name} --help`") from None
+        raise
+
+
+def _options(kind: type) -> list[str]:
+    own = [each.name for each in fields(kind) if each.name not in ("config", "experiment", "run")]
+    names = own + (list(flat(Experiment())) if kind is Train else [])
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def _one_sentence(box: str) -> str:
+    """What tyro's error box says, without the box."""
+    lines = (line.strip("│╭╰╮╯─ \t") for line in box.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("For full helptext")).removeprefix(
+        "Parsing error "
+    )
+
+
+def _train(words: list[str]) -> None:
+    path = _positional(words)
+    name, config = (_DEFAULT_NAME, Experiment()) if path is None else (Path(path).stem, _load(Path(path)))
+    parsed = _parse(Train, words, Train(experiment=None, config=config))
+    from charlstm import corpora
+    from charlstm.runs import default_folder
+    from charlstm.terminal import Reporter
+
+    config = replace(parsed.config, data=replace(parsed.config.data, corpus=corpora.resolve(parsed.config.data.corpus)))
+    folder = parsed.run_dir or default_folder(name)
+    from charlstm.train import train
+
+    train(config, folder, Reporter())
+
+
+def _positional(words: list[str]) -> str | None:
+    """The experiment among a train command's words, where every option takes one value."""
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = "=" not in word and word not in ("-h", "--help")
+        else:
+            return word
+    return None
+
+
+def _load(path: Path) -> Experiment:
+    """CONFIG of an experiment file."""
+    import runpy
+
+    if not path.is_file():
+        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
+    try:
+        config = runpy.run_path(str(path)).get("CONFIG")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # the file is the user's own program
+        raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if not isinstance(config, Experiment):
+        raise InputError(f"{path} defines no CONFIG that is a charlstm.config.Experiment")
+    return config
+
+
+def _eval(words: list[str]) -> None:
+    asked = _parse(Eval, words)
+    from charlstm import corpora
+    from charlstm.batches import split
+    from charlstm.evaluate import evaluate
+    from charlstm.restore import trained
+
+    found = trained(asked.run, asked.checkpoint)
+    data, vocabulary = found.run.config.data, found.run.vocabulary
+    _note(found.notes)
+    if asked.text is not None:
+        ids, what = vocabulary.encode(corpora.load(corpora.resolve(str(asked.text)), data.symbols)), str(asked.text)
+    else:
+        text = corpora.load(data.corpus, data.symbols)
+        found.run.refuse_other_text(corpora.fingerprint(text))
+        ids = getattr(split(vocabulary.encode(text), data.validation_fraction, data.test_fraction), asked.split)
+        what = f"{asked.split} split"
+    if not len(ids):
+        raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")
+    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
+    if asked.json:
+        print(
+            json.dumps(
+                {
+                    "run": str(asked.run),
+                    "step": found.step,
+                    "split": None if asked.text else asked.split,
+                    "text": str(asked.text) if asked.text else None,
+                    "exact": asked.exact,
+                    "characters": result.characters,
+                    "loss": result.loss,
+                    "bits_per_char": result.bits_per_char,
+                }
+            )
+        )
+    else:
+        how = "in one row" if asked.exact else "in warmed rows"
+        print(
+            f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
+            f" over {result.characters:,} {data.symbols} {how}"
+        )
+
+
+def _sample(words: list[str]) -> None:
+    asked = _parse(Sample, words)
+    if asked.num < 1:
+        raise InputError(f"--num is {asked.num}; it must be at least 1")
+    from charlstm.restore import trained
+    from charlstm.sample import text_stream
+    from charlstm.terminal import write
+
+    found = trained(asked.run, asked.checkpoint)
+    _note(found.notes)
+    names = ("prime", "length", "temperature", "top_n", "seed")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    config = replace(found.run.config.sample, **given)
+    vocabulary, symbols = found.run.vocabulary, found.run.config.data.symbols
+    # The config's own prime was written before the vocabulary was known; only a typed one is taken at its word.
+    skip = asked.skip_unknown or asked.prime is None
+    for number in range(asked.num):
+        each = replace(config, seed=config.seed + number)
+        if asked.num > 1:
+            write(f"--- seed {each.seed} ---\n")
+        pieces = text_stream(found.model, found.params, vocabulary, symbols, each, skip_unknown=skip)
+        for piece in pieces if asked.stream else ["".join(pieces)]:
+            write(piece)
+        write("\n")
+
+
+def _corpora(words: list[str]) -> None:
+    _parse(Corpora, words)
+    from rich.console import Console
+    from rich.table import Table
+
+    from charlstm.corpora import catalogue
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "characters", "text", "where it is"):
+        table.add_column(title, overflow="fold", justify="right" if title == "characters" else "left")
+    for entry in catalogue():
+        table.add_row(entry.name, f"{entry.characters:,}", entry.title, entry.place)
+    Console(highlight=False).print(table)
+    print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
+
+
+def _note(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"charlstm: {note}", file=sys.stderr)

@@ -1,0 +1,26 @@
+"""The ways a command ends early: the input is wrong, the training is, or someone stopped it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something a person gave is wrong. The message is one line: what is wrong, and what to do (exit code 2)."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, for a reason of its own (exit code 1)."""
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """A signal stopped a run after `step`, and everything is saved (exit code 128 + signal)."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped after step {step:,}")
+        self.signal_number, self.step = signal_number, step
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint such as ``'; did you mean seq_length?'``, or an empty string where nothing is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""

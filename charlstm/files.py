@@ -1,0 +1,89 @@
+"""Files of a run folder, which may come from a stranger: bounded reads, whole writes, no way out of the folder."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from charlstm.errors import InputError
+
+LIMIT = 16 * 2**20
+"""Bytes that a JSON file of a run may have; the largest vocabulary there can be fits."""
+
+
+def one_line(text: object, length: int = 300) -> str:
+    """Text for a terminal: one line, nothing that is not printable, and cut where it is longer than `length`."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
+    return line if len(line) <= length else line[:length] + "..."
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`.
+
+    Raises:
+        InputError: a symbolic link there leads out of the folder.
+    """
+    path = folder / name
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        stays = False
+    if not stays:
+        raise InputError(f"{path} is a symbolic link that leads out of the run's folder; put the file itself there")
+    return path
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of JSON text, nothing else.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, nested too deep, or has NaN or Infinity in it.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def check_size(path: Path) -> None:
+    """Raises InputError unless `path` is a file of at most LIMIT bytes (a named pipe would block a reader for good)."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if (size := path.stat().st_size) > LIMIT:
+        raise InputError(f"{path} has {size} bytes, and more than {LIMIT} are not read; put the run's own file there")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: there is no such file, it is too large, or it holds no JSON object.
+    """
+    check_size(path)
+    try:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is malformed: it holds no JSON object; put back the run's own file")
+    return value
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
+    with temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes one JSON value, indented, in the order given."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())

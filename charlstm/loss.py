@@ -1,0 +1,26 @@
+"""Logits and targets become nats, and nats become bits."""
+
+import math
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+
+def nats(logits: Array, targets: Array) -> Array:
+    """Cross-entropy of each target, -log softmax(logits)[target].
+
+    Args:
+        logits: [..., V].
+        targets: [...] integers below V.
+
+    Returns:
+        [...] nats, in float32 or wider.
+    """
+    wide = logits.astype(jnp.float32) if logits.dtype.itemsize < 4 else logits
+    return optax.softmax_cross_entropy_with_integer_labels(wide, targets)
+
+
+def bits(value: float) -> float:
+    """Nats as bits: divided by ln 2 (Shannon 1948)."""
+    return value / math.log(2)

@@ -1,0 +1,104 @@
+"""metrics.jsonl: one JSON object a line, each with its whole-number "step". A line counts once its newline is there."""
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any, Self
+
+from charlstm.errors import InputError
+from charlstm.files import one_line, parse_json, write_atomic
+
+
+class Metrics:
+    """The writer of one metrics.jsonl. The file is opened by the first `append` and stays open until `close`.
+
+    What is appended is in a buffer until `flush`, so flush before a checkpoint is saved: a run that continues from a
+    checkpoint then has all lines up to its step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a line. Floats come back from `read` to the bit.
+
+        Args:
+            record: JSON values, with an int "step"; convert arrays with float() first.
+
+        Raises:
+            ValueError: there is no such step, or a value is NaN or infinite. Nothing is written then.
+        """
+        if not _has_step(record):
+            raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        if self._file is None:
+            self._file = self.path.open("ab")
+            self._file.truncate(_whole(self.path))  # or the line would go on a torn one
+        self._file.write(line)
+
+    def flush(self) -> None:
+        """Returns when every line is on the disk, power cut included."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flushes and closes; a later `append` opens the file again."""
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._file = None
+
+    def truncate_after(self, step: int) -> None:
+        """Drops the lines of later steps, and a torn last line: for a run that continues from `step`.
+
+        Raises:
+            InputError: see `read`; the file is as it was.
+        """
+        self.close()
+        if self.path.exists():
+            kept = [line for line, record in _records(self.path) if record["step"] <= step]
+            write_atomic(self.path, b"".join(line + b"\n" for line in kept))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl, in order; none if there is no such file. A torn last line is left out.
+
+    Raises:
+        InputError: a line is not a JSON object with a step; its number is given.
+    """
+    path = folder / "metrics.jsonl"
+    return [record for _, record in _records(path)] if path.exists() else []
+
+
+def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; move it away")
+    *lines, _torn = path.read_bytes().split(b"\n")
+    return [(line, _parsed(path, number, line)) for number, line in enumerate(lines, start=1)]
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = parse_json(line)
+    except ValueError as error:
+        raise InputError(f"line {number} of {path} is not JSON: {one_line(error)}; delete that line") from None
+    if not isinstance(record, dict) or not _has_step(record):
+        raise InputError(f"line {number} of {path} is no JSON object with a whole-number step; delete that line")
+    return record
+
+
+def _has_step(record: dict[str, Any]) -> bool:
+    return type(record.get("step")) is int
+
+
+def _whole(path: Path) -> int:
+    """Bytes up to and with the last newline."""
+    return path.read_bytes().rfind(b"\n") + 1

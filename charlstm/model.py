@@ -1,0 +1,204 @@
+"""Ids and a carry become logits and a carry. The only room that knows Flax.
+
+A model is a value (`Model`), its parameters are a tree, and everything else is a pure function of both. The parameters
+are those of Flax's own cells, one cell for each layer, so the two ways through time share them: `plain` is a stack of
+Flax cells under `nn.scan`, for reading and as the reference; `fast` hoists the input products out of the loop and
+runs `recurrence.recur` layer by layer.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from charlstm.config import ModelConfig
+from charlstm.recurrence import CELLS, recur
+
+Params = Any
+Carry = tuple[Any, ...]
+"""One entry a layer: (c, h) for lstm, h for gru and rnn; each [B, H]."""
+
+Masks = list[Array] | None
+"""Per layer: 0 where an output is dropped, 1/keep where it stays; [T, B, H], or [1, B, H] for a window's mask."""
+
+_FLAX_CELLS = {"rnn": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
+_GATES = {
+    "rnn": (("i",), ("h",)),
+    "gru": (("ir", "iz", "in"), ("hr", "hz", "hn")),
+    "lstm": (("ii", "if", "ig", "io"), ("hi", "hf", "hg", "ho")),
+}
+"""Names of the input and recurrent kernels inside each Flax cell, in the order in which `recurrence` stacks them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A stack of L recurrent layers over V symbols, with a dense softmax layer on top. Hashable, so jit can close over it."""
+
+    config: ModelConfig
+    vocabulary_size: int
+
+    def init(self, key: Array) -> Params:
+        """Fresh float32 parameters: orthogonal recurrent kernels, Lecun-normal others, zero biases but the forget gate's.
+
+        The forget gate's bias starts at `forget_bias` (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2).
+        """
+        ids = jnp.zeros((1, 1), jnp.int32)
+        with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
+            params = _Plain(self).init(key, ids, self.zero_carry(1), None)["params"]
+        if self.config.cell == "lstm":
+            for layer in range(self.config.num_layers):
+                bias = params["stack"][f"layer_{layer}"]["hf"]["bias"]
+                params["stack"][f"layer_{layer}"]["hf"]["bias"] = jnp.full_like(bias, self.config.forget_bias)
+        return params
+
+    def zero_carry(self, batch_size: int, dtype: Any = jnp.float32) -> Carry:
+        """The state before the first character."""
+        zeros = jnp.zeros((batch_size, self.config.hidden_size), dtype)
+        one = (zeros, zeros) if self.config.cell == "lstm" else zeros
+        return (one,) * self.config.num_layers
+
+    def apply(self, params: Params, ids: Array, carry: Carry, dropout_key: Array | None = None) -> tuple[Array, Carry]:
+        """Read a window.
+
+        Args:
+            params: a tree as `init` makes it.
+            ids: [B, T] integers below V.
+            carry: the state before the window.
+            dropout_key: draws the dropout masks while training; None, for evaluation and sampling, drops nothing.
+
+        Returns:
+            logits [B, T, V] in float32 or wider, one row for each id read, and the carry after the window.
+        """
+        masks = None if dropout_key is None else self._masks(dropout_key, ids.shape, params)
+        hidden, carry = self.read(self.fuse(params), ids, carry, masks)
+        # Transposing the logits moves fewer bytes than transposing the hidden states.
+        return self.head(params, hidden).swapaxes(0, 1), carry
+
+    def fuse(self, params: Params) -> Params:
+        """The parameters in the form that `read` and `head` take: the gates of a layer side by side.
+
+        A loop that reads a symbol at a time fuses once, before it.
+        """
+        if self.config.recurrence == "plain":
+            return params
+        layers = [params["stack"][f"layer_{layer}"] for layer in range(self.config.num_layers)]
+        return {"stack": [_fuse_layer(self.config.cell, gates) for gates in layers], "head": params["head"]}
+
+    def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
+        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
+        if self.config.recurrence == "plain":
+            with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
+                return _Plain(self).apply({"params": fused}, ids.T, carry, masks)  # pyright: ignore[reportReturnType]
+        hidden, after = ids.T, []
+        for number, (layer, before) in enumerate(zip(fused["stack"], carry, strict=True)):
+            # The product of a one-hot row with a kernel is one of the kernel's rows.
+            projected = jnp.take(layer.kernel, hidden, axis=0) if number == 0 else hidden @ layer.kernel
+            projected = projected + layer.bias[None, None, :]
+            hidden, last = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, before)
+            after.append(last)
+            if masks is not None:
+                hidden = hidden * masks[number]
+        return hidden, tuple(after)
+
+    def head(self, params: Params, hidden: Array) -> Array:
+        """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
+        logits = hidden @ params["head"]["kernel"]
+        return logits + params["head"]["bias"].reshape((1,) * (logits.ndim - 1) + (-1,))
+
+    def top(self, carry: Carry) -> Array:
+        """The top layer's hidden state [B, H] inside a carry."""
+        return CELLS[self.config.cell].hidden(carry[-1])
+
+    def _masks(self, key: Array, shape: tuple[int, ...], params: Params) -> Masks:
+        if self.config.dropout == 0:
+            return None
+        batch, time = shape
+        # 16 random bits a unit cost half of what float32 uniforms cost; keep is rounded to them, and scaled exactly.
+        keep = min(max(round((1 - self.config.dropout) * 2**16), 1), 2**16 - 1)
+        steps = time if self.config.dropout_mask == "step" else 1
+        dtype = params["head"]["kernel"].dtype
+
+        def one(layer_key: Array) -> Array:
+            bits = jax.random.bits(layer_key, (steps, batch, self.config.hidden_size), jnp.uint16)
+            return (bits < keep).astype(dtype) * (2**16 / keep)
+
+        return [one(layer_key) for layer_key in jax.random.split(key, self.config.num_layers)]
+
+
+class _Layer(NamedTuple):
+    """A layer's parameters, its gates side by side: D is V for the first layer and H above it, G counts the gates."""
+
+    kernel: Array
+    """[D, G·H], of the input."""
+    recurrent: Array
+    """[H, G·H], of the hidden state."""
+    bias: Array
+    """[G·H], added to the input's product."""
+    inner_bias: Array | None
+    """[G·H], added to the recurrent product; the gru's, whose reset gate multiplies it."""
+
+
+def _fuse_layer(cell: str, gates: Params) -> _Layer:
+    def beside(names: tuple[str, ...], part: str) -> Array:
+        return jnp.concatenate([gates[name][part] for name in names], -1)
+
+    inputs, recurrents = _GATES[cell]
+    inner_bias = None
+    if cell == "gru":
+        inner = gates["hn"]["bias"]
+        inner_bias = jnp.concatenate([jnp.zeros_like(inner), jnp.zeros_like(inner), inner])
+    bias = beside(recurrents if cell == "lstm" else inputs, "bias")
+    return _Layer(beside(inputs, "kernel"), beside(recurrents, "kernel"), bias, inner_bias)
+
+
+class _Plain(nn.Module):
+    """The reference: Flax cells under `nn.scan`."""
+
+    model: Model
+
+    @nn.compact
+    def __call__(self, ids: Array, carry: Carry, masks: Masks) -> tuple[Array, Carry]:
+        if masks is not None:
+            masks = [jnp.broadcast_to(mask, (ids.shape[0], *mask.shape[1:])) for mask in masks]
+        scanned = nn.scan(_Stack, variable_broadcast="params", split_rngs={"params": False})
+        carry, hidden = scanned(self.model.config, name="stack")(carry, (ids, masks))
+        if self.is_initializing():
+            nn.Dense(self.model.vocabulary_size, name="head")(hidden)
+        return hidden, carry
+
+
+class _Stack(nn.Module):
+    """One step of every layer: a cell of its own for each, and dropout on each one's output."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, carry: Carry, inputs: tuple[Array, Masks]) -> tuple[Carry, Array]:
+        hidden, masks = inputs
+        after = []
+        for layer, before in enumerate(carry):
+            cell = _FLAX_CELLS[self.config.cell](self.config.hidden_size, name=f"layer_{layer}")
+            last, hidden = cell(before, hidden)
+            after.append(last)
+            if masks is not None:
+                hidden = hidden * masks[layer]
+        return tuple(after), hidden
+
+
+def _rows_for_ids(vocabulary_size: int) -> Any:
+    """Lets a Flax cell read ids: its dense layers look up a row of their kernel instead of multiplying by a one-hot."""
+
+    def intercept(dense: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if not isinstance(module, nn.Dense) or not jnp.issubdtype(args[0].dtype, jnp.integer):
+            return dense(*args, **kwargs)
+        if module.is_initializing():
+            return dense(jnp.zeros((*args[0].shape, vocabulary_size), jnp.float32))
+        own = module.variables["params"]
+        rows = jnp.take(own["kernel"], args[0], axis=0)
+        return rows + own["bias"][None, :] if "bias" in own else rows
+
+    return intercept

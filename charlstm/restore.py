@@ -1,0 +1,54 @@
+"""The folder of a run becomes a model and its parameters, to evaluate or to sample."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from charlstm.checkpoint import Checkpoints
+from charlstm.errors import InputError
+from charlstm.model import Model, Params
+from charlstm.runs import Run
+from charlstm.step import initial_state
+
+
+class Trained(NamedTuple):
+    """A model as it was after `step` updates."""
+
+    run: Run
+    model: Model
+    params: Params
+    step: int
+    notes: tuple[str, ...]
+    """One line for each checkpoint that could not be used."""
+
+
+def trained(folder: Path, checkpoint: str = "best") -> Trained:
+    """The parameters in a run's checkpoint.
+
+    Args:
+        folder: of the run.
+        checkpoint: "best" by validation (the newest where none was validated), "latest", or a step.
+
+    Raises:
+        InputError: the folder is not a run, or the checkpoint is not there or not whole.
+    """
+    run = Run.open(folder)
+    model = Model(run.config.model, len(run.vocabulary))
+    like = jax.eval_shape(lambda: initial_state(run.config, model))
+    with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints, read_only=True) as checkpoints:
+        if not checkpoints.steps():
+            raise InputError(f"{folder} has no checkpoint yet; `charlstm train` makes one when it ends or is interrupted")
+        notes: tuple[str, ...] = ()
+        if checkpoint not in ("best", "latest"):
+            if not (checkpoint.isascii() and checkpoint.isdigit()):
+                raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest or a step")
+            return Trained(run, model, checkpoints.restore(int(checkpoint), like).params, int(checkpoint), notes)
+        if checkpoint == "best" and (best := checkpoints.best()) is not None:
+            try:
+                return Trained(run, model, checkpoints.restore(best, like).params, best, notes)
+            except InputError as error:
+                notes = (f"{error}; the newest whole one is used",)
+        restored = checkpoints.restore_newest(like)
+        assert restored is not None  # there are steps, and it raises when none of them is whole
+        return Trained(run, model, restored.state.params, restored.step, notes + restored.notes)

@@ -1,0 +1,188 @@
+"""The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from charlstm.config import Experiment, flat, from_dict, to_dict
+from charlstm.errors import InputError
+from charlstm.files import inside, one_line, read_json, write_atomic, write_json
+from charlstm.vocabulary import Vocabulary
+
+CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
+CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Which text a run reads: what it is called, the SHA-256 of its UTF-8 (or of its bytes), and its characters."""
+
+    corpus: str
+    sha256: str
+    characters: int
+
+    @classmethod
+    def of(cls, corpus: str, text: str | bytes) -> "Fingerprint":
+        """The fingerprint of normalised text, or of bytes where a model reads bytes."""
+        return cls(corpus, hashlib.sha256(_encoded(text)).hexdigest(), len(text))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk. `Run.create` begins one and `Run.open` finds one; neither touches its checkpoints."""
+
+    folder: Path
+    config: Experiment
+    vocabulary: Vocabulary
+    fingerprint: Fingerprint
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a run was begun in the folder: whether `open` rather than `create` is meant."""
+        return (folder / CONFIG).exists() or (folder / CONFIG).is_symlink()
+
+    @classmethod
+    def create(cls, folder: Path, config: Experiment, vocabulary: Vocabulary, fingerprint: Fingerprint) -> "Run":
+        """Makes the folder and its files; config.json is the last, so a crash on the way leaves no run.
+
+        Raises:
+            InputError: a run or part of one is there already, or the folder cannot be made.
+        """
+        present = [name for name in (CONFIG, METRICS, CHECKPOINTS) if (folder / name).exists()]
+        if present:
+            raise InputError(f"{folder} already holds a run's {present[0]}; use another --run-dir, or move it away")
+        run = cls(folder, config, vocabulary, fingerprint)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _refuse_links_out(folder)
+            vocabulary.save(folder / VOCABULARY)
+            write_json(folder / CORPUS, asdict(fingerprint))
+            write_json(folder / CONFIG, to_dict(config))
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"the run folder {folder} cannot be made: {why}; use another --run-dir") from None
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run in a folder.
+
+        Raises:
+            InputError: there is no such folder, it is not a run, one of its files is malformed or over 16 MiB, or a
+                symbolic link in it leads out of it.
+        """
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
+        if not cls.exists(folder):
+            raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")
+        _refuse_links_out(folder)
+        if not (folder / VOCABULARY).is_file():  # a named pipe would block the reader for good
+            raise InputError(f"there is no file {folder / VOCABULARY}; put back the run's own file")
+        path = folder / CONFIG
+        values = read_json(path)
+        try:
+            config = from_dict(values)
+        except (InputError, RecursionError) as error:
+            raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
+        return cls(folder, config, Vocabulary.load(folder / VOCABULARY), _read_fingerprint(folder / CORPUS))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of `checkpoint.Checkpoints`."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def metrics(self) -> Path:
+        """The file of `metrics.Metrics`."""
+        return self.folder / METRICS
+
+    @property
+    def samples(self) -> Path:
+        """The folder of sampled text."""
+        return self.folder / SAMPLES
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.folder / TENSORBOARD
+
+    def extended(self, config: Experiment) -> "Run":
+        """This run with a config that may have more `train.steps`, in config.json too.
+
+        Raises:
+            InputError: something else differs, or the steps are fewer.
+        """
+        refuse_changes(self.config, config)
+        if config != self.config:
+            write_json(self.folder / CONFIG, to_dict(config))
+        return Run(self.folder, config, self.vocabulary, self.fingerprint)
+
+    def refuse_other_text(self, now: Fingerprint) -> None:
+        """Raises InputError if the text is not the one that the run began with; what it is called does not matter."""
+        then = self.fingerprint
+        if (then.sha256, then.characters) != (now.sha256, now.characters):
+            raise InputError(
+                f"the text of {one_line(now.corpus)} changed since {self.folder} began: it had {then.characters:,}"
+                f" characters (SHA-256 {then.sha256[:12]}), and has {now.characters:,} ({now.sha256[:12]}); bring the"
+                " old text back, or use another --run-dir"
+            )
+
+    def write_sample(self, step: int, text: str | bytes) -> Path:
+        """Writes samples/STEP.txt, whole or not at all.
+
+        Text is written as UTF-8 with every character as it is, newlines and lone surrogates too ("surrogatepass"): a
+        sample that a model may draw is never a reason for a training to stop.
+        """
+        self.samples.mkdir(exist_ok=True)
+        path = self.samples / f"{step}.txt"
+        write_atomic(path, _encoded(text))
+        return path
+
+
+def default_folder(name: str) -> Path:
+    """Where a run goes that was given no folder: ``runs/NAME``.
+
+    Raises:
+        InputError: the name is not that of one folder.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
+        raise InputError(f"{name!r} cannot name a folder; use --run-dir")
+    return Path("runs") / name
+
+
+def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
+    """The fields that differ, by dotted name, with the old value and the new."""
+    before, after = flat(old), flat(new)
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def refuse_changes(old: Experiment, new: Experiment) -> None:
+    """Raises InputError unless `new` continues a run of `old`: nothing changed, or `train.steps` grew."""
+    changed = changed_fields(old, new)
+    if "train.steps" in changed and changed["train.steps"][1] > changed["train.steps"][0]:
+        del changed["train.steps"]
+    if changed:
+        told = ", ".join(f"{name} was {before!r} and is {after!r}" for name, (before, after) in changed.items())
+        raise InputError(
+            f"the run began with another config: {one_line(told, 2000)}; only a larger train.steps can continue it,"
+            " so use another --run-dir"
+        )
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+
+
+def _refuse_links_out(folder: Path, names: Iterable[str] = (CONFIG, VOCABULARY, CORPUS, METRICS)) -> None:
+    for name in (*names, CHECKPOINTS, SAMPLES, TENSORBOARD):
+        inside(folder, name)
+
+
+def _read_fingerprint(path: Path) -> Fingerprint:
+    values = read_json(path)
+    hints = {"corpus": str, "sha256": str, "characters": int}
+    if set(values) != set(hints) or any(type(values[name]) is not hint for name, hint in hints.items()):
+        raise InputError(f"{path} is malformed: it must hold {', '.join(hints)}; put back the run's own file")
+    return Fingerprint(**values)

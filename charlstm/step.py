@@ -1,0 +1,76 @@
+"""One update: state and a window become state and metrics. No input or output."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from charlstm import optimizer
+from charlstm.batches import Window
+from charlstm.config import Experiment
+from charlstm.loss import nats
+from charlstm.model import Carry, Model, Params
+
+
+class TrainState(NamedTuple):
+    """Everything that the next update depends on, besides the text."""
+
+    step: Array
+    """[] int32, updates done."""
+    cursor: Array
+    """[] int32, windows read since the start of training."""
+    params: Params
+    optimizer: optax.OptState
+    carry: Carry
+    """The recurrent state after the last window, [B, H] for each part."""
+    key: Array
+    """[] random key; the dropout masks of a step are drawn from it and the step's number."""
+
+
+class Metrics(NamedTuple):
+    """Of one update, each [] float32."""
+
+    loss: Array
+    """Mean over the window, nats per character, before the update."""
+    grad_norm: Array
+    """Global norm of the gradient before clipping."""
+    learning_rate: Array
+
+
+def initial_state(config: Experiment, model: Model) -> TrainState:
+    """The state before the first update, a function of the config alone."""
+    params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    params = model.init(params_key)
+    # Two counters in two buffers: a donated state must not hold one buffer twice.
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        cursor=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=optimizer.build(config.optimizer, config.train.steps).init(params),
+        carry=jax.tree.map(jnp.copy, model.zero_carry(config.data.batch_size)),
+        key=dropout_key,
+    )
+
+
+def make_train_step(config: Experiment, model: Model) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
+    """A jitted update that donates its state. The window's edge truncates backpropagation; the carry crosses it."""
+    chain = optimizer.build(config.optimizer, config.train.steps)
+    schedule = optimizer.learning_rate(config.optimizer, config.train.steps)
+
+    def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
+        logits, carry = model.apply(params, window.inputs, carry, key)
+        return nats(logits, window.targets).mean(), carry
+
+    def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
+        carry = jax.tree.map(lambda part: jnp.where(window.starts_epoch, 0, part), state.carry)
+        key = jax.random.fold_in(state.key, state.step)
+        (loss, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, carry, key, window)
+        updates, optimizer_state = chain.update(grads, state.optimizer, state.params)
+        metrics = Metrics(loss, optax.global_norm(grads), jnp.asarray(schedule(state.step), jnp.float32))
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
+
+    return jax.jit(train_step, donate_argnums=0)

@@ -1,0 +1,64 @@
+"""What a person is told of a run at its start and at its end. Facts in, lines out."""
+
+import shlex
+
+import jax
+
+from charlstm.batches import Batches, Splits
+from charlstm.corpora import to_readable
+from charlstm.evaluate import Evaluation, lzma_bits, uniform_bits
+from charlstm.files import one_line
+from charlstm.model import Params
+from charlstm.runs import Run
+
+
+def introduction(run: Run, splits: Splits, batches: Batches, params: Params, step: int) -> list[str]:
+    """The text, the model, and the work ahead."""
+    config = run.config
+    data, model, steps = config.data, config.model, config.train.steps
+    sizes = f"{len(splits.train):,} to train on, {len(splits.validation):,} to validate, {len(splits.test):,} to test"
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    depth = f"{model.num_layers} {'layer' if model.num_layers == 1 else 'layers'}"
+    where = f"continues after step {step:,} in" if step else "writes to"
+    return [
+        f"text     {one_line(data.corpus)}: {len(run.vocabulary)} different {data.symbols}; {sizes}",
+        f"model    {model.cell}, {depth} of {model.hidden_size}: {count:,} parameters, on {_devices()}",
+        f"train    {steps:,} steps of {data.batch_size} x {data.seq_length} characters, {batches.epoch(steps):.2f} epochs",
+        f"run      {where} {one_line(run.folder)}",
+    ]
+
+
+def conclusion(run: Run, splits: Splits, found: Evaluation | None) -> list[str]:
+    """The validation loss beside what anyone can check it against."""
+    if found is None:
+        return ["there is no validation split to measure on; --data.validation-fraction 0.05 makes one"]
+    text = run.vocabulary.decode(splits.validation)
+    as_bytes = text.encode("latin-1") if run.config.data.symbols == "bytes" else text.encode("utf-8", "surrogatepass")
+    symbol = "character" if run.config.data.symbols == "characters" else "byte"
+    rows = {
+        f"all {len(run.vocabulary)} {run.config.data.symbols} equally likely": uniform_bits(len(run.vocabulary)),
+        "the same text through xz -9": lzma_bits(as_bytes, len(text)),
+        "this model": found.bits_per_char,
+    }
+    width = max(map(len, rows))
+    head = f"validation, bits per {symbol} over all {found.characters:,}:"
+    return [head, *(f"  {name:<{width}}  {value:7.4f}" for name, value in rows.items())]
+
+
+def what_next(run: Run) -> list[str]:
+    """The commands to type next."""
+    folder = shlex.quote(str(run.folder))
+    # The prime is shown in one line whatever is in it; a person can copy the command only if nothing was cut.
+    words = " ".join(to_readable(run.config.sample.prime, "characters").split()[:3])
+    prime = f" --prime {shlex.quote(one_line(words))}" if words else ""
+    return [
+        "next:",
+        f"  charlstm sample {folder}{prime} --temperature 0.8 --stream",
+        f"  charlstm eval {folder} --split test",
+    ]
+
+
+def _devices() -> str:
+    devices = jax.devices()
+    kind = devices[0].device_kind if devices[0].platform != "cpu" else "the CPU"
+    return kind if len(devices) == 1 else f"{len(devices)} x {kind}"

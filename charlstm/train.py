@@ -1,0 +1,245 @@
+"""The loop: the one impure room. It reads a text, makes or continues a run's folder, and updates until the steps are done.
+
+A run continues from its newest checkpoint as if it had never stopped. Nothing that a step depends on lives outside
+`TrainState` and the text; lines of metrics are on disk before the checkpoint that follows them, and those of steps that
+are done again are dropped first.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from charlstm import corpora, summary
+from charlstm.batches import Batches, Splits, split
+from charlstm.board import Board
+from charlstm.checkpoint import Checkpoints
+from charlstm.config import Experiment
+from charlstm.errors import Interrupted, TrainingError
+from charlstm.evaluate import Evaluation, evaluate
+from charlstm.loss import bits
+from charlstm.metrics import Metrics as MetricsFile
+from charlstm.metrics import read as read_metrics
+from charlstm.model import Model, Params
+from charlstm.runs import Fingerprint, Run, refuse_changes
+from charlstm.sample import text_stream
+from charlstm.step import Metrics, TrainState, initial_state, make_train_step
+from charlstm.terminal import Reporter, write
+from charlstm.vocabulary import Vocabulary
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A corpus, read: its characters' ids in three parts."""
+
+    vocabulary: Vocabulary
+    splits: Splits
+    fingerprint: Fingerprint
+
+
+def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
+    """Train to `config.train.steps`, from the start or from where the run in `folder` stopped.
+
+    Raises:
+        InputError: the text, the config or the folder will not do; nothing in the folder was changed.
+        TrainingError: the loss is no longer finite, or a checkpoint cannot be written.
+        Interrupted: a signal came; the run was saved and can be continued.
+    """
+    old = Run.open(folder) if Run.exists(folder) else None
+    if old:
+        refuse_changes(old.config, config)
+    text = _read(config)
+    batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
+    if old:
+        old.refuse_other_text(text.fingerprint)
+        run = old.extended(config)
+    else:
+        run = Run.create(folder, config, text.vocabulary, text.fingerprint)
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.train.keep_checkpoints))
+        model = Model(config.model, len(text.vocabulary))
+        state = _first_state(config, model, checkpoints, reporter)
+        metrics = stack.enter_context(MetricsFile(run.metrics))
+        metrics.truncate_after(int(state.step))
+        board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, int(state.step)))
+        loop = _Loop(run, model, batches, text.splits, state, checkpoints, metrics, board, reporter)
+        for told in summary.introduction(run, text.splits, batches, state.params, loop.step):
+            reporter.line(told)
+        if loop.step == config.train.steps:
+            reporter.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
+        else:
+            loop.to_the_end()
+            for told in summary.conclusion(run, text.splits, loop.validation):
+                reporter.line(told)
+            write(sampled(run, model, loop.state.params) + "\n")
+    for told in summary.what_next(run):
+        reporter.line(told)
+
+
+def _read(config: Experiment) -> _Text:
+    text = corpora.load(config.data.corpus, config.data.symbols)
+    vocabulary = Vocabulary.of(text)
+    splits = split(vocabulary.encode(text), config.data.validation_fraction, config.data.test_fraction)
+    return _Text(vocabulary, splits, Fingerprint(config.data.corpus, corpora.fingerprint(text), len(text)))
+
+
+def _first_state(config: Experiment, model: Model, checkpoints: Checkpoints, reporter: Reporter) -> TrainState:
+    if not checkpoints.steps():
+        return initial_state(config, model)
+    restored = checkpoints.restore_newest(jax.eval_shape(lambda: initial_state(config, model)))
+    assert restored is not None  # there are checkpoints, and were none of them whole, it would have raised
+    for note in restored.notes:
+        reporter.line(note, "yellow")
+    return restored.state
+
+
+class _Loop:
+    """Updates, and what is due after them. Metrics are read one step late, so that the device never waits for us."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: Model,
+        batches: Batches,
+        splits: Splits,
+        state: TrainState,
+        checkpoints: Checkpoints,
+        metrics: MetricsFile,
+        board: Board,
+        reporter: Reporter,
+    ) -> None:
+        self.run, self.config, self.model, self.batches, self.splits = run, run.config, model, batches, splits
+        self.state, self.step, self.cursor = state, int(state.step), int(state.cursor)
+        self.validation: Evaluation | None = None
+        self._checkpoints, self._metrics, self._board, self._reporter = checkpoints, metrics, board, reporter
+        self._update = make_train_step(run.config, model)
+        self._pending: tuple[int, int, Metrics] | None = None
+        self._since = self._last_line = time.perf_counter()
+        self._best = min((r["loss"] for r in read_metrics(run.folder) if "split" in r), default=math.inf)
+
+    def to_the_end(self) -> None:
+        with _signals() as received, self._reporter.bar(self.step, self.config.train.steps):
+            self._since = time.perf_counter()
+            while self.step < self.config.train.steps:
+                self.state, metrics = self._update(self.state, self.batches.window(self.cursor))
+                self.step, self.cursor = self.step + 1, self.cursor + 1
+                self._drain()
+                self._pending = (self.step, self.cursor, metrics)
+                if received:
+                    self._stop(received[0])
+                self._what_is_due()
+
+    def _what_is_due(self) -> None:
+        train, last = self.config.train, self.step == self.config.train.steps
+        validates, saves, samples = (
+            _due(self.step, every) for every in (train.validate_every, train.checkpoint_every, train.sample_every)
+        )
+        if not (validates or saves or samples or last):
+            return
+        self._drain()
+        loss, best = None, False
+        if (validates or last) and len(self.splits.validation):
+            self.validation = evaluate(self.model, self.state.params, self.splits.validation)
+            loss = self.validation.loss
+            best, self._best = loss < self._best, min(loss, self._best)
+            self._validated(self.validation)
+        if samples:
+            self.run.write_sample(self.step, sampled(self.run, self.model, self.state.params))
+        if saves or last or best:
+            self._save(loss)
+        self._since = time.perf_counter()
+
+    def _validated(self, found: Evaluation) -> None:
+        if not math.isfinite(found.loss):
+            raise self._not_finite("validation loss", self.step)
+        record = {"step": self.step, "split": "validation", "loss": found.loss, "bits_per_char": found.bits_per_char}
+        self._metrics.append(record)
+        self._board.add(self.step, {"validation/bits_per_char": found.bits_per_char, "validation/loss": found.loss})
+        self._reporter.line(
+            f"step {self.step:,}: validation {found.loss:.4f} nats, {found.bits_per_char:.4f} bits per character"
+        )
+
+    def _save(self, validation_loss: float | None = None) -> None:
+        self._metrics.flush()
+        self._checkpoints.save(self.step, self.state, validation_loss)
+
+    def _drain(self) -> None:
+        """Waits for the metrics of the step before, writes them, and refuses to go on from a loss that is not finite."""
+        if self._pending is None:
+            return
+        (step, cursor, metrics), self._pending = self._pending, None
+        loss, grad_norm, learning_rate = (float(each) for each in metrics)
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise self._not_finite("loss" if not math.isfinite(loss) else "gradient", step)
+        now = time.perf_counter()
+        speed, self._since = self.config.data.batch_size * self.config.data.seq_length / (now - self._since), now
+        record = {
+            "step": step,
+            "epoch": self.batches.epoch(cursor),
+            "loss": loss,
+            "bits_per_char": bits(loss),
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate,
+            "chars_per_second": speed,
+        }
+        self._metrics.append(record)
+        self._board.add(step, {f"train/{name}": value for name, value in record.items() if name != "step"})
+        told = f"loss {loss:.3f}  {bits(loss):.3f} bits/char  {speed:,.0f} chars/s"
+        self._reporter.advance(step, told)
+        if not self._reporter.has_bar and (now - self._last_line > _SECONDS_BETWEEN_LINES or step == 1):
+            self._last_line = now
+            self._reporter.line(f"step {step:,} of {self.config.train.steps:,}: {told}")
+
+    def _not_finite(self, what: str, step: int) -> TrainingError:
+        latest = self._checkpoints.latest()
+        good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is that of step {latest:,}"
+        return TrainingError(
+            f"the {what} is not finite at step {step:,}; {good}; train anew in another --run-dir with a lower"
+            f" --optimizer.learning-rate (now {self.config.optimizer.learning_rate:g}) or --optimizer.grad-clip"
+            f" (now {self.config.optimizer.grad_clip:g})"
+        )
+
+    def _stop(self, number: int) -> None:
+        self._drain()
+        self._save()
+        self._checkpoints.wait()
+        raise Interrupted(number, self.step)
+
+
+def sampled(run: Run, model: Model, params: Params) -> str:
+    """A text as the run's own config asks for it; characters of the prime that the vocabulary lacks are left out."""
+    pieces = text_stream(model, params, run.vocabulary, run.config.data.symbols, run.config.sample, skip_unknown=True)
+    return "".join(pieces)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,37 @@
+"""What all tests share: where the corpora are, how Hypothesis searches, and how strict JAX is."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# No deadline: machines are shared. In CI the same examples each time, so that a red build is a change's doing.
+settings.register_profile("charlstm", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("charlstm")
+
+# A shape or a dtype that changes unsaid is an error. Tests that need float64 say `with jax.enable_x64(True)`.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _use_shared_corpora() -> Iterator[None]:
+    shared = REPOSITORY.parent / "shared" / "corpora"
+    with pytest.MonkeyPatch.context() as patch:
+        if "CHARLSTM_CORPORA" not in os.environ and shared.is_dir():
+            patch.setenv("CHARLSTM_CORPORA", str(shared))
+        yield
+
+
+@pytest.fixture(scope="session")
+def corpora_folder(_use_shared_corpora: None) -> Path:
+    """The folder of the public texts; a test that asks for it is skipped where there is none."""
+    folder = os.environ.get("CHARLSTM_CORPORA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no corpora on this machine: set CHARLSTM_CORPORA to a folder with them")
+    return Path(folder)

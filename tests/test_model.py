@@ -1,0 +1,173 @@
+"""Laws 3 and 4, and the model against NumPy, PyTorch and Flax's own loop, with the same parameters."""
+
+import re
+from functools import cache
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import CELLS, assert_trees_close, random_carry, random_ids, random_params, small_model
+
+from charlstm.config import Cell
+from charlstm.loss import nats
+from charlstm.model import Model
+
+SEEDS = st.integers(0, 2**32 - 1)
+by_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+@cache
+def applied(model: Model) -> Any:
+    return jax.jit(model.apply)
+
+
+@cache
+def value_and_gradients(model: Model) -> Any:
+    """Loss, then its gradients in parameters and carry; the carry after adds to the loss, so that its path counts."""
+
+    def loss(params: Any, carry: Any, ids: Any, key: Any) -> Any:
+        logits, after = model.apply(params, ids, carry, key)
+        return nats(logits, ids).mean() + sum(jnp.sin(part).mean() for part in jax.tree.leaves(after))
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1)))
+
+
+@by_cell
+@settings(max_examples=8)
+@given(seed=SEEDS, cuts=st.sampled_from([(3,), (1, 3)]))
+def test_a_window_equals_its_parts_with_the_carry_handed_on(cell: Cell, seed: int, cuts: tuple[int, ...]):
+    """Law 3."""
+    model = small_model(cell, layers=2)
+    params, carry, ids = random_params(model, seed), random_carry(model, seed, 2), random_ids(model, seed, 2, 6)
+    whole, last = applied(model)(params, ids, carry)
+    parts = []
+    for part in np.split(ids, cuts, 1):
+        logits, carry = applied(model)(params, part, carry)
+        parts.append(logits)
+    assert_trees_close((np.concatenate(parts, 1), carry), (whole, last), 1e-5)
+
+
+@by_cell
+@pytest.mark.parametrize(
+    ("batch", "time", "fields"),
+    [
+        (1, 1, {"layers": 1}),
+        (2, 4, {"layers": 2, "dropout": 0.5, "dropout_mask": "step"}),
+        (1, 3, {"layers": 3, "dropout": 0.3, "dropout_mask": "window"}),
+    ],
+)
+@settings(max_examples=4)
+@given(seed=SEEDS)
+def test_fast_equals_plain_in_value_and_gradient(cell: Cell, batch: int, time: int, fields: Any, seed: int):
+    """Law 4, in float64."""
+    fast, plain = (small_model(cell, recurrence=each, **fields) for each in ("fast", "plain"))
+    with jax.enable_x64(True):
+        params, carry = random_params(fast, seed, dtype=np.float64), random_carry(fast, seed, batch, np.float64)
+        inputs = params, carry, random_ids(fast, seed, batch, time), jax.random.key(seed)
+        assert_trees_close(value_and_gradients(fast)(*inputs), value_and_gradients(plain)(*inputs), 1e-12)
+
+
+@by_cell
+def test_fast_equals_plain_in_single_precision(cell: Cell):
+    """Law 4, in float32."""
+    fast, plain = (small_model(cell, 2, dropout=0.5, recurrence=each) for each in ("fast", "plain"))
+    for seed in range(5):
+        inputs = random_params(fast, seed), random_carry(fast, seed, 2), random_ids(fast, seed, 2, 4)
+        results = (value_and_gradients(each)(*inputs[:2], inputs[2], jax.random.key(seed)) for each in (fast, plain))
+        assert_trees_close(*results, 1e-5)
+
+
+@by_cell
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@settings(max_examples=8)
+@given(seed=SEEDS, scale=st.sampled_from([0.3, 1.0]))
+def test_logits_carry_and_loss_equal_numpy(cell: Cell, dropout: float, seed: int, scale: float):
+    """The reference drops the output of each layer by the mask of that layer, and never a carry."""
+    model = small_model(cell, layers=2, dropout=dropout)
+    with jax.enable_x64(True):
+        params, carry = random_params(model, seed, scale, np.float64), random_carry(model, seed, 2, np.float64)
+        ids, key = random_ids(model, seed, 2, 5), jax.random.key(seed)
+        logits, after = applied(model)(params, ids, carry, key)
+        masks = model._masks(key, ids.shape, params)
+        assert dropout == 0 or any((np.asarray(mask) == 0).any() for mask in masks or [])
+        wanted_logits, wanted_after = reference.forward(model, params, ids, carry, masks)
+        assert_trees_close((logits, list(after)), (wanted_logits, wanted_after), 1e-12)
+        np.testing.assert_allclose(nats(logits, ids), reference.nats(wanted_logits, ids), atol=1e-12)
+
+
+@by_cell
+def test_values_and_gradients_equal_pytorch(cell: Cell):
+    torch = pytest.importorskip("torch")
+    model = small_model(cell, layers=2)
+    names = {"rnn": ("i", "h"), "gru": ("rzn", "rzn"), "lstm": ("ifgo", "ifgo")}[cell]
+    params, ids = random_params(model, 0, dtype=np.float64), random_ids(model, 0, 2, 5)
+
+    def stacked(gates: Any, kind: str, part: str) -> Any:
+        """PyTorch keeps [G·H, D] kernels, and a bias beside each of the two products."""
+        keys = [kind] if cell == "rnn" else [f"{kind}{name}" for name in names[0]]
+        zeros = np.zeros(model.config.hidden_size)
+        return torch.tensor(np.concatenate([gates[key].get(part, zeros).T for key in keys]))
+
+    peer = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell](7, 4, 2, batch_first=True).double()
+    pairs = [
+        (getattr(peer, f"{name}_{kind}h_l{layer}"), params["stack"][f"layer_{layer}"], kind, part)
+        for layer in range(2)
+        for kind in "ih"
+        for name, part in (("weight", "kernel"), ("bias", "bias"))
+    ]
+    with torch.no_grad():
+        for tensor, gates, kind, part in pairs:
+            tensor.copy_(stacked(gates, kind, part))
+    hidden, _ = peer(torch.nn.functional.one_hot(torch.tensor(ids, dtype=torch.long), 7).double())
+    hidden.square().sum().backward()
+
+    with jax.enable_x64(True):
+        zero = model.zero_carry(2, np.float64)
+
+        def squares(params: Any) -> Any:
+            hidden, _ = model.read(model.fuse(params), jnp.asarray(ids), zero)
+            return jnp.sum(hidden * hidden), hidden
+
+        (_, ours), gradients = jax.jit(jax.value_and_grad(squares, has_aux=True))(params)
+    np.testing.assert_allclose(np.swapaxes(ours, 0, 1), hidden.detach().numpy(), atol=1e-12)
+    gradients = jax.tree.map(np.asarray, gradients)
+    for number, (tensor, _, kind, part) in enumerate(pairs):
+        gates = gradients["stack"][f"layer_{number // 4}"]
+        present = any(part in gates[key] for key in gates if key.startswith(kind))
+        if part == "kernel" or (present and cell != "gru"):
+            np.testing.assert_allclose(tensor.grad.numpy(), stacked(gates, kind, part).numpy(), atol=1e-11)
+
+
+@by_cell
+@pytest.mark.parametrize("recurrence", ["fast", "plain"])
+def test_ids_equal_one_hot_rows_in_flax_own_loop(cell: Cell, recurrence: str):
+    model = small_model(cell, recurrence=recurrence)
+    params, ids = random_params(model, 3), random_ids(model, 3, 2, 5)
+    flax_cell = {"rnn": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[cell](4)
+    wanted = nn.RNN(flax_cell).apply({"params": {"cell": params["stack"]["layer_0"]}}, jax.nn.one_hot(ids, 7))
+    logits, _ = applied(model)(params, ids, model.zero_carry(2))
+    assert_trees_close(np.asarray(logits), np.asarray(model.head(params, jnp.asarray(wanted))), 1e-5)
+
+
+@by_cell
+@pytest.mark.parametrize("recurrence", ["fast", "plain"])
+def test_no_one_hot_row_is_ever_made(cell: Cell, recurrence: str):
+    model = small_model(cell, layers=2, vocabulary=37, dropout=0.5, recurrence=recurrence)
+    params, ids = random_params(model, 0), random_ids(model, 0, 2, 5)
+    wide = re.compile(r"\w+\[(?:\d+,)*37\]")
+
+    def hidden(params: Any) -> Any:
+        masks = model._masks(jax.random.key(0), ids.shape, params)
+        return model.read(model.fuse(params), jnp.asarray(ids), model.zero_carry(2), masks)[0].sum()
+
+    body = {"stack": params["stack"], "head": {"kernel": params["head"]["kernel"][:, :1], "bias": np.zeros(1)}}
+    for function in (hidden, jax.grad(hidden)):
+        assert not wide.findall(str(jax.make_jaxpr(function)(body)))
+    kernel = params["stack"]["layer_0"]["i" if cell == "rnn" else "in" if cell == "gru" else "ii"]["kernel"]
+    assert wide.findall(str(jax.make_jaxpr(lambda kernel: jax.nn.one_hot(ids, 37) @ kernel)(kernel)))
