@@ -1,2 +1,1 @@
 """Character-level recurrent language models in JAX: train, compare, sample."""
-

@@ -74,6 +74,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
+            self._manager.reload()  # Orbax forgets at once what the new checkpoint, had it come, would have replaced
             raise self._not_written(error) from error
 
     def save(self, step: int, state: Any, validation_loss: float | None = None) -> None:

@@ -241,6 +241,7 @@ def _eval(words: list[str]) -> None:
     from charlstm.batches import split
     from charlstm.evaluate import evaluate
     from charlstm.restore import trained
+    from charlstm.runs import Fingerprint
 
     found = trained(asked.run, asked.checkpoint)
     data, vocabulary = found.run.config.data, found.run.vocabulary
@@ -249,7 +250,7 @@ def _eval(words: list[str]) -> None:
         ids, what = vocabulary.encode(corpora.load(corpora.resolve(str(asked.text)), data.symbols)), str(asked.text)
     else:
         text = corpora.load(data.corpus, data.symbols)
-        found.run.refuse_other_text(corpora.fingerprint(text))
+        found.run.refuse_other_text(Fingerprint.of(data.corpus, text))
         ids = getattr(split(vocabulary.encode(text), data.validation_fraction, data.test_fraction), asked.split)
         what = f"{asked.split} split"
     if not len(ids):

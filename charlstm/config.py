@@ -83,13 +83,13 @@ class ModelConfig(_Checked):
     num_layers: int = 1
     """Layers in the stack, L."""
     dropout: float = 0.0
-    """Probability that a unit of a layer's output is dropped while training (the book's keep probability is 1 - this)."""
+    """Probability that a unit of a layer's output is dropped in training; the book's keep probability is 1 - this."""
     dropout_mask: DropoutMask = "step"
-    """Whether a new mask is drawn at every step, as in the book, or one mask holds for a window (Gal & Ghahramani)."""
+    """Whether a new mask is drawn at every step, as in the book, or one mask holds for a window (Gal 2016)."""
     forget_bias: float = 1.0
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "fast"
-    """The time loop: fast is `recurrence.py`, plain is Flax's own cells under `nn.scan`. Same parameters, same values."""
+    """The time loop: fast is charlstm's own, plain is Flax's cells under `nn.scan`. Same parameters, same values."""
 
     def check(self) -> None:
         _check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
@@ -104,7 +104,7 @@ class OptimizerConfig(_Checked):
     learning_rate: float = 4e-3
     """The highest rate of the schedule."""
     schedule: Schedule = "cosine"
-    """The rate after warm-up: held, a half cosine down to decay_to, or multiplied by decay_to every decay_every steps."""
+    """After warm-up: constant, a half cosine down to decay_to, or multiplied by decay_to every decay_every steps."""
     warmup_steps: int = 50
     """Steps over which the rate rises linearly from 0 to learning_rate."""
     decay_to: float = 0.01

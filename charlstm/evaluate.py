@@ -40,7 +40,9 @@ def default_rows(characters: int) -> int:
     return int(np.clip(characters // (4 * WARMUP), 1, MAX_ROWS))
 
 
-def evaluate(model: Model, params: Params, ids: np.ndarray, *, rows: int | None = None, window: int = 128) -> Evaluation:
+def evaluate(
+    model: Model, params: Params, ids: np.ndarray, *, rows: int | None = None, window: int = 128
+) -> Evaluation:
     """The mean loss over a text, with no dropout.
 
     With one row the loss is a function of the text and the parameters alone. More rows run side by side and are

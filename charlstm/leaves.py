@@ -85,7 +85,7 @@ def _forms(tree: Any) -> list[dict[str, Any]]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _sha256(bits: np.ndarray) -> str:

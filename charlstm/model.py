@@ -35,23 +35,27 @@ _GATES = {
 
 @dataclass(frozen=True)
 class Model:
-    """A stack of L recurrent layers over V symbols, with a dense softmax layer on top. Hashable, so jit can close over it."""
+    """A stack of L recurrent layers over V symbols, and a dense softmax layer. Hashable, for jit to close over."""
 
     config: ModelConfig
     vocabulary_size: int
 
     def init(self, key: Array) -> Params:
-        """Fresh float32 parameters: orthogonal recurrent kernels, Lecun-normal others, zero biases but the forget gate's.
+        """Fresh float32 parameters: orthogonal recurrent kernels, normal others, zero biases but the forget gate's.
 
+        A normal kernel's variance is 1 / fan-in (LeCun et al. 1998). The fan-in of the first layer is 1, not V: a
+        character reads one row of it. With 1/V the gates hardly see the text at first, and training stalls there.
         The forget gate's bias starts at `forget_bias` (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2).
         """
         ids = jnp.zeros((1, 1), jnp.int32)
         with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
-            params = _Plain(self).init(key, ids, self.zero_carry(1), None)["params"]
+            params: Params = _Plain(self).init(key, ids, self.zero_carry(1), None)["params"]
+        for name in _GATES[self.config.cell][0]:
+            params["stack"]["layer_0"][name]["kernel"] *= self.vocabulary_size**0.5
         if self.config.cell == "lstm":
             for layer in range(self.config.num_layers):
-                bias = params["stack"][f"layer_{layer}"]["hf"]["bias"]
-                params["stack"][f"layer_{layer}"]["hf"]["bias"] = jnp.full_like(bias, self.config.forget_bias)
+                gate = params["stack"][f"layer_{layer}"]["hf"]
+                gate["bias"] = jnp.full_like(gate["bias"], self.config.forget_bias)
         return params
 
     def zero_carry(self, batch_size: int, dtype: Any = jnp.float32) -> Carry:
@@ -91,7 +95,8 @@ class Model:
         """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
         if self.config.recurrence == "plain":
             with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
-                return _Plain(self).apply({"params": fused}, ids.T, carry, masks)  # pyright: ignore[reportReturnType]
+                result: Any = _Plain(self).apply({"params": fused}, ids.T, carry, masks)
+                return result
         hidden, after = ids.T, []
         for number, (layer, before) in enumerate(zip(fused["stack"], carry, strict=True)):
             # The product of a one-hot row with a kernel is one of the kernel's rows.

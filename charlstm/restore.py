@@ -38,7 +38,7 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
     like = jax.eval_shape(lambda: initial_state(run.config, model))
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints, read_only=True) as checkpoints:
         if not checkpoints.steps():
-            raise InputError(f"{folder} has no checkpoint yet; `charlstm train` makes one when it ends or is interrupted")
+            raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
         notes: tuple[str, ...] = ()
         if checkpoint not in ("best", "latest"):
             if not (checkpoint.isascii() and checkpoint.isdigit()):

@@ -61,15 +61,15 @@ def make_train_step(config: Experiment, model: Model) -> Callable[[TrainState, W
     schedule = optimizer.learning_rate(config.optimizer, config.train.steps)
 
     def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
-        logits, carry = model.apply(params, window.inputs, carry, key)
-        return nats(logits, window.targets).mean(), carry
+        logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
+        return nats(logits, jnp.asarray(window.targets)).mean(), carry
 
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
         carry = jax.tree.map(lambda part: jnp.where(window.starts_epoch, 0, part), state.carry)
         key = jax.random.fold_in(state.key, state.step)
         (loss, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, carry, key, window)
         updates, optimizer_state = chain.update(grads, state.optimizer, state.params)
-        metrics = Metrics(loss, optax.global_norm(grads), jnp.asarray(schedule(state.step), jnp.float32))
+        metrics = Metrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step), jnp.float32))
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
 

@@ -23,7 +23,8 @@ def introduction(run: Run, splits: Splits, batches: Batches, params: Params, ste
     return [
         f"text     {one_line(data.corpus)}: {len(run.vocabulary)} different {data.symbols}; {sizes}",
         f"model    {model.cell}, {depth} of {model.hidden_size}: {count:,} parameters, on {_devices()}",
-        f"train    {steps:,} steps of {data.batch_size} x {data.seq_length} characters, {batches.epoch(steps):.2f} epochs",
+        f"train    {steps:,} steps of {data.batch_size} x {data.seq_length} {data.symbols},"
+        f" {batches.epoch(steps):.2f} epochs",
         f"run      {where} {one_line(run.folder)}",
     ]
 

@@ -1,4 +1,4 @@
-"""The loop: the one impure room. It reads a text, makes or continues a run's folder, and updates until the steps are done.
+"""The loop: the one impure room. It reads a text, makes or continues a run's folder, and updates to the last step.
 
 A run continues from its newest checkpoint as if it had never stopped. Nothing that a step depends on lives outside
 `TrainState` and the text; lines of metrics are on disk before the checkpoint that follows them, and those of steps that
@@ -172,7 +172,7 @@ class _Loop:
         self._checkpoints.save(self.step, self.state, validation_loss)
 
     def _drain(self) -> None:
-        """Waits for the metrics of the step before, writes them, and refuses to go on from a loss that is not finite."""
+        """Waits for the metrics of the step before, writes them, and refuses to go on from one that is not finite."""
         if self._pending is None:
             return
         (step, cursor, metrics), self._pending = self._pending, None
@@ -200,7 +200,7 @@ class _Loop:
 
     def _not_finite(self, what: str, step: int) -> TrainingError:
         latest = self._checkpoints.latest()
-        good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is that of step {latest:,}"
+        good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is of step {latest:,}"
         return TrainingError(
             f"the {what} is not finite at step {step:,}; {good}; train anew in another --run-dir with a lower"
             f" --optimizer.learning-rate (now {self.config.optimizer.learning_rate:g}) or --optimizer.grad-clip"

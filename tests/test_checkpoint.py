@@ -178,9 +178,10 @@ def test_a_reader_cannot_save(tmp_path: Path) -> None:
         checkpoints.save(2, state())
 
 
-def test_only_arrays_are_saved(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(TypeError, match="a/1 is of type ndarray"):
-        checkpoints.save(2, {"a": (jnp.int32(1), np.zeros(3))})
+@pytest.mark.parametrize("leaf", [np.zeros(3), 3, "text"])
+def test_only_arrays_are_saved(tmp_path: Path, leaf: Any) -> None:
+    with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(TypeError, match="a/1 is of type"):
+        checkpoints.save(2, {"a": (jnp.int32(1), leaf)})
 
 
 def flip(path: Path, position: int, bit: int = 0) -> None:
@@ -276,7 +277,7 @@ def test_no_flipped_bit_changes_what_comes_back(tmp_path: Path) -> None:
             except InputError:
                 found += 1
             path.write_bytes(whole)
-        assert found > 30
+        assert found > 10
         assert bits(checkpoints.restore(1, like(state()))) == bits(state(1))
 
 
@@ -372,21 +373,22 @@ def test_a_failed_write_is_reported_once(tmp_path: Path, capfd: pytest.CaptureFi
 def test_a_full_disk_is_one_line_and_a_later_save_works(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Simulated by a limit on the size of a file. Nothing of Orbax reaches the terminal."""
     tree = {str(i): jax.random.normal(jax.random.key(i), (100_000,)) for i in range(4)}
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, tree)
         checkpoints.wait()
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         try:
-            with pytest.raises(TrainingError, match="could not be written to .*File too large") as error:
+            with pytest.raises(TrainingError, match=r"could not be written to .*File too large") as error:
                 checkpoints.save(2, tree)
                 checkpoints.wait()
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert str(error.value).isprintable()
         assert checkpoints.steps() == [1]
+        assert bits(checkpoints.restore(1, like(tree))) == bits(tree)
         checkpoints.save(2, tree)
-        assert checkpoints.steps() == [1, 2]
+        assert checkpoints.steps() == [2]
     assert capfd.readouterr() == ("", "")
 
 
