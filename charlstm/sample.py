@@ -28,6 +28,7 @@ CHUNK = 64
 """Characters a call draws; a stream grows by so many at a time."""
 WINDOW = 256
 """Characters of the prime that are read at once."""
+_HOTTEST = float(np.finfo(np.float32).max)
 
 
 def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
@@ -49,7 +50,7 @@ def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig
     rest = prime[whole:].astype(np.int32)
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
     forced[: len(rest)] = rest
-    key, temperature = jax.random.key(config.seed), jnp.float32(config.temperature)
+    key, temperature = jax.random.key(config.seed), jnp.float32(min(config.temperature, _HOTTEST))
     for at in range(0, len(rest) + config.length, CHUNK):
         part = forced[at : at + CHUNK] if at < len(forced) else forced[:CHUNK]
         drawn, carry = advance(fused, carry, part, np.int32(at - len(rest)), key, temperature)
