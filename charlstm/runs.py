@@ -1,6 +1,7 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Run:
     @classmethod
     def exists(cls, folder: Path) -> bool:
         """Whether a run was begun in the folder: whether `open` rather than `create` is meant."""
-        return (folder / CONFIG).exists() or (folder / CONFIG).is_symlink()
+        return os.path.lexists(folder / CONFIG)
 
     @classmethod
     def create(cls, folder: Path, config: Experiment, vocabulary: Vocabulary, fingerprint: Fingerprint) -> "Run":
@@ -50,7 +51,7 @@ class Run:
         Raises:
             InputError: a run or part of one is there already, or the folder cannot be made.
         """
-        present = [name for name in (CONFIG, METRICS, CHECKPOINTS) if (folder / name).exists()]
+        present = [name for name in (CONFIG, METRICS, CHECKPOINTS) if os.path.lexists(folder / name)]
         if present:
             raise InputError(f"{folder} already holds a run's {present[0]}; use another --run-dir, or move it away")
         run = cls(folder, config, vocabulary, fingerprint)
@@ -73,7 +74,7 @@ class Run:
             InputError: there is no such folder, it is not a run, one of its files is malformed or over 16 MiB, or a
                 symbolic link in it leads out of it.
         """
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
             raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
         if not cls.exists(folder):
             raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")

@@ -7,6 +7,7 @@ that it shares with charlstm is the layout of Flax's parameter tree.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from charlstm.config import Cell, ModelConfig
@@ -79,7 +80,7 @@ def assert_trees_equal(actual: Any, wanted: Any) -> None:
     """To the bit, random keys too."""
     for got, want in zip(jax.tree.leaves(actual), jax.tree.leaves(wanted), strict=True):
         assert got.dtype == want.dtype
-        if jax.dtypes.issubdtype(got.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(got.dtype, jax.dtypes.prng_key):
             got, want = jax.random.key_data(got), jax.random.key_data(want)
         np.testing.assert_array_equal(got, want)
 

@@ -73,7 +73,7 @@ def test_a_mask_has_its_rate_and_its_exact_scale(dropout: float, mask: DropoutMa
     for each in masks(model):
         assert each.shape == ((32 if mask == "step" else 1), 64, 64)
         keep = round((1 - dropout) * 2**16) / 2**16
-        np.testing.assert_array_equal(np.unique(each), np.float32([0, 1 / keep]))
+        np.testing.assert_array_equal(np.unique(each), np.array([0, 1 / keep], np.float32))
         # Five standard deviations of a mean of so many coins.
         assert (each > 0).mean() == pytest.approx(keep, abs=5 * np.sqrt(keep * (1 - keep) / each.size))
 

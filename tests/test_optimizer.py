@@ -18,7 +18,7 @@ def rates(schedule: Schedule, warmup_steps: int, steps: int, at: list[int]) -> l
     config = OptimizerConfig(
         learning_rate=PEAK, schedule=schedule, warmup_steps=warmup_steps, decay_to=0.1, decay_every=20
     )
-    return [float(learning_rate(config, steps)(step)) for step in at]
+    return [float(np.asarray(learning_rate(config, steps)(step))) for step in at]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
@@ -55,7 +55,7 @@ def by_hand(config: OptimizerConfig, steps: int, params: Any, gradients: list[An
     first, second = ({name: np.zeros_like(value) for name, value in params.items()} for _ in range(2))
     for count, gradient in enumerate(gradients, 1):
         norm = np.sqrt(sum((value**2).sum() for value in gradient.values()))
-        rate = float(learning_rate(config, steps)(count - 1))
+        rate = float(np.asarray(learning_rate(config, steps)(count - 1)))
         for name, value in params.items():
             clipped = gradient[name] * min(1, config.grad_clip / norm)
             first[name] = config.b1 * first[name] + (1 - config.b1) * clipped

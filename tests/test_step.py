@@ -104,7 +104,7 @@ def test_metrics_are_the_norm_before_clipping_and_the_rate_of_this_update(steps:
         if number == 0:
             assert float(metrics.grad_norm) == pytest.approx(norm, rel=1e-4)
             assert norm > CONFIG.optimizer.grad_clip
-        rate = float(schedule(number))
+        rate = float(np.asarray(schedule(number)))
         assert float(metrics.learning_rate) == pytest.approx(rate, rel=1e-6)
         # Adam's first step is the rate in every parameter with a gradient; later ones are near it.
         moved = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, state.params)), strict=True))
