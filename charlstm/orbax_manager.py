@@ -15,6 +15,7 @@ RECORD = "integrity.json"
 
 # Orbax warns of what is meant (read_only) and logs a traceback of what it raises anyway; a person needs neither.
 _SOURCE = os.path.dirname(ocp.__file__)
+logging.getLogger("absl").addFilter(lambda record: not record.pathname.startswith(_SOURCE))
 
 
 class _OneByOne(ocp.type_handlers.NumpyHandler):

@@ -1,0 +1,158 @@
+"""What a person can type after each command, and an experiment file's CONFIG. Imports no JAX, so --help is quick."""
+
+import contextlib
+import io
+import runpy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from charlstm.config import Experiment, flat
+from charlstm.errors import InputError, did_you_mean
+
+_DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
+
+Command = TypeVar("Command")
+
+
+@dataclass(kw_only=True)
+class Train:
+    """Train on a text. A run whose folder exists already goes on where it stopped."""
+
+    experiment: tyro.conf.Positional[Path | None] = None
+    """A Python file that defines CONFIG. Without one, the King James Bible is read."""
+    run_dir: Path | None = None
+    """The run's folder; by default runs/ and the experiment's name."""
+    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+
+
+@dataclass(kw_only=True)
+class Eval:
+    """The exact loss over all of a split, or over a text of your own."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    split: Literal["train", "validation", "test"] = "validation"
+    """Which part of the run's text."""
+    text: Path | None = None
+    """A file to evaluate on instead of the run's own text."""
+    exact: bool = False
+    """Read the text as one row: slower, and a function of text and parameters alone."""
+    checkpoint: str = "best"
+    """best by validation, latest, or a step."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """Text from a trained model. What is not given here is as in the run's config."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    prime: str | None = None
+    """Text that the model reads first."""
+    length: int | None = None
+    """Characters to draw after the prime."""
+    temperature: float | None = None
+    """Below 1 is bolder, above 1 is wilder, 0 takes the likeliest character each time."""
+    top_n: int | None = None
+    """Draw among the n likeliest characters only; 0 means among all."""
+    seed: int | None = None
+    """Same checkpoint, settings and seed, same text."""
+    num: int = 1
+    """How many texts; the i-th is the text of seed + i - 1 alone."""
+    stream: bool = False
+    """Show characters as they are drawn."""
+    skip_unknown: bool = False
+    """Drop characters of the prime that the model does not know, instead of refusing them."""
+    checkpoint: str = "best"
+    """best by validation, latest, or a step."""
+
+
+@dataclass(kw_only=True)
+class Corpora:
+    """List what can be trained on, and where each text is."""
+
+
+def train_arguments(words: list[str]) -> tuple[str, Train]:
+    """The name of the experiment, and the train command with the experiment's CONFIG under what was typed."""
+    path = _positional(words)
+    name, config = (_DEFAULT_NAME, Experiment()) if path is None else (Path(path).stem, load_experiment(Path(path)))
+    return name, parse(Train, words, Train(experiment=None, config=config))
+
+
+def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
+    """The command's dataclass from its words.
+
+    Raises:
+        InputError: what tyro says of them, in one line.
+    """
+    name = kind.__name__.lower()
+    known = _options(kind)
+    for word in words:
+        option = word.split("=", 1)[0].replace("_", "-")
+        if word.startswith("--") and option not in (*known, "--help"):
+            raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            parsed: Any = tyro.cli(
+                kind,
+                args=words,
+                prog=f"charlstm {name}",
+                default=default,
+                # --train.tensorboard False, like every other field; the commands' own switches take no value.
+                config=(tyro.conf.FlagConversionOff,) if kind is Train else (tyro.conf.FlagCreatePairsOff,),
+            )
+            return parsed
+    except SystemExit as stop:
+        if stop.code:
+            raise InputError(f"{_one_sentence(told.getvalue())}; see `charlstm {name} --help`") from None
+        raise
+
+
+def _options(kind: type) -> list[str]:
+    own = [each.name for each in fields(kind) if each.name not in ("config", "experiment", "run")]
+    names = own + (list(flat(Experiment())) if kind is Train else [])
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def _one_sentence(box: str) -> str:
+    """What tyro's error box says, without the box."""
+    lines = (line.strip("│╭╰╮╯─ \t") for line in box.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("For full helptext")).removeprefix(
+        "Parsing error "
+    )
+
+
+def _positional(words: Sequence[str]) -> str | None:
+    """The experiment among a train command's words, where every option takes one value."""
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = "=" not in word and word not in ("-h", "--help")
+        else:
+            return word
+    return None
+
+
+def load_experiment(path: Path) -> Experiment:
+    """CONFIG of an experiment file."""
+    if not path.is_file():
+        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
+    try:
+        config = runpy.run_path(str(path)).get("CONFIG")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # the file is the user's own program
+        raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if not isinstance(config, Experiment):
+        raise InputError(f"{path} defines no CONFIG that is a charlstm.config.Experiment")
+    return config
