@@ -25,7 +25,7 @@ def to_device(host: Any, like: Any) -> Any:
     """The inverse of `to_host`, on the default device."""
 
     def put(bits: np.ndarray, form: Any) -> jax.Array:
-        array = jax.device_put(bits, may_alias=False)  # an alias of NumPy's memory could not be donated
+        array = jax.device_put(bits)
         return jax.random.wrap_key_data(array, dtype=form.dtype) if _is_key(form) else array
 
     return jax.tree.map(put, host, like)

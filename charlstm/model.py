@@ -98,11 +98,11 @@ class Model:
                 result: Any = _Plain(self).apply({"params": fused}, ids.T, carry, masks)
                 return result
         hidden, after = ids.T, []
-        for number, (layer, before) in enumerate(zip(fused["stack"], carry, strict=True)):
+        for number, layer in enumerate(fused["stack"]):
             # The product of a one-hot row with a kernel is one of the kernel's rows.
             projected = jnp.take(layer.kernel, hidden, axis=0) if number == 0 else hidden @ layer.kernel
             projected = projected + layer.bias[None, None, :]
-            hidden, last = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, before)
+            hidden, last = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
             after.append(last)
             if masks is not None:
                 hidden = hidden * masks[number]

@@ -1,6 +1,5 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charlstm.config import Experiment, flat, from_dict, to_dict
+from charlstm.corpora import fingerprint
 from charlstm.errors import InputError
 from charlstm.files import inside, one_line, read_json, write_atomic, write_json
 from charlstm.vocabulary import Vocabulary
@@ -18,16 +18,16 @@ CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which text a run reads: what it is called, the SHA-256 of its UTF-8 (or of its bytes), and its characters."""
+    """Which text a run reads: what it is called, the SHA-256 of its UTF-8, and how many characters it has."""
 
     corpus: str
     sha256: str
     characters: int
 
     @classmethod
-    def of(cls, corpus: str, text: str | bytes) -> "Fingerprint":
-        """The fingerprint of normalised text, or of bytes where a model reads bytes."""
-        return cls(corpus, hashlib.sha256(_encoded(text)).hexdigest(), len(text))
+    def of(cls, corpus: str, text: str) -> "Fingerprint":
+        """The fingerprint of a text as `corpora.load` gives it."""
+        return cls(corpus, fingerprint(text), len(text))
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _read(config: Experiment) -> _Text:
     text = corpora.load(config.data.corpus, config.data.symbols)
     vocabulary = Vocabulary.of(text)
     splits = split(vocabulary.encode(text), config.data.validation_fraction, config.data.test_fraction)
-    return _Text(vocabulary, splits, Fingerprint(config.data.corpus, corpora.fingerprint(text), len(text)))
+    return _Text(vocabulary, splits, Fingerprint.of(config.data.corpus, text))
 
 
 def _first_state(config: Experiment, model: Model, checkpoints: Checkpoints, reporter: Reporter) -> TrainState:

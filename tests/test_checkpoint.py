@@ -130,7 +130,7 @@ def test_save_returns_before_the_files_are_there(tmp_path: Path) -> None:
 losses = st.sampled_from([None, 1.0, 2.0, 3.0, float("nan"), float("inf")])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(losses, st.booleans()), min_size=1, max_size=6), st.integers(1, 3))
 def test_the_newest_and_the_best_stay(
     tmp_path_factory: pytest.TempPathFactory, saves: list[tuple[float | None, bool]], keep: int
@@ -268,7 +268,7 @@ def test_no_flipped_bit_changes_what_comes_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     found = 0
     with Checkpoints(tmp_path, keep=9, read_only=True) as checkpoints:
-        for _ in range(150):
+        for _ in range(80):
             path = files[rng.integers(len(files))]
             whole = path.read_bytes()
             flip(path, int(rng.integers(len(whole))), int(rng.integers(8)))
@@ -277,7 +277,7 @@ def test_no_flipped_bit_changes_what_comes_back(tmp_path: Path) -> None:
             except InputError:
                 found += 1
             path.write_bytes(whole)
-        assert found > 10
+        assert found > 5
         assert bits(checkpoints.restore(1, like(state()))) == bits(state(1))
 
 
@@ -416,7 +416,8 @@ for step in range(10_000):
 
 def test_a_save_that_is_killed_leaves_whole_checkpoints_only(tmp_path: Path) -> None:
     form = {"a": jax.ShapeDtypeStruct((300_000,), jnp.float32), "step": jax.ShapeDtypeStruct((), jnp.int32)}
-    for attempt in range(3):
+    torn = 0
+    for attempt in range(2):
         folder = tmp_path / str(attempt)
         command = [sys.executable, "-c", KILLED, str(folder)]
         root = str(Path(__file__).parent.parent)
@@ -428,6 +429,7 @@ def test_a_save_that_is_killed_leaves_whole_checkpoints_only(tmp_path: Path) -> 
                 run.stdout.readline()
             time.sleep(0.004 * attempt)
             run.send_signal(signal.SIGKILL)
+        torn += sum(path.name.endswith("-tmp") for path in folder.iterdir())
         with Checkpoints(folder, keep=2) as checkpoints:
             restored = checkpoints.restore_newest(form)
             assert restored is not None and restored.notes == () and restored.step >= 1
@@ -435,6 +437,7 @@ def test_a_save_that_is_killed_leaves_whole_checkpoints_only(tmp_path: Path) -> 
             expected = jax.random.normal(jax.random.key(restored.step), (300_000,))
             assert bits(restored.state["a"]) == bits(expected)
             assert {path.name for path in folder.iterdir()} == {str(step) for step in checkpoints.steps()}
+    assert torn > 0  # a kill was in the middle of a save
 
 
 def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path: Path) -> None:

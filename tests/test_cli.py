@@ -1,0 +1,221 @@
+"""What a person types and reads: help, one-line refusals with exit code 2, and the commands on a trained run."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlstm import cli
+from charlstm.arguments import load_experiment, train_arguments
+from charlstm.config import Experiment
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEXT = "a small town, a long road, and nobody in sight. " * 60
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    text = folder / "road.txt"
+    text.write_text(TEXT)
+    options = {
+        "data.corpus": text,
+        "data.batch-size": 4,
+        "data.seq-length": 16,
+        "model.hidden-size": 16,
+        "train.steps": 40,
+        "train.tensorboard": False,
+        "sample.length": 50,
+        "sample.prime": "Zwei town",
+    }
+    typed = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert cli.run(["train", "--run-dir", str(folder / "run"), *typed]) == 0
+    return folder / "run"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a wrong command gets."""
+    capsys.readouterr()
+    assert cli.run(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_imports_no_jax() -> None:
+    script = "import sys; from charlstm import cli; cli.run(sys.argv[1:]); assert 'jax' not in sys.modules"
+    for words in (["--help"], ["train", "--help"], ["sample", "--help"], ["eval", "--help"], ["corpora", "--help"]):
+        code = f"try:\n  {script}\nexcept SystemExit:\n  assert 'jax' not in sys.modules\n".replace("; ", "\n  ")
+        done = subprocess.run([sys.executable, "-c", code, *words], cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "usage: charlstm" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian"], "did you mean train"),
+        (["train", "--model.hiden-size", "3"], "did you mean --model.hidden-size"),
+        (["train", "--model.hidden-size", "three"], "three"),
+        (["train", "--model.hidden-size", "0"], "at least 1"),
+        (["train", "--model.hidden-size"], "hidden-size"),
+        (["train", "--model.cell", "lstn"], "lstm"),
+        (["train", "--model.dropout", "1"], "below 1"),
+        (["train", "--optimizer.learning-rate", "nan"], "finite"),
+        (["train", "--data.test-fraction", "0.97"], "nothing is left"),
+        (["train", "nowhere.py"], "there is no experiment file"),
+        (["train", "--data.corpus", "no_such_text"], "there is no corpus or file"),
+        (["eval", "no_such_run"], "no_such_run"),
+        (["sample", "no_such_run"], "no_such_run"),
+        (["sample"], "run"),
+        (["corpora", "--all"], "no option --all"),
+    ],
+)
+def test_wrong_words_get_one_line(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    assert says in refusal(capsys, *words).lower()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "empty"), (b"\xff\xfe\x00a", "not text|not UTF-8|NUL"), (b"caf\xe9", "not UTF-8"), (b"short", "need")],
+)
+def test_wrong_texts_get_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, says: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    line = refusal(capsys, "train", "--run-dir", str(tmp_path / "run"), "--data.corpus", str(path))
+    assert any(each in line for each in says.split("|"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("CONFIG = 3", "no CONFIG"),
+        ("import nowhere", "ModuleNotFoundError"),
+        ("def f(:", "SyntaxError"),
+        ("from charlstm.config import *\nCONFIG = Experiment(model=ModelConfig(cell='lstn'))", "did you mean lstm"),
+    ],
+)
+def test_wrong_experiments_get_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], program: str, says: str
+) -> None:
+    path = tmp_path / "experiment.py"
+    path.write_text(program)
+    assert says in refusal(capsys, "train", str(path))
+
+
+def test_fields_are_typed_over_an_experiment() -> None:
+    file = str(REPOSITORY / "experiments" / "hello.py")
+    name, parsed = train_arguments(["--seed", "7", file, "--model.num-layers=2", "--train.tensorboard", "False"])
+    assert name == "hello"
+    assert (parsed.config.seed, parsed.config.model.num_layers, parsed.config.train.tensorboard) == (7, 2, False)
+    assert parsed.config.data == load_experiment(Path(file)).data
+
+
+def test_the_default_experiment_is_king_james() -> None:
+    name, parsed = train_arguments([])
+    assert name == "king_james"
+    assert parsed.config == Experiment() == load_experiment(REPOSITORY / "experiments" / "king_james.py")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.py")), ids=lambda path: path.stem)
+def test_every_experiment_loads_and_says_how_to_run_it(path: Path) -> None:
+    assert isinstance(load_experiment(path), Experiment)
+    assert f"charlstm train experiments/{path.name}" in path.read_text()
+
+
+def test_hello_learns_to_spell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", str(REPOSITORY / "experiments" / "hello.py"), "--run-dir", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.strip() == "hello" * 5
+    assert json.loads((tmp_path / "run" / "vocabulary.json").read_text()) == ["e", "h", "l", "o"]
+
+
+def test_training_tells_the_baselines_and_the_next_command(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from charlstm import summary
+    from charlstm.evaluate import Evaluation
+    from charlstm.runs import Run
+
+    run = Run.open(trained)
+    lines = "\n".join(summary.what_next(run))
+    assert f"charlstm sample {trained}" in lines
+    assert "charlstm eval" in lines
+    ids = run.vocabulary.encode(TEXT)
+    from charlstm.batches import split
+
+    told = "\n".join(summary.conclusion(run, split(ids, 0.05, 0.05), Evaluation(1.0, 10)))
+    assert f"{math.log2(len(run.vocabulary)):.4f}" in told
+    assert "xz" in told
+
+
+def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    losses = {}
+    for split in ("train", "validation", "test"):
+        assert cli.run(["eval", str(trained), "--split", split, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["bits_per_char"] == pytest.approx(told["loss"] / math.log(2))
+        losses[split] = told["loss"]
+    assert cli.run(["eval", str(trained), "--exact"]) == 0
+    line = capsys.readouterr().out
+    assert f"{losses['validation']:.3f}" in line
+    assert "nats" in line
+    own = tmp_path / "own.txt"
+    own.write_text("a long town")
+    assert cli.run(["eval", str(trained), "--text", str(own), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["characters"] == 11
+    own.write_text("a löng town")
+    assert "ö" in refusal(capsys, "eval", str(trained), "--text", str(own))
+
+
+def test_samples_can_be_repeated_alone_or_among_many(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def sample(*words: str) -> str:
+        assert cli.run(["sample", str(trained), "--prime", "a ", "--length", "90", *words]) == 0
+        return capsys.readouterr().out
+
+    alone = sample("--seed", "6")
+    assert len(alone) == 2 + 90 + 1
+    assert alone == sample("--seed", "6", "--stream")
+    assert alone in sample("--seed", "5", "--num", "3")
+    assert alone.startswith(sample("--seed", "6", "--length", "30").rstrip("\n"))
+    assert sample("--temperature", "0", "--seed", "1") == sample("--top-n", "1", "--seed", "2")
+
+
+def test_an_unknown_character_in_a_prime_is_named(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The chapter's program crashes here."""
+    line = refusal(capsys, "sample", str(trained), "--prime", "a röad")
+    assert "'ö' (U+00F6)" in line
+    assert "--skip-unknown" in line
+    assert cli.run(["sample", str(trained), "--prime", "a röad", "--length", "5", "--skip-unknown"]) == 0
+    assert capsys.readouterr().out.startswith("a rad")
+    # The config's own prime, "Zwei town", has letters that this text lacks: they are left out, not refused.
+    assert cli.run(["sample", str(trained), "--length", "5"]) == 0
+    assert capsys.readouterr().out.startswith("wi town")
+
+
+def test_a_checkpoint_can_be_chosen(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["eval", str(trained), "--checkpoint", "40", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 40
+    assert "there is no checkpoint 7" in refusal(capsys, "eval", str(trained), "--checkpoint", "7")
+    assert "best, latest or a step" in refusal(capsys, "eval", str(trained), "--checkpoint", "newest")
+
+
+def test_corpora_lists_all_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["corpora"]) == 0
+    listing = capsys.readouterr().out
+    for name in ("king_james", "anna_karenina", "anna_karenina_book", "tiny_shakespeare", "war_and_peace"):
+        assert name in listing
+
+
+def test_bytes_can_be_modelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "greek.txt"
+    text.write_text("λόγος καὶ χρόνος " * 60)
+    typed = ["--data.corpus", str(text), "--data.symbols", "bytes", "--data.batch-size", "2", "--data.seq-length", "16"]
+    size = ["--model.hidden-size", "8", "--train.steps", "5", "--train.tensorboard", "False", "--sample.prime", "λόγος"]
+    assert cli.run(["train", "--run-dir", str(tmp_path / "run"), *typed, *size, "--sample.length", "30"]) == 0
+    assert capsys.readouterr().out.startswith("λόγος")
+    assert all(ord(each) < 256 for each in json.loads((tmp_path / "run" / "vocabulary.json").read_text()))
