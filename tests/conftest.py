@@ -18,6 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("charlstm", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("charlstm")
 
+# Tests compile far more than they compute; an empty XLA_FLAGS in the environment brings the optimiser back.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # A shape or a dtype that changes unsaid is an error. Tests that need float64 say `with jax.enable_x64(True)`.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

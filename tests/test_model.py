@@ -76,7 +76,7 @@ def test_fast_equals_plain_in_value_and_gradient(cell: Cell, batch: int, time: i
 @by_cell
 def test_fast_equals_plain_in_single_precision(cell: Cell):
     """Law 4, in float32."""
-    fast, plain = (small_model(cell, 2, dropout=0.5, recurrence=each) for each in ("fast", "plain"))
+    fast, plain = (small_model(cell, dropout=0.5, recurrence=each) for each in ("fast", "plain"))
     for seed in range(5):
         params, carry = random_params(fast, seed), random_carry(fast, seed, 2)
         inputs = params, carry, random_ids(fast, seed, 2, 4), jax.random.key(seed)
@@ -84,18 +84,17 @@ def test_fast_equals_plain_in_single_precision(cell: Cell):
 
 
 @by_cell
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
 @settings(max_examples=8)
 @given(seed=SEEDS, scale=st.sampled_from([0.3, 1.0]))
-def test_logits_carry_and_loss_equal_numpy(cell: Cell, dropout: float, seed: int, scale: float):
+def test_logits_carry_and_loss_equal_numpy(cell: Cell, seed: int, scale: float):
     """The reference drops the output of each layer by the mask of that layer, and never a carry."""
-    model = small_model(cell, layers=2, dropout=dropout)
+    model = small_model(cell, layers=2, dropout=0.4)
     with jax.enable_x64(True):
         params, carry = random_params(model, seed, scale, np.float64), random_carry(model, seed, 2, np.float64)
         ids, key = random_ids(model, seed, 2, 5), jax.random.key(seed)
         logits, after = applied(model)(params, ids, carry, key)
         masks = model._masks(key, ids.shape, params)
-        assert dropout == 0 or any((np.asarray(mask) == 0).any() for mask in masks or [])
+        assert masks is not None and all((np.asarray(mask) == 0).any() for mask in masks)
         wanted_logits, wanted_after = reference.forward(model, params, ids, carry, masks)
         assert_trees_close((logits, list(after)), (wanted_logits, wanted_after), 1e-12)
         np.testing.assert_allclose(nats(logits, ids), reference.nats(wanted_logits, ids), atol=1e-12)

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,25 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and a run on it that was left alone."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "tiny.txt").write_text(TEXT)
+    assert cli.run(words(folder / "tiny.txt", folder / "whole")) == 0
+    return folder
+
+
 @pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.txt"
-    path.write_text(TEXT)
-    return path
+def text(template: Path) -> Iterator[Path]:
+    yield template / "tiny.txt"
+    (template / "tiny.txt").write_text(TEXT)
+
+
+@pytest.fixture
+def whole(template: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to look at or to break."""
+    return shutil.copytree(template / "whole", tmp_path / "whole")
 
 
 def words(text: Path, folder: Path, **fields: Any) -> list[str]:
@@ -63,15 +79,6 @@ def assert_same_run(left: Path, right: Path, step: int = 24) -> None:
     names = sorted(path.name for path in (left / "samples").iterdir())
     assert names == sorted(path.name for path in (right / "samples").iterdir())
     assert all((left / "samples" / name).read_bytes() == (right / "samples" / name).read_bytes() for name in names)
-
-
-@pytest.fixture
-def whole(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A run that was left alone."""
-    folder = tmp_path / "whole"
-    assert cli.run(words(text, folder)) == 0
-    capsys.readouterr()
-    return folder
 
 
 def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
@@ -179,17 +186,14 @@ def test_a_finished_run_says_so_and_more_steps_go_on(
     ("field", "value"), [("model__hidden_size", 9), ("train__steps", 12), ("data__seq_length", 8), ("seed", 1)]
 )
 def test_another_config_is_refused_by_field(
-    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: int
+    text: Path, whole: Path, capsys: pytest.CaptureFixture[str], field: str, value: int
 ) -> None:
-    folder = tmp_path / "run"
-    assert cli.run(words(text, folder, train__steps=13)) == 0
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert cli.run(words(text, folder, **({"train__steps": 13} | {field: value}))) == 2
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert cli.run(words(text, whole, **{field: value})) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert field.replace("__", ".") in error
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
 def test_a_changed_text_is_refused(text: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

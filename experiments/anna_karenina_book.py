@@ -1,0 +1,17 @@
+"""The book's run: two LSTM layers of 512 on Anna Karenina with the licence text at its end, 990 steps of 100 x 100.
+
+charlstm train experiments/anna_karenina_book.py
+
+The chapter's hyperparameters: Adam at a constant 1e-3, keep probability 0.5, clipping at 5, sampling from the top 4.
+The book prints a training loss of 1.7144 at its last step, with dropout on.
+"""
+
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SampleConfig, TrainConfig
+
+CONFIG = Experiment(
+    data=DataConfig(corpus="anna_karenina_book", batch_size=100, seq_length=100),
+    model=ModelConfig(cell="lstm", hidden_size=512, num_layers=2, dropout=0.5, dropout_mask="step"),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0, grad_clip=5.0, b1=0.9, b2=0.999),
+    train=TrainConfig(steps=990, validate_every=100, checkpoint_every=100, keep_checkpoints=100),
+    sample=SampleConfig(prime="The ", length=1000, top_n=4),
+)
