@@ -1,7 +1,10 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
 
 import os
-from collections.abc import Iterable
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +143,27 @@ class Run:
         path = self.samples / f"{step}.txt"
         write_atomic(path, _encoded(text))
         return path
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds a run's folder while the block runs, so that no second process trains into it.
+
+    The lock is the system's and lies on the folder itself: it leaves no file behind, and ends with the process however
+    that ends.
+
+    Raises:
+        InputError: another process holds the folder.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process trains in {folder}; wait for it, or use another --run-dir") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def default_folder(name: str) -> Path:

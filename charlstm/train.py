@@ -27,7 +27,7 @@ from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import read as read_metrics
 from charlstm.model import Model, Params
-from charlstm.runs import Fingerprint, Run, refuse_changes
+from charlstm.runs import Fingerprint, Run, only_writer, refuse_changes
 from charlstm.sample import text_stream
 from charlstm.step import Metrics, TrainState, initial_state, make_train_step
 from charlstm.terminal import Reporter, write
@@ -53,17 +53,18 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         TrainingError: the loss is no longer finite, or a checkpoint cannot be written.
         Interrupted: a signal came; the run was saved and can be continued.
     """
-    old = Run.open(folder) if Run.exists(folder) else None
-    if old:
-        refuse_changes(old.config, config)
+    run = Run.open(folder) if Run.exists(folder) else None
+    if run:
+        refuse_changes(run.config, config)
     text = _read(config)
     batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
-    if old:
-        old.refuse_other_text(text.fingerprint)
-        run = old.extended(config)
+    if run:
+        run.refuse_other_text(text.fingerprint)
     else:
         run = Run.create(folder, config, text.vocabulary, text.fingerprint)
     with ExitStack() as stack:
+        stack.enter_context(only_writer(folder))
+        run = run.extended(config)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.train.keep_checkpoints))
         model = Model(config.model, len(text.vocabulary))
         state = _first_state(config, model, checkpoints, reporter)

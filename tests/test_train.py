@@ -17,6 +17,7 @@ import pytest
 from charlstm import cli
 from charlstm.board import Board
 from charlstm.metrics import read
+from charlstm.runs import only_writer
 
 TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -200,6 +201,13 @@ def test_a_changed_text_is_refused(text: Path, whole: Path, capsys: pytest.Captu
     text.write_text(TEXT.replace("tiny", "tidy"))
     assert cli.run(words(text, whole)) == 2
     assert re.search(r"the text of .* changed", capsys.readouterr().err)
+
+
+def test_a_second_trainer_is_refused(text: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_writer(whole):
+        assert cli.run(words(text, whole, train__steps=30)) == 2
+    assert "another process trains in" in capsys.readouterr().err
+    assert cli.run(words(text, whole)) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
