@@ -18,13 +18,18 @@ _DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment a
 Command = TypeVar("Command")
 
 
+def _shown(name: str) -> Any:
+    """What --help calls a value, in place of its type."""
+    return tyro.conf.arg(metavar=name)
+
+
 @dataclass(kw_only=True)
 class Train:
     """Train on a text. A run whose folder exists already goes on where it stopped."""
 
-    experiment: tyro.conf.Positional[Path | None] = None
+    experiment: Annotated[tyro.conf.Positional[Path | None], _shown("[EXPERIMENT]")] = None
     """A Python file that defines CONFIG. Without one, the King James Bible is read."""
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, _shown("DIR")] = None
     """The run's folder; by default runs/ and the experiment's name."""
     config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
 
@@ -33,11 +38,11 @@ class Train:
 class Eval:
     """The exact loss over all of a split, or over a text of your own."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
     """The run's folder."""
     split: Literal["train", "validation", "test"] = "validation"
     """Which part of the run's text."""
-    text: Path | None = None
+    text: Annotated[Path | None, _shown("FILE")] = None
     """A file to evaluate on instead of the run's own text."""
     exact: bool = False
     """Read the text as one row: slower, and a function of text and parameters alone."""
@@ -51,17 +56,17 @@ class Eval:
 class Sample:
     """Text from a trained model. What is not given here is as in the run's config."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
     """The run's folder."""
-    prime: str | None = None
+    prime: Annotated[str | None, _shown("TEXT")] = None
     """Text that the model reads first."""
-    length: int | None = None
+    length: Annotated[int | None, _shown("N")] = None
     """Characters to draw after the prime."""
-    temperature: float | None = None
+    temperature: Annotated[float | None, _shown("X")] = None
     """Below 1 is bolder, above 1 is wilder, 0 takes the likeliest character each time."""
-    top_n: int | None = None
+    top_n: Annotated[int | None, _shown("K")] = None
     """Draw among the n likeliest characters only; 0 means among all."""
-    seed: int | None = None
+    seed: Annotated[int | None, _shown("S")] = None
     """Same checkpoint, settings and seed, same text."""
     num: int = 1
     """How many texts; the i-th is the text of seed + i - 1 alone."""

@@ -1,6 +1,5 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
 
-import os
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
