@@ -101,7 +101,7 @@ class ModelConfig(_Checked):
 class OptimizerConfig(_Checked):
     """Global-norm clipping, then Adam, under a learning-rate schedule."""
 
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     """The highest rate of the schedule."""
     schedule: Schedule = "cosine"
     """After warm-up: constant, a half cosine down to decay_to, or multiplied by decay_to every decay_every steps."""
@@ -135,9 +135,9 @@ class OptimizerConfig(_Checked):
 class TrainConfig(_Checked):
     """How long, and what happens on the way. An interval of 0 means never, except at the end."""
 
-    steps: int = 1000
+    steps: int = 1500
     """Updates of the parameters in all."""
-    validate_every: int = 250
+    validate_every: int = 750
     """Steps between two exact losses on the validation split."""
     checkpoint_every: int = 250
     """Steps between two checkpoints; the last step always has one."""
@@ -163,7 +163,7 @@ class SampleConfig(_Checked):
     """Text that the model reads first; the sample goes on from it."""
     length: int = 1000
     """Characters to draw, not counting the prime."""
-    temperature: float = 1.0
+    temperature: float = 0.8
     """Logits are divided by this; 0 takes the likeliest character each time."""
     top_n: int = 0
     """Only the n likeliest characters can be drawn; 0 means all."""
