@@ -60,13 +60,13 @@ def evaluate(
     rows = default_rows(characters) if rows is None else rows
     length = -(-characters // rows)
     rows = -(-characters // length)  # ceilings can leave whole rows empty
-    targets, scored = _rows(ids, np.arange(rows) * length, length, (np.arange(rows) + 1) * length)
+    targets, scored = _rows(ids, np.arange(rows) * length, length)
     score, read = _compiled(model)
     carry = model.zero_carry(rows)
     if rows > 1:
         starts = np.arange(rows) * length
         warm = min(WARMUP, length)
-        before, _ = _rows(ids, starts - warm, warm, starts)
+        before, _ = _rows(ids, starts - warm, warm)
         for at in range(0, warm, window):
             carry = read(params, before[:, at : at + window], carry)
         first = np.arange(rows) == 0  # nothing stands before the first row: its carry is the zero carry
@@ -89,10 +89,10 @@ def lzma_bits(text: bytes, characters: int) -> float:
     return 8 * len(lzma.compress(text, preset=9)) / characters
 
 
-def _rows(ids: np.ndarray, starts: np.ndarray, length: int, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[R, length] ids from each start on, and where they lie inside the text and before the row's end."""
+def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """[R, length] ids from each start on, and which of them lie inside the text."""
     at = starts[:, None] + np.arange(length)
-    inside = (at >= 0) & (at < len(ids)) & (at < ends[:, None])
+    inside = (at >= 0) & (at < len(ids))
     return ids[np.clip(at, 0, len(ids) - 1)].astype(np.int32), inside
 
 

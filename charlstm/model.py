@@ -102,7 +102,9 @@ class Model:
             # The product of a one-hot row with a kernel is one of the kernel's rows.
             projected = jnp.take(layer.kernel, hidden, axis=0) if number == 0 else hidden @ layer.kernel
             projected = projected + layer.bias[None, None, :]
-            hidden, last = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
+            # pyright sees no type through custom_vjp.
+            result: Any = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
+            hidden, last = result
             after.append(last)
             if masks is not None:
                 hidden = hidden * masks[number]

@@ -167,11 +167,11 @@ def _forward(cell: type[Cell], projected: Array, kernel: Array, bias: Array | No
 
     last, (hidden, saved) = lax.scan(step, carry, projected)
     kept = _Kept(saved, hidden, cell.hidden(carry), kernel)
-    return (hidden, last), (kept, bias is not None)
+    return (hidden, last), (kept, bias)
 
 
 def _backward(cell: type[Cell], residuals: Any, gradients: tuple[Array, Carry]) -> Any:
-    kept, has_bias = residuals
+    kept, bias = residuals
     d_hidden, d_last = gradients
     transposed = kept.kernel.T
 
@@ -183,7 +183,7 @@ def _backward(cell: type[Cell], residuals: Any, gradients: tuple[Array, Carry]) 
     d_carry, (d_projected, d_product) = lax.scan(step, d_last, (kept.saved, d_hidden), reverse=True)
     before = jnp.concatenate([kept.first[None], kept.hidden[:-1]])
     d_kernel = jnp.einsum("tbh,tbg->hg", before, d_product)
-    d_bias = d_product.sum((0, 1)) if has_bias else None
+    d_bias = None if bias is None else d_product.sum((0, 1))
     return d_projected, d_kernel, d_bias, d_carry
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from charlstm.errors import InputError
-from charlstm.loss import bits
 from charlstm.metrics import read
 
 _SMOOTHED_OVER = 20  # training steps
@@ -49,11 +49,19 @@ def plot_curves(runs: Sequence[Path], output: Path) -> None:
             axes.plot(*validation.T, marker, color=line.get_color(), label=label, markersize=6, markeredgecolor="black")
     axes.set(xlabel="step", ylabel="nats per character")
     axes.set_ylim(top=min(axes.get_ylim()[1], 3.0))
-    axes.secondary_yaxis("right", functions=(bits, lambda value: value * np.log(2))).set_ylabel("bits per character")
+    axes.secondary_yaxis("right", functions=(_bits, _nats)).set_ylabel("bits per character")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(output, dpi=130)
     plt.close(figure)
+
+
+def _bits(nats: ArrayLike) -> ArrayLike:
+    return np.asarray(nats) / np.log(2)
+
+
+def _nats(bits: ArrayLike) -> ArrayLike:
+    return np.asarray(bits) * np.log(2)
 
 
 if __name__ == "__main__":
