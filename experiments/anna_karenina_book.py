@@ -12,6 +12,6 @@ CONFIG = Experiment(
     data=DataConfig(corpus="anna_karenina_book", batch_size=100, seq_length=100),
     model=ModelConfig(cell="lstm", hidden_size=512, num_layers=2, dropout=0.5, dropout_mask="step"),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0, grad_clip=5.0, b1=0.9, b2=0.999),
-    train=TrainConfig(steps=990, validate_every=100, checkpoint_every=100, keep_checkpoints=100),
+    train=TrainConfig(steps=990, validate_every=330, checkpoint_every=100, keep_checkpoints=100),
     sample=SampleConfig(prime="The ", length=1000, top_n=4),
 )

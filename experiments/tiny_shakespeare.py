@@ -9,6 +9,6 @@ CONFIG = Experiment(
     data=DataConfig(corpus="tiny_shakespeare", batch_size=50, seq_length=100),
     model=ModelConfig(cell="lstm", hidden_size=256, num_layers=1, dropout=0.2, dropout_mask="window"),
     optimizer=OptimizerConfig(learning_rate=8e-3, schedule="cosine", warmup_steps=50, grad_clip=1.0),
-    train=TrainConfig(steps=1600, validate_every=200, checkpoint_every=200),
+    train=TrainConfig(steps=800, validate_every=200, checkpoint_every=200),
     sample=SampleConfig(prime="ROMEO:\n", temperature=0.8),
 )

@@ -9,6 +9,6 @@ CONFIG = Experiment(
     data=DataConfig(corpus="war_and_peace", batch_size=50, seq_length=100),
     model=ModelConfig(cell="lstm", hidden_size=256, num_layers=1, dropout=0.1, dropout_mask="window"),
     optimizer=OptimizerConfig(learning_rate=8e-3, schedule="cosine", warmup_steps=50, grad_clip=1.0),
-    train=TrainConfig(steps=1800, validate_every=200, checkpoint_every=200),
+    train=TrainConfig(steps=800, validate_every=400, checkpoint_every=200),
     sample=SampleConfig(prime="The ", temperature=0.8),
 )

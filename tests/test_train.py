@@ -224,8 +224,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 def test_a_broken_newest_checkpoint_falls_back_and_says_so(
     text: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shard = max((whole / "checkpoints" / "24" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
-    os.truncate(shard, shard.stat().st_size // 2)
+    for shard in (whole / "checkpoints" / "24" / "state").rglob("d/*"):  # some hold bytes that nothing refers to
+        os.truncate(shard, shard.stat().st_size // 2)
     reference = told(whole)
     assert cli.run(words(text, whole)) == 0
     error = capsys.readouterr().err
