@@ -123,7 +123,7 @@ class Model:
         if self.config.dropout == 0:
             return None
         batch, time = shape
-        # 16 random bits a unit cost half of what float32 uniforms cost; keep is rounded to them, and scaled exactly.
+        # 16 random bits a unit, where float32 uniforms take 32; keep is rounded to them, and scaled exactly.
         keep = min(max(round((1 - self.config.dropout) * 2**16), 1), 2**16 - 1)
         steps = time if self.config.dropout_mask == "step" else 1
         dtype = params["head"]["kernel"].dtype

@@ -52,10 +52,11 @@ def what_next(run: Run) -> list[str]:
     # The prime is shown in one line whatever is in it; a person can copy the command only if nothing was cut.
     words = " ".join(to_readable(run.config.sample.prime, "characters").split()[:3])
     prime = f" --prime {shlex.quote(one_line(words))}" if words else ""
+    split = " --split test" if run.config.data.test_fraction else ""
     return [
         "next:",
         f"  charlstm sample {folder}{prime} --temperature 0.8 --stream",
-        f"  charlstm eval {folder} --split test",
+        f"  charlstm eval {folder}{split}",
     ]
 
 
