@@ -15,7 +15,7 @@ from charlstm import optimizer
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # No deadline: machines are shared. In CI the same examples each time, so that a red build is a change's doing.
-settings.register_profile("charlstm", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("charlstm", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 settings.load_profile("charlstm")
 
 # Tests compile far more than they compute; an empty XLA_FLAGS in the environment brings the optimiser back.
