@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,8 +199,8 @@ def _encoded(text: str | bytes) -> bytes:
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
-def _refuse_links_out(folder: Path, names: Iterable[str] = (CONFIG, VOCABULARY, CORPUS, METRICS)) -> None:
-    for name in (*names, CHECKPOINTS, SAMPLES, TENSORBOARD):
+def _refuse_links_out(folder: Path) -> None:
+    for name in (CONFIG, VOCABULARY, CORPUS, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD):
         inside(folder, name)
 
 

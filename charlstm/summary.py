@@ -5,7 +5,6 @@ import shlex
 import jax
 
 from charlstm.batches import Batches, Splits
-from charlstm.corpora import to_readable
 from charlstm.evaluate import Evaluation, lzma_bits, uniform_bits
 from charlstm.files import one_line
 from charlstm.model import Params
@@ -50,7 +49,7 @@ def what_next(run: Run) -> list[str]:
     """The commands to type next."""
     folder = shlex.quote(str(run.folder))
     # The prime is shown in one line whatever is in it; a person can copy the command only if nothing was cut.
-    words = " ".join(to_readable(run.config.sample.prime, "characters").split()[:3])
+    words = " ".join(run.config.sample.prime.split()[:3])
     prime = f" --prime {shlex.quote(one_line(words))}" if words else ""
     split = " --split test" if run.config.data.test_fraction else ""
     return [
