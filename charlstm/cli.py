@@ -86,6 +86,7 @@ def _train(words: list[str]) -> None:
 
     config = replace(parsed.config, data=replace(parsed.config.data, corpus=corpora.resolve(parsed.config.data.corpus)))
     folder = parsed.run_dir or default_folder(name)
+    _prepare_devices()
     from charlstm.train import train
 
     train(config, folder, Reporter())
@@ -93,6 +94,7 @@ def _train(words: list[str]) -> None:
 
 def _eval(words: list[str]) -> None:
     asked = parse(Eval, words)
+    _prepare_devices()
     from charlstm import corpora
     from charlstm.batches import split
     from charlstm.evaluate import evaluate
@@ -139,6 +141,7 @@ def _sample(words: list[str]) -> None:
     asked = parse(Sample, words)
     if asked.num < 1:
         raise InputError(f"--num is {asked.num}; it must be at least 1")
+    _prepare_devices()
     from charlstm.restore import trained
     from charlstm.sample import text_stream
     from charlstm.terminal import write
@@ -175,6 +178,12 @@ def _corpora(words: list[str]) -> None:
         table.add_row(entry.name, f"{entry.characters:,}", entry.title, entry.place)
     Console(highlight=False).print(table)
     print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
+
+
+def _prepare_devices() -> None:
+    from charlstm.devices import prepare
+
+    prepare()
 
 
 def _note(notes: Sequence[str]) -> None:

@@ -42,17 +42,21 @@ class Metrics(NamedTuple):
 
 def initial_state(config: Experiment, model: Model) -> TrainState:
     """The state before the first update, a function of the config alone."""
-    params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
-    params = model.init(params_key)
-    # Two counters in two buffers: a donated state must not hold one buffer twice.
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        cursor=jnp.zeros((), jnp.int32),
-        params=params,
-        optimizer=optimizer.build(config.optimizer, config.train.steps).init(params),
-        carry=jax.tree.map(jnp.copy, model.zero_carry(config.data.batch_size)),
-        key=dropout_key,
-    )
+
+    @jax.jit  # one program in place of hundreds of small ones, and a buffer of its own for each leaf, as donation needs
+    def make() -> TrainState:
+        params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+        params = model.init(params_key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            cursor=jnp.zeros((), jnp.int32),
+            params=params,
+            optimizer=optimizer.build(config.optimizer, config.train.steps).init(params),
+            carry=model.zero_carry(config.data.batch_size),
+            key=dropout_key,
+        )
+
+    return make()
 
 
 def make_train_step(config: Experiment, model: Model) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:

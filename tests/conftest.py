@@ -1,13 +1,21 @@
 """What all tests share: where the corpora are, how Hypothesis searches, and how strict JAX is."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # read when JAX is imported; the user's own cache stays as it is
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="charlstm-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+import jax
 from hypothesis import settings
 
 from charlstm import optimizer
