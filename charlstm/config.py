@@ -90,6 +90,8 @@ class ModelConfig(_Checked):
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "fast"
     """The time loop: fast is charlstm's own, plain is Flax's cells under `nn.scan`. Same parameters, same values."""
+    remat: bool = False
+    """Keep the carries between chunks of about √T steps and compute the rest again: long windows in less memory."""
 
     def check(self) -> None:
         _check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")

@@ -19,7 +19,7 @@ def prepare() -> None:
     import jax
 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHE_AT_LEAST_SECONDS)
-    if jax.config.jax_compilation_cache_dir is None and (folder := _cache_folder()) is not None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := _cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

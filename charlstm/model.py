@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from charlstm.config import ModelConfig
-from charlstm.recurrence import CELLS, recur
+from charlstm.recurrence import CELLS, in_chunks, recur
 
 Params = Any
 Carry = tuple[Any, ...]
@@ -94,12 +94,21 @@ class Model:
         return {"stack": [_fuse_layer(self.config.cell, gates) for gates in layers], "head": params["head"]}
 
     def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
-        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
+        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them.
+
+        With `remat`, in chunks whose inside a gradient computes again.
+        """
+        if self.config.remat:
+            return in_chunks(partial(self._read, fused), ids.T, masks, carry)
+        return self._read(fused, ids.T, masks, carry)
+
+    def _read(self, fused: Params, ids: Array, masks: Masks, carry: Carry) -> tuple[Array, Carry]:
+        """As `read`, of ids [T, B]."""
         if self.config.recurrence == "plain":
             with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
-                result: Any = _Plain(self).apply({"params": fused}, ids.T, carry, masks)
+                result: Any = _Plain(self).apply({"params": fused}, ids, carry, masks)
                 return result
-        hidden, after = ids.T, []
+        hidden, after = ids, []
         for number, layer in enumerate(fused["stack"]):
             # The product of a one-hot row with a kernel is one of the kernel's rows.
             projected = jnp.take(layer.kernel, hidden, axis=0) if number == 0 else hidden @ layer.kernel

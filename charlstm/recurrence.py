@@ -9,6 +9,8 @@ Shapes: B batch, T time, H hidden, G gates of the cell (1 for rnn, 3 for gru, 4 
 The equations are those of Flax's `SimpleCell`, `GRUCell` and `LSTMCell`; the tests compare both in value and gradient.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -188,3 +190,40 @@ def _backward(cell: type[Cell], residuals: Any, gradients: tuple[Array, Carry]) 
 
 
 recur.defvjp(_forward, _backward)
+
+
+def in_chunks(
+    read: Callable[[Array, Any, Carry], tuple[Array, Carry]], ids: Array, masks: Any, carry: Carry
+) -> tuple[Array, Carry]:
+    """Read T steps in chunks of √T, rounded up; a gradient keeps the carries between them and reads each chunk again.
+
+    One more pass forward buys a memory of O(√T) for what lies inside of the layers (Chen et al. 2016, section 4.1);
+    the top layer's hidden states stay.
+
+    Args:
+        read: ids [t, B], masks and a carry to hidden [t, B, H] and the carry after them.
+        ids: [T, B].
+        masks: a tree of [T, B, H], or of [1, B, H] for all steps.
+        carry: the carry before the first step.
+
+    Returns:
+        What `read` gives for all T steps at once.
+    """
+    time = len(ids)
+    length = math.isqrt(time - 1) + 1
+    again = jax.checkpoint(read, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
+
+    def chunk(length: int, carry: Carry, start: Array | int) -> tuple[Carry, Array]:
+        def cut(each: Array) -> Array:
+            return each if len(each) == 1 else lax.dynamic_slice_in_dim(each, start, length)
+
+        hidden, carry = again(cut(ids), jax.tree.map(cut, masks), carry)
+        return carry, hidden
+
+    chunks, rest = divmod(time, length)
+    carry, hidden = lax.scan(partial(chunk, length), carry, length * jnp.arange(chunks))
+    hidden = hidden.reshape(-1, *hidden.shape[2:])
+    if rest:
+        carry, last = chunk(rest, carry, time - rest)
+        hidden = jnp.concatenate([hidden, last])
+    return hidden, carry

@@ -84,6 +84,38 @@ def test_fast_equals_plain_in_single_precision(cell: Cell):
 
 
 @by_cell
+@pytest.mark.parametrize(
+    ("time", "fields"),
+    [
+        (1, {}),
+        (7, {"dropout": 0.5, "dropout_mask": "step"}),
+        (9, {"dropout": 0.5, "dropout_mask": "window"}),
+        (7, {"dropout": 0.5, "recurrence": "plain"}),
+    ],
+)
+def test_recomputing_in_chunks_changes_no_value_and_no_gradient(cell: Cell, time: int, fields: Any):
+    kept, again = (small_model(cell, layers=2, remat=each, **fields) for each in (False, True))
+    with jax.enable_x64(True):
+        params, carry = random_params(kept, 1, dtype=np.float64), random_carry(kept, 2, 3, np.float64)
+        inputs = params, carry, random_ids(kept, 3, 3, time), jax.random.key(4)
+        assert_trees_close(value_and_gradients(again)(*inputs), value_and_gradients(kept)(*inputs), 1e-12)
+
+
+@pytest.mark.parametrize("recurrence", ["fast", "plain"])
+def test_recomputing_in_chunks_takes_a_memory_of_the_root_of_the_window(recurrence: str):
+    """What stays O(T) is the top layer's hidden states and the logits with their gradients, 2 x (H + V) a symbol."""
+
+    def temporaries(remat: bool, time: int) -> int:
+        model = small_model("lstm", layers=2, hidden=32, remat=remat, recurrence=recurrence)
+        like = model.init(jax.random.key(0)), model.zero_carry(4), np.zeros((4, time), np.int32), jax.random.key(0)
+        return value_and_gradients(model).lower(*like).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(True, 1024) < temporaries(False, 1024) / 4
+    inside = [temporaries(True, time) - 4 * 2 * (32 + 7) * 4 * time for time in (256, 1024)]
+    assert inside[1] < 3 * inside[0]
+
+
+@by_cell
 @settings(max_examples=8)
 @given(seed=SEEDS, scale=st.sampled_from([0.3, 1.0]))
 def test_logits_carry_and_loss_equal_numpy(cell: Cell, seed: int, scale: float):
