@@ -110,9 +110,11 @@ class Model:
                 return result
         hidden, after = ids, []
         for number, layer in enumerate(fused["stack"]):
+            # As one row of T·B symbols: that is how XLA adds up the rows' gradients, and multiplies, fastest.
+            flat = hidden.reshape(-1, *hidden.shape[2:])
             # The product of a one-hot row with a kernel is one of the kernel's rows.
-            projected = jnp.take(layer.kernel, hidden, axis=0) if number == 0 else hidden @ layer.kernel
-            projected = projected + layer.bias[None, None, :]
+            projected = jnp.take(layer.kernel, flat, axis=0, mode="clip") if number == 0 else flat @ layer.kernel
+            projected = (projected + layer.bias[None, :]).reshape(*ids.shape, -1)
             # pyright sees no type through custom_vjp.
             result: Any = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
             hidden, last = result

@@ -177,14 +177,18 @@ def _backward(cell: type[Cell], residuals: Any, gradients: tuple[Array, Carry]) 
     d_hidden, d_last = gradients
     transposed = kept.kernel.T
 
-    def step(d_carry: Carry, inputs: tuple[Any, Array]) -> tuple[Carry, tuple[Array, Array]]:
+    def step(d_carry: Carry, inputs: tuple[Any, Array]) -> tuple[Carry, tuple[Array, ...]]:
         saved, d_hidden_t = inputs
         d_projected, d_product, d_carry = cell.backward(saved, cell.add_hidden(d_carry, d_hidden_t))
-        return cell.add_hidden(d_carry, d_product @ transposed), (d_projected, d_product)
+        # Where both are one array, as in all cells but the gru, one copy of it is stacked.
+        stacked = (d_product,) if d_projected is d_product else (d_projected, d_product)
+        return cell.add_hidden(d_carry, d_product @ transposed), stacked
 
-    d_carry, (d_projected, d_product) = lax.scan(step, d_last, (kept.saved, d_hidden), reverse=True)
+    d_carry, stacks = lax.scan(step, d_last, (kept.saved, d_hidden), reverse=True)
+    d_projected, d_product = stacks[0], stacks[-1]
     before = jnp.concatenate([kept.first[None], kept.hidden[:-1]])
-    d_kernel = jnp.einsum("tbh,tbg->hg", before, d_product)
+    # As matrices of T·B rows: XLA multiplies these half again as fast as the same product over two axes.
+    d_kernel = before.reshape(-1, before.shape[-1]).T @ d_product.reshape(-1, d_product.shape[-1])
     d_bias = None if bias is None else d_product.sum((0, 1))
     return d_projected, d_kernel, d_bias, d_carry
 
