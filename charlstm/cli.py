@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -143,7 +143,7 @@ def _sample(words: list[str]) -> None:
         raise InputError(f"--num is {asked.num}; it must be at least 1")
     _prepare_devices()
     from charlstm.restore import trained
-    from charlstm.sample import text_stream
+    from charlstm.sample import text_stream, texts
     from charlstm.terminal import write
 
     found = trained(asked.run, asked.checkpoint)
@@ -154,12 +154,17 @@ def _sample(words: list[str]) -> None:
     vocabulary, symbols = found.run.vocabulary, found.run.config.data.symbols
     # The config's own prime was written before the vocabulary was known; only a typed one is taken at its word.
     skip = asked.skip_unknown or asked.prime is None
-    for number in range(asked.num):
-        each = replace(config, seed=config.seed + number)
+    how: dict[str, Any] = {"vocabulary": vocabulary, "symbols": symbols, "skip_unknown": skip}
+    drawn: Iterable[Iterable[str]]
+    if asked.stream:
+        seeds = range(config.seed, config.seed + asked.num)
+        drawn = (text_stream(found.model, found.params, config=replace(config, seed=seed), **how) for seed in seeds)
+    else:
+        drawn = ([text] for text in texts(found.model, found.params, config=config, num=asked.num, **how))
+    for number, pieces in enumerate(drawn):
         if asked.num > 1:
-            write(f"--- seed {each.seed} ---\n")
-        pieces = text_stream(found.model, found.params, vocabulary, symbols, each, skip_unknown=skip)
-        for piece in pieces if asked.stream else ["".join(pieces)]:
+            write(f"--- seed {config.seed + number} ---\n")
+        for piece in pieces:
             write(piece)
         write("\n")
 

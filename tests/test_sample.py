@@ -16,8 +16,9 @@ from reference import CELLS, random_ids, random_params, small_model
 from scipy.stats import chi2
 
 from charlstm.config import Cell, SampleConfig
+from charlstm.errors import InputError
 from charlstm.model import Model
-from charlstm.sample import CHUNK, WINDOW, choose, sample, stream, text_stream
+from charlstm.sample import CHUNK, WINDOW, block_keeps_bits, choose, sample, samples, stream, text_stream
 from charlstm.vocabulary import Vocabulary
 
 V = 11
@@ -124,6 +125,37 @@ def test_bytes_that_a_chunk_cuts_in_two_are_shown_whole():
     pieces = list(text_stream(model, params, vocabulary, "bytes", config, skip_unknown=False))
     assert "".join(pieces) == "é" * (CHUNK + 1) + "\ufffd"
     assert pieces[0] == "é" and set(pieces[1]) == {"é"}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("agree", [None, False])
+def test_each_of_many_equals_itself_alone(cell: Cell, agree: bool | None, monkeypatch: pytest.MonkeyPatch):
+    """Law 6, side by side where a block keeps the bits, and one after the other where it does not."""
+    if agree is not None:
+        monkeypatch.setattr("charlstm.sample.block_keeps_bits", lambda *_: agree)
+    model = small_model(cell, layers=2, vocabulary=V)
+    params, prime = random_params(model, 0, scale=1.5), np.asarray([3, 1, 4], np.int32)
+    config = SampleConfig(length=CHUNK + 3, seed=5, top_n=4)
+    many = list(samples(model, params, prime, config, 17))
+    assert len(many) == 17
+    for number in (0, 1, 16):
+        assert many[number].tolist() == draw(prime, model, length=CHUNK + 3, seed=5 + number, top_n=4)
+    assert [each.tolist() for each in samples(model, params, prime, config, 2)] == [each.tolist() for each in many[:2]]
+
+
+def test_a_block_that_changes_a_bit_is_found():
+    class Drifting(Model):
+        def read(self, fused: Any, ids: Any, carry: Any, masks: Any = None) -> Any:
+            hidden, after = super().read(fused, ids, carry, masks)
+            return hidden, after if len(ids) == 1 else jax.tree.map(lambda part: jnp.nextafter(part, 1), after)
+
+    fused = MODEL.fuse(jax.tree.map(jnp.asarray, PARAMS))
+    assert not block_keeps_bits(Drifting(MODEL.config, MODEL.vocabulary_size), fused, 0)
+
+
+def test_a_seed_past_the_last_is_refused_before_anything_is_drawn():
+    with pytest.raises(InputError, match="seed"):
+        next(samples(MODEL, PARAMS, np.zeros(0, np.int32), SampleConfig(seed=2**32 - 2), 3))
 
 
 LOGITS = np.random.default_rng(5).normal(0, 1.5, 8).astype(np.float32)
