@@ -10,6 +10,7 @@ from charlstm.errors import InputError, did_you_mean
 
 Cell = Literal["rnn", "gru", "lstm"]
 Recurrence = Literal["fast", "plain"]
+Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
@@ -90,6 +91,9 @@ class ModelConfig(_Checked):
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "fast"
     """The time loop: fast is charlstm's own, plain is Flax's cells under `nn.scan`. Same parameters, same values."""
+
+    dtype: Dtype = "float32"
+    """What the factors of products and the activations between layers are rounded to; all else stays float32."""
 
     def check(self) -> None:
         _check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")

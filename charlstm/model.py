@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from charlstm.config import ModelConfig
+from charlstm.precision import product
 from charlstm.recurrence import CELLS, recur
 
 Params = Any
@@ -48,7 +49,7 @@ class Model:
         The forget gate's bias starts at `forget_bias` (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2).
         """
         ids = jnp.zeros((1, 1), jnp.int32)
-        with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
+        with nn.intercept_methods(_products(self)):
             params: Params = _Plain(self).init(key, ids, self.zero_carry(1), None)["params"]
         for name in _GATES[self.config.cell][0]:
             params["stack"]["layer_0"][name]["kernel"] *= self.vocabulary_size**0.5
@@ -57,6 +58,11 @@ class Model:
                 gate = params["stack"][f"layer_{layer}"]["hf"]
                 gate["bias"] = jnp.full_like(gate["bias"], self.config.forget_bias)
         return params
+
+    @property
+    def rounding(self) -> Any:
+        """The dtype of products' factors and of activations between layers; None is that of the parameters."""
+        return jnp.bfloat16 if self.config.dtype == "bfloat16" else None
 
     def zero_carry(self, batch_size: int, dtype: Any = jnp.float32) -> Carry:
         """The state before the first character."""
@@ -94,25 +100,24 @@ class Model:
     def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
         """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
         if self.config.recurrence == "plain":
-            with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
+            with nn.intercept_methods(_products(self)):
                 result: Any = _Plain(self).apply({"params": fused}, ids.T, carry, masks)
                 return result
         hidden, after = ids.T, []
         for number, layer in enumerate(fused["stack"]):
-            # The product of a one-hot row with a kernel is one of the kernel's rows.
-            projected = jnp.take(layer.kernel, hidden, axis=0) if number == 0 else hidden @ layer.kernel
-            projected = projected + layer.bias[None, None, :]
+            projected = _times(hidden, layer.kernel, self.rounding) + layer.bias[None, None, :]
+            projected = _rounded(projected, self.rounding)
             # pyright sees no type through custom_vjp.
             result: Any = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
             hidden, last = result
             after.append(last)
             if masks is not None:
-                hidden = hidden * masks[number]
+                hidden = _dropped(hidden, masks[number])
         return hidden, tuple(after)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
-        logits = hidden @ params["head"]["kernel"]
+        logits = product(hidden, params["head"]["kernel"], self.rounding)
         return logits + params["head"]["bias"].reshape((1,) * (logits.ndim - 1) + (-1,))
 
     def top(self, carry: Carry) -> Array:
@@ -171,7 +176,7 @@ class _Plain(nn.Module):
         if masks is not None:
             masks = [jnp.broadcast_to(mask, (ids.shape[0], *mask.shape[1:])) for mask in masks]
         scanned = nn.scan(_Stack, variable_broadcast="params", split_rngs={"params": False})
-        carry, hidden = scanned(self.model.config, name="stack")(carry, (ids, masks))
+        carry, hidden = scanned(self.model, name="stack")(carry, (ids, masks))
         if self.is_initializing():
             nn.Dense(self.model.vocabulary_size, name="head")(hidden)
         return hidden, carry
@@ -180,32 +185,53 @@ class _Plain(nn.Module):
 class _Stack(nn.Module):
     """One step of every layer: a cell of its own for each, and dropout on each one's output."""
 
-    config: ModelConfig
+    model: Model
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: tuple[Array, Masks]) -> tuple[Carry, Array]:
         hidden, masks = inputs
-        after = []
+        config, after = self.model.config, []
         for layer, before in enumerate(carry):
-            cell = _FLAX_CELLS[self.config.cell](self.config.hidden_size, name=f"layer_{layer}")
+            cell = _FLAX_CELLS[config.cell](config.hidden_size, name=f"layer_{layer}")
             last, hidden = cell(before, hidden)
             after.append(last)
+            hidden = hidden if self.is_initializing() else _rounded(hidden, self.model.rounding)
             if masks is not None:
-                hidden = hidden * masks[layer]
+                hidden = _dropped(hidden, masks[layer])
         return tuple(after), hidden
 
 
-def _rows_for_ids(vocabulary_size: int) -> Any:
-    """Lets a Flax cell read ids: its dense layers look up a row of their kernel instead of multiplying by a one-hot."""
+def _are_ids(inputs: Array) -> bool:
+    return jnp.issubdtype(inputs.dtype, jnp.integer)
+
+
+def _times(inputs: Array, kernel: Array, rounding: Any) -> Array:
+    """inputs @ kernel. Ids stand for one-hot rows, whose product with a kernel is one of the kernel's rows."""
+    return jnp.take(kernel, inputs, axis=0) if _are_ids(inputs) else product(inputs, kernel, rounding)
+
+
+def _rounded(values: Array, dtype: Any) -> Array:
+    return values if dtype is None else values.astype(dtype)
+
+
+def _dropped(hidden: Array, mask: Array) -> Array:
+    """The product is rounded and not the mask: a rounded 1/keep would scale all units alike, by up to 1/256."""
+    return (hidden.astype(mask.dtype) * mask).astype(hidden.dtype)
+
+
+def _products(model: Model) -> Any:
+    """Lets a Flax cell read ids and round: its dense layers multiply as `_times` does."""
 
     def intercept(dense: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if not isinstance(module, nn.Dense) or not jnp.issubdtype(args[0].dtype, jnp.integer):
+        if not isinstance(module, nn.Dense) or not (_are_ids(args[0]) or model.rounding is not None):
             return dense(*args, **kwargs)
         if module.is_initializing():
-            return dense(jnp.zeros((*args[0].shape, vocabulary_size), jnp.float32))
+            return dense(
+                jnp.zeros((*args[0].shape, model.vocabulary_size), jnp.float32) if _are_ids(args[0]) else args[0]
+            )
         own = module.variables["params"]
-        rows = jnp.take(own["kernel"], args[0], axis=0)
-        return rows + own["bias"][None, :] if "bias" in own else rows
+        result = _times(args[0], own["kernel"], model.rounding)
+        return result + own["bias"][None, :] if "bias" in own else result
 
     return intercept

@@ -1,0 +1,48 @@
+"""Matrix products with rounded factors: bfloat16 in, float32 out.
+
+A bfloat16 is a float32 without its last 16 bits: 8 significant bits, the same range, so no loss needs scaling. Tensor
+cores and TPUs multiply two of them exactly and add up in float32 (Kalamkar et al. 2019, "A study of bfloat16 for deep
+learning training"). Only factors are rounded here; sums, parameters and their gradients stay as wide as the parameters.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def product(inputs: Array, kernel: Array, dtype: Any) -> Array:
+    """inputs @ kernel.
+
+    Args:
+        inputs: [..., D].
+        kernel: [D, F].
+        dtype: what both are rounded to before they are multiplied, forward and backward; None rounds nothing.
+
+    Returns:
+        [..., F] in the kernel's dtype. Gradients have the dtypes of what they belong to.
+    """
+    return inputs @ kernel if dtype is None else _rounded(inputs, kernel, dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rounded(inputs: Array, kernel: Array, dtype: Any) -> Array:
+    return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), preferred_element_type=kernel.dtype)
+
+
+def _forward(inputs: Array, kernel: Array, dtype: Any) -> tuple[Array, tuple[Array, Array]]:
+    return _rounded(inputs, kernel, dtype), (inputs, kernel)
+
+
+def _backward(dtype: Any, factors: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    # What JAX derives would round the kernel's gradient to the kernel's rounded dtype.
+    inputs, kernel = factors
+    gradient, wide = gradient.astype(dtype), kernel.dtype
+    d_inputs = jnp.matmul(gradient, kernel.astype(dtype).T, preferred_element_type=wide)
+    d_kernel = jnp.einsum("...d,...f->df", inputs.astype(dtype), gradient, preferred_element_type=wide)
+    return d_inputs.astype(inputs.dtype), d_kernel
+
+
+_rounded.defvjp(_forward, _backward)
