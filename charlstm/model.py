@@ -1,9 +1,9 @@
 """Ids and a carry become logits and a carry. The only room that knows Flax.
 
 A model is a value (`Model`), its parameters are a tree, and everything else is a pure function of both. The parameters
-are those of Flax's own cells, one cell for each layer, so the two ways through time share them: `plain` is a stack of
-Flax cells under `nn.scan`, for reading and as the reference; `fast` hoists the input products out of the loop and
-runs `recurrence.recur` layer by layer.
+are those of Flax's own cells, one cell for each layer, so all ways through time share them: `plain` is a stack of Flax
+cells under `nn.scan`, for reading and as the reference; `fast` hoists the input products out of the loop and runs
+`recurrence.recur` layer by layer; `cudnn` leaves whole layers to NVIDIA's library.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from charlstm import cudnn
 from charlstm.config import ModelConfig
-from charlstm.precision import product
+from charlstm.precision import are_ids, product, rounded
 from charlstm.recurrence import CELLS, recur
 
 Params = Any
@@ -92,28 +93,37 @@ class Model:
 
         A loop that reads a symbol at a time fuses once, before it.
         """
-        if self.config.recurrence == "plain":
+        if cudnn.settled(self.config) == "plain":
             return params
         layers = [params["stack"][f"layer_{layer}"] for layer in range(self.config.num_layers)]
         return {"stack": [_fuse_layer(self.config.cell, gates) for gates in layers], "head": params["head"]}
 
     def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
         """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
-        if self.config.recurrence == "plain":
+        way = cudnn.settled(self.config)
+        if way == "plain":
             with nn.intercept_methods(_products(self)):
                 result: Any = _Plain(self).apply({"params": fused}, ids.T, carry, masks)
                 return result
         hidden, after = ids.T, []
         for number, layer in enumerate(fused["stack"]):
-            projected = _times(hidden, layer.kernel, self.rounding) + layer.bias[None, None, :]
-            projected = _rounded(projected, self.rounding)
-            # pyright sees no type through custom_vjp.
-            result: Any = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
-            hidden, last = result
+            # A single step, as in sampling, gains nothing from a library that fuses many.
+            run = self._cudnn_layer if way == "cudnn" and ids.shape[1] > 1 else self._fast_layer
+            hidden, last = run(layer, hidden, carry[number])
             after.append(last)
             if masks is not None:
                 hidden = _dropped(hidden, masks[number])
         return hidden, tuple(after)
+
+    def _fast_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> Any:
+        projected = product(inputs, layer.kernel, self.rounding) + layer.bias[None, None, :]
+        projected = rounded(projected, self.rounding)
+        return recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry)
+
+    def _cudnn_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> Any:
+        if are_ids(inputs):
+            inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=layer.kernel.dtype)
+        return cudnn.lstm(inputs, layer.kernel, layer.recurrent, layer.bias, carry)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
@@ -195,23 +205,10 @@ class _Stack(nn.Module):
             cell = _FLAX_CELLS[config.cell](config.hidden_size, name=f"layer_{layer}")
             last, hidden = cell(before, hidden)
             after.append(last)
-            hidden = hidden if self.is_initializing() else _rounded(hidden, self.model.rounding)
+            hidden = hidden if self.is_initializing() else rounded(hidden, self.model.rounding)
             if masks is not None:
                 hidden = _dropped(hidden, masks[layer])
         return tuple(after), hidden
-
-
-def _are_ids(inputs: Array) -> bool:
-    return jnp.issubdtype(inputs.dtype, jnp.integer)
-
-
-def _times(inputs: Array, kernel: Array, rounding: Any) -> Array:
-    """inputs @ kernel. Ids stand for one-hot rows, whose product with a kernel is one of the kernel's rows."""
-    return jnp.take(kernel, inputs, axis=0) if _are_ids(inputs) else product(inputs, kernel, rounding)
-
-
-def _rounded(values: Array, dtype: Any) -> Array:
-    return values if dtype is None else values.astype(dtype)
 
 
 def _dropped(hidden: Array, mask: Array) -> Array:
@@ -220,18 +217,18 @@ def _dropped(hidden: Array, mask: Array) -> Array:
 
 
 def _products(model: Model) -> Any:
-    """Lets a Flax cell read ids and round: its dense layers multiply as `_times` does."""
+    """Lets a Flax cell read ids and round: its dense layers multiply as `precision.product` does."""
 
     def intercept(dense: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if not isinstance(module, nn.Dense) or not (_are_ids(args[0]) or model.rounding is not None):
+        if not isinstance(module, nn.Dense) or not (are_ids(args[0]) or model.rounding is not None):
             return dense(*args, **kwargs)
         if module.is_initializing():
             return dense(
-                jnp.zeros((*args[0].shape, model.vocabulary_size), jnp.float32) if _are_ids(args[0]) else args[0]
+                jnp.zeros((*args[0].shape, model.vocabulary_size), jnp.float32) if are_ids(args[0]) else args[0]
             )
         own = module.variables["params"]
-        result = _times(args[0], own["kernel"], model.rounding)
+        result = product(args[0], own["kernel"], model.rounding)
         return result + own["bias"][None, :] if "bias" in own else result
 
     return intercept

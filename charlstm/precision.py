@@ -13,27 +13,39 @@ import jax.numpy as jnp
 from jax import Array
 
 
+def rounded(values: Array, dtype: Any) -> Array:
+    """The values in a dtype; None leaves them as they are."""
+    return values if dtype is None else values.astype(dtype)
+
+
+def are_ids(inputs: Array) -> bool:
+    """Whether integers stand for one-hot rows."""
+    return jnp.issubdtype(inputs.dtype, jnp.integer)
+
+
 def product(inputs: Array, kernel: Array, dtype: Any) -> Array:
-    """inputs @ kernel.
+    """inputs @ kernel. The product of a one-hot row with a kernel is one of the kernel's rows.
 
     Args:
-        inputs: [..., D].
+        inputs: [..., D], or integers [...] below D for one-hot rows.
         kernel: [D, F].
         dtype: what both are rounded to before they are multiplied, forward and backward; None rounds nothing.
 
     Returns:
         [..., F] in the kernel's dtype. Gradients have the dtypes of what they belong to.
     """
-    return inputs @ kernel if dtype is None else _rounded(inputs, kernel, dtype)
+    if are_ids(inputs):
+        return jnp.take(kernel, inputs, axis=0)
+    return inputs @ kernel if dtype is None else _product(inputs, kernel, dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _rounded(inputs: Array, kernel: Array, dtype: Any) -> Array:
+def _product(inputs: Array, kernel: Array, dtype: Any) -> Array:
     return jnp.matmul(inputs.astype(dtype), kernel.astype(dtype), preferred_element_type=kernel.dtype)
 
 
 def _forward(inputs: Array, kernel: Array, dtype: Any) -> tuple[Array, tuple[Array, Array]]:
-    return _rounded(inputs, kernel, dtype), (inputs, kernel)
+    return _product(inputs, kernel, dtype), (inputs, kernel)
 
 
 def _backward(dtype: Any, factors: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
@@ -45,4 +57,4 @@ def _backward(dtype: Any, factors: tuple[Array, Array], gradient: Array) -> tupl
     return d_inputs.astype(inputs.dtype), d_kernel
 
 
-_rounded.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)

@@ -8,6 +8,7 @@ sums, and with it the last bits of a loss.
 Only the devices of one process are used: one host with its cards or chips. GPUs and TPUs are unmeasured.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,10 @@ class Layout:
     def idle(self) -> int:
         """How many of this process's devices do not."""
         return jax.local_device_count() - self.mesh.size
+
+    def traced(self) -> AbstractContextManager[object]:
+        """What is traced under this can ask JAX which devices share its rows, as a call that XLA cannot cut must."""
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh) if self.devices > 1 else nullcontext()
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         # Where there is but one device nothing is said of it, so that nothing is compiled anew for saying it.

@@ -87,7 +87,8 @@ def make_train_step(
     schedule = optimizer.learning_rate(config.optimizer, config.train.steps)
 
     def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
-        logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
+        with layout.traced():
+            logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
         return nats(logits, jnp.asarray(window.targets)).mean(), carry
 
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:

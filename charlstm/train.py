@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from charlstm import corpora, summary
+from charlstm import corpora, cudnn, summary
 from charlstm.batches import Batches, Splits, Window, split
 from charlstm.board import Board
 from charlstm.checkpoint import Checkpoints
@@ -27,7 +27,7 @@ from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import read as read_metrics
 from charlstm.model import Model, Params
-from charlstm.runs import Fingerprint, Run, only_writer, refuse_changes
+from charlstm.runs import Fingerprint, Run, continued, only_writer
 from charlstm.sample import text_stream
 from charlstm.sharding import Layout, on_one
 from charlstm.step import Metrics, TrainState, initial_state, make_train_step, state_layout, window_layout
@@ -56,7 +56,8 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
     """
     run = Run.open(folder) if Run.exists(folder) else None
     if run:
-        refuse_changes(run.config, config)
+        config = continued(run.config, config)
+    cudnn.settled(config.model)  # refuses now what these devices cannot do
     text = _read(config)
     batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
     if run:

@@ -10,17 +10,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from reference import random_params
+from test_cudnn import pretend
 from test_train import bits, stop_at, told, words
 
 from charlstm import cli
 from charlstm.batches import Batches
-from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, TrainConfig
 from charlstm.evaluate import evaluate
 from charlstm.metrics import read
 from charlstm.model import Model
@@ -43,15 +45,23 @@ CONFIG = Experiment(
 MODEL = Model(CONFIG.model, V)
 
 
-def trained() -> dict[str, Any]:
-    """Losses of 100 steps on all devices of the process, and what the devices tell each other in one."""
-    state, step = initial_state(CONFIG, MODEL), make_train_step(CONFIG, MODEL)
+def trained(recurrence: Recurrence = "fast", steps: int = CONFIG.train.steps) -> dict[str, Any]:
+    """Losses on all devices of the process, and what the devices tell each other in a step."""
+    model = Model(replace(MODEL.config, recurrence=recurrence), V)
+    state, step = initial_state(CONFIG, model), make_train_step(CONFIG, model)
     program: Any = step.lower(state, BATCHES.window(0)).compile()  # pyright: ignore[reportFunctionMemberAccess]
     losses = []
-    for cursor in range(CONFIG.train.steps):
+    for cursor in range(steps):
         state, metrics = program(state, BATCHES.window(cursor))
         losses.append(float(metrics.loss))
     return {"losses": losses, "exchanges": [word for word in EXCHANGES if f" {word}(" in program.as_text()]}
+
+
+def through_cudnn() -> dict[str, Any]:
+    """A few steps through cuDNN's reference: like cuDNN, a call that XLA is not asked to share out."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(patch)
+        return trained("cudnn", 5)
 
 
 def validation() -> list[float]:
@@ -78,6 +88,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "codes": codes,
         "devices": [[layout.devices, layout.idle] for layout in layouts],
         "trained": trained(),
+        "cudnn": through_cudnn(),
         "validation": validation(),
     }
 
@@ -114,6 +125,11 @@ def test_a_hundred_losses_on_eight_devices_equal_those_on_one(eight: dict[str, A
 def test_devices_exchange_nothing_but_sums(eight: dict[str, Any]):
     """No row, mask or activation travels: what is sent does not grow with the batch."""
     assert eight["trained"]["exchanges"] == []
+
+
+def test_devices_share_what_cudnn_computes(eight: dict[str, Any]):
+    np.testing.assert_allclose(eight["cudnn"]["losses"], eight["trained"]["losses"][:5], rtol=0, atol=1e-5)
+    assert eight["cudnn"]["exchanges"] == []
 
 
 def test_as_many_devices_compute_as_share_the_rows_evenly(eight: dict[str, Any], folder: Path):
