@@ -1,7 +1,7 @@
 """Many devices are one: the same losses, the same random numbers, and runs that move between device counts.
 
-How many CPU devices a process has is settled when JAX starts, so eight and two of them have a process of their own. The
-tests' process has one.
+How many CPU devices a process has is settled when JAX starts, so eight and two of them have a process of
+their own. The tests' has one.
 """
 
 import json
@@ -76,13 +76,13 @@ def command(folder: Path, name: str) -> list[str]:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What is found where there are many devices: a run that was left alone, one that was stopped and continued."""
+    """What is found with eight devices. One run is left alone, and one is stopped and goes on."""
     codes = [cli.run(command(folder, "whole"))]
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 9, signal.SIGINT)
         codes.append(cli.run(command(folder, "stopped")))
-    shutil.copytree(folder / "stopped", folder / "continued")
-    codes.append(cli.run(command(folder, "continued")))
+    shutil.copytree(folder / "stopped", folder / "on-8")
+    codes.append(cli.run(command(folder, "on-8")))
     layouts = [Layout.of(rows) for rows in (1, 5, 6, 12, 16)]
     return {
         "codes": codes,
@@ -93,12 +93,13 @@ def facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def with_devices(count: int, *command: str) -> subprocess.CompletedProcess[str]:
+def with_devices(count: int, *words: str) -> str:
+    """What a Python program with so many CPU devices writes to standard error."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done
+    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text(TEXT)
     script = "import json, pathlib, sys, test_sharding as t; f = pathlib.Path(sys.argv[1])"
     script += "; (f / 'facts.json').write_text(json.dumps(t.facts(f)))"
-    (folder / "said.txt").write_text(with_devices(8, "-c", script, str(folder)).stderr)
+    (folder / "said.txt").write_text(with_devices(8, "-c", script, str(folder)))
     return folder
 
 
@@ -144,17 +145,16 @@ def test_evaluation_shares_its_rows_and_keeps_its_loss(eight: dict[str, Any]):
 def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: dict[str, Any], folder: Path):
     """Law 5."""
     assert eight["codes"] == [0, 130, 0]
-    assert bits(folder / "whole", 24) == bits(folder / "continued", 24)
-    assert told(folder / "whole") == told(folder / "continued")
+    assert bits(folder / "whole", 24) == bits(folder / "on-8", 24)
+    assert told(folder / "whole") == told(folder / "on-8")
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_goes_on_with_fewer_devices(folder: Path, count: int):
-    moved = shutil.copytree(folder / "stopped", folder / f"on-{count}")
-    again = command(folder, moved.name)
+    again = command(folder, shutil.copytree(folder / "stopped", folder / f"on-{count}").name)
     if count == 1:
         assert cli.run(again) == 0
     else:
-        assert f"on {count} x the CPU" in with_devices(count, "-m", "charlstm", *again).stderr
-    ours, theirs = ([row["loss"] for row in read(each)] for each in (moved, folder / "whole"))
+        assert f"on {count} x the CPU" in with_devices(count, "-m", "charlstm", *again)
+    ours, theirs = ([row["loss"] for row in read(each)] for each in (folder / f"on-{count}", folder / "whole"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
