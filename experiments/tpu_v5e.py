@@ -10,7 +10,7 @@ figures of a chip (197 TFLOP/s in bfloat16, 819 GB/s of memory, 1,600 Gbit/s to 
   moves 7 floats for each of 13.0 million parameters: 0.36 GB, 0.4 ms.
 - The sum of gradients: 52 MB, of which a ring sends 2 x 7/8 over each chip's links: 91 MB, 0.5 ms.
 - The loop: 2 layers x 128 steps x 2 ways are 512 products of 1.1 GFLOP, each waiting for the last. One takes 5.5 µs at
-  the peak, and its kernel of 8.4 MB takes 10 µs to read from memory where it is not kept on the chip: 3 to 5 ms and more.
+  the peak, and its kernel of 8.4 MB takes 10 µs to read from memory unless it stays on the chip: 3 to 5 ms and more.
 
 To be expected, then: 12 to 25 ms a step, 5 to 11 million characters a second, and 1,000 steps in under half a minute.
 Fewer rows a chip would leave its 128-wide matrix units half empty; more are nearly free. War and Peace is short for
