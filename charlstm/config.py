@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from charlstm.errors import InputError, did_you_mean
 
 Cell = Literal["rnn", "gru", "lstm"]
-Recurrence = Literal["fast", "plain"]
+Recurrence = Literal["auto", "fast", "plain", "cudnn"]
+Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
@@ -88,15 +89,21 @@ class ModelConfig(_Checked):
     """Whether a new mask is drawn at every step, as in the book, or one mask holds for a window (Gal 2016)."""
     forget_bias: float = 1.0
     """Initial bias of the LSTM's forget gate."""
-    recurrence: Recurrence = "fast"
-    """The time loop: fast is charlstm's own, plain is Flax's cells under `nn.scan`. Same parameters, same values."""
+    recurrence: Recurrence = "auto"
+    """The time loop: charlstm's own (fast), Flax's cells (plain), NVIDIA's (cudnn), or cudnn where it can be and fast
+    elsewhere (auto). Same parameters, same values."""
     remat: bool = False
     """Keep the carries between chunks of about √T steps and compute the rest again: long windows in less memory."""
+    dtype: Dtype = "float32"
+    """What the factors of products and the activations between layers are rounded to; all else stays float32."""
 
     def check(self) -> None:
         _check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
         _check(self.num_layers >= 1, "num_layers", self.num_layers, "at least 1")
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        cudnn_can = self.cell == "lstm" and self.dtype == "float32"
+        must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"
+        _check(self.recurrence != "cudnn" or cudnn_can, "recurrence", self.recurrence, must)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Ids and a carry become logits and a carry. The only room that knows Flax.
 
 A model is a value (`Model`), its parameters are a tree, and everything else is a pure function of both. The parameters
-are those of Flax's own cells, one cell for each layer, so the two ways through time share them: `plain` is a stack of
-Flax cells under `nn.scan`, for reading and as the reference; `fast` hoists the input products out of the loop and
-runs `recurrence.recur` layer by layer.
+are those of Flax's own cells, one cell for each layer, so all ways through time share them: `plain` is a stack of Flax
+cells under `nn.scan`, for reading and as the reference; `fast` hoists the input products out of the loop and runs
+`recurrence.recur` layer by layer; `cudnn` leaves whole layers to NVIDIA's library.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from charlstm import cudnn
 from charlstm.config import ModelConfig
+from charlstm.precision import are_ids, product, rounded
 from charlstm.recurrence import CELLS, in_chunks, recur
 
 Params = Any
@@ -50,7 +52,7 @@ class Model:
         The forget gate's bias starts at `forget_bias` (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2).
         """
         ids = jnp.zeros((1, 1), jnp.int32)
-        with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
+        with nn.intercept_methods(_products(self)):
             params: Params = _Plain(self).init(key, ids, self.zero_carry(1), None)["params"]
         for name in _GATES[self.config.cell][0]:
             params["stack"]["layer_0"][name]["kernel"] *= self.vocabulary_size**0.5
@@ -59,6 +61,11 @@ class Model:
                 gate = params["stack"][f"layer_{layer}"]["hf"]
                 gate["bias"] = jnp.full_like(gate["bias"], self.config.forget_bias)
         return params
+
+    @property
+    def rounding(self) -> Any:
+        """The dtype of products' factors and of activations between layers; None is that of the parameters."""
+        return jnp.bfloat16 if self.config.dtype == "bfloat16" else None
 
     def zero_carry(self, batch_size: int, dtype: Any = jnp.float32) -> Carry:
         """The state before the first character."""
@@ -88,7 +95,7 @@ class Model:
 
         A loop that reads a symbol at a time fuses once, before it.
         """
-        if self.config.recurrence == "plain":
+        if cudnn.settled(self.config) == "plain":
             return params
         layers = [params["stack"][f"layer_{layer}"] for layer in range(self.config.num_layers)]
         return {"stack": [_fuse_layer(self.config.cell, gates) for gates in layers], "head": params["head"]}
@@ -104,28 +111,34 @@ class Model:
 
     def _read(self, fused: Params, ids: Array, masks: Masks, carry: Carry) -> tuple[Array, Carry]:
         """As `read`, of ids [T, B]."""
-        if self.config.recurrence == "plain":
-            with nn.intercept_methods(_rows_for_ids(self.vocabulary_size)):
+        way = cudnn.settled(self.config)
+        if way == "plain":
+            with nn.intercept_methods(_products(self)):
                 result: Any = _Plain(self).apply({"params": fused}, ids, carry, masks)
                 return result
         hidden, after = ids, []
         for number, layer in enumerate(fused["stack"]):
-            # As one row of T·B symbols: that is how XLA adds up the rows' gradients, and multiplies, fastest.
-            flat = hidden.reshape(-1, *hidden.shape[2:])
-            # The product of a one-hot row with a kernel is one of the kernel's rows.
-            projected = jnp.take(layer.kernel, flat, axis=0, mode="clip") if number == 0 else flat @ layer.kernel
-            projected = (projected + layer.bias[None, :]).reshape(*ids.shape, -1)
-            # pyright sees no type through custom_vjp.
-            result: Any = recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry[number])
-            hidden, last = result
+            # A single step, as in sampling, gains nothing from a library that fuses many.
+            run = self._cudnn_layer if way == "cudnn" and len(ids) > 1 else self._fast_layer
+            hidden, last = run(layer, hidden, carry[number])
             after.append(last)
             if masks is not None:
-                hidden = hidden * masks[number]
+                hidden = _dropped(hidden, masks[number])
         return hidden, tuple(after)
+
+    def _fast_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> Any:
+        projected = product(inputs, layer.kernel, self.rounding) + layer.bias[None, None, :]
+        projected = rounded(projected, self.rounding)
+        return recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry)
+
+    def _cudnn_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> Any:
+        if are_ids(inputs):
+            inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=layer.kernel.dtype)
+        return cudnn.lstm(inputs, layer.kernel, layer.recurrent, layer.bias, carry)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
-        logits = hidden @ params["head"]["kernel"]
+        logits = product(hidden, params["head"]["kernel"], self.rounding)
         return logits + params["head"]["bias"].reshape((1,) * (logits.ndim - 1) + (-1,))
 
     def top(self, carry: Carry) -> Array:
@@ -184,7 +197,7 @@ class _Plain(nn.Module):
         if masks is not None:
             masks = [jnp.broadcast_to(mask, (ids.shape[0], *mask.shape[1:])) for mask in masks]
         scanned = nn.scan(_Stack, variable_broadcast="params", split_rngs={"params": False})
-        carry, hidden = scanned(self.model.config, name="stack")(carry, (ids, masks))
+        carry, hidden = scanned(self.model, name="stack")(carry, (ids, masks))
         if self.is_initializing():
             nn.Dense(self.model.vocabulary_size, name="head")(hidden)
         return hidden, carry
@@ -193,32 +206,40 @@ class _Plain(nn.Module):
 class _Stack(nn.Module):
     """One step of every layer: a cell of its own for each, and dropout on each one's output."""
 
-    config: ModelConfig
+    model: Model
 
     @nn.compact
     def __call__(self, carry: Carry, inputs: tuple[Array, Masks]) -> tuple[Carry, Array]:
         hidden, masks = inputs
-        after = []
+        config, after = self.model.config, []
         for layer, before in enumerate(carry):
-            cell = _FLAX_CELLS[self.config.cell](self.config.hidden_size, name=f"layer_{layer}")
+            cell = _FLAX_CELLS[config.cell](config.hidden_size, name=f"layer_{layer}")
             last, hidden = cell(before, hidden)
             after.append(last)
+            hidden = hidden if self.is_initializing() else rounded(hidden, self.model.rounding)
             if masks is not None:
-                hidden = hidden * masks[layer]
+                hidden = _dropped(hidden, masks[layer])
         return tuple(after), hidden
 
 
-def _rows_for_ids(vocabulary_size: int) -> Any:
-    """Lets a Flax cell read ids: its dense layers look up a row of their kernel instead of multiplying by a one-hot."""
+def _dropped(hidden: Array, mask: Array) -> Array:
+    """The product is rounded and not the mask: a rounded 1/keep would scale all units alike, by up to 1/256."""
+    return (hidden.astype(mask.dtype) * mask).astype(hidden.dtype)
+
+
+def _products(model: Model) -> Any:
+    """Lets a Flax cell read ids and round: its dense layers multiply as `precision.product` does."""
 
     def intercept(dense: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if not isinstance(module, nn.Dense) or not jnp.issubdtype(args[0].dtype, jnp.integer):
+        if not isinstance(module, nn.Dense) or not (are_ids(args[0]) or model.rounding is not None):
             return dense(*args, **kwargs)
         if module.is_initializing():
-            return dense(jnp.zeros((*args[0].shape, vocabulary_size), jnp.float32))
+            return dense(
+                jnp.zeros((*args[0].shape, model.vocabulary_size), jnp.float32) if are_ids(args[0]) else args[0]
+            )
         own = module.variables["params"]
-        rows = jnp.take(own["kernel"], args[0], axis=0)
-        return rows + own["bias"][None, :] if "bias" in own else rows
+        result = product(args[0], own["kernel"], model.rounding)
+        return result + own["bias"][None, :] if "bias" in own else result
 
     return intercept

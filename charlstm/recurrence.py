@@ -6,6 +6,7 @@ gradient of the recurrent kernel is one product after the loop instead of T smal
 (backpropagation through time, Werbos 1990).
 
 Shapes: B batch, T time, H hidden, G gates of the cell (1 for rnn, 3 for gru, 4 for lstm). Everything is time-major.
+The factors of every product are rounded to the dtype of the projected inputs; gates and sums are as wide as the carry.
 The equations are those of Flax's `SimpleCell`, `GRUCell` and `LSTMCell`; the tests compare both in value and gradient.
 """
 
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from charlstm.precision import kernel_gradient
 
 Carry = Any
 """[B, H] for rnn and gru; a pair (cell state c, hidden state h) of [B, H] for lstm, in Flax's order."""
@@ -129,14 +132,19 @@ class _Kept(NamedTuple):
     """What the forward loop leaves for the backward loop."""
 
     saved: Any
-    hidden: Array  # [T, B, H]
+    hidden: Array  # [T, B, H], rounded
     first: Array  # [B, H], the hidden state before the first step
     kernel: Array
 
 
-def _product(hidden: Array, kernel: Array, bias: Array | None) -> Array:
-    product = hidden @ kernel
-    return product if bias is None else product + bias[None, :]
+def _step(cell: type[Cell], projected_t: Array, rounded: Array, bias: Array | None, carry: Carry) -> tuple[Carry, Any]:
+    product = _product(cell.hidden(carry), rounded)
+    product = product if bias is None else product + bias[None, :]
+    return cell.forward(projected_t.astype(product.dtype), product, carry)
+
+
+def _product(wide: Array, rounded: Array) -> Array:
+    return jnp.matmul(wide.astype(rounded.dtype), rounded, preferred_element_type=wide.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -145,27 +153,32 @@ def recur(cell: type[Cell], projected: Array, kernel: Array, bias: Array | None,
 
     Args:
         cell: one of `CELLS`.
-        projected: [T, B, G·H], the input's part of the gates, with every bias that adds to it.
+        projected: [T, B, G·H], the input's part of the gates, with every bias that adds to it; bfloat16 makes the
+            factors of all products bfloat16.
         kernel: [H, G·H], the recurrent kernel.
         bias: [G·H] added to the recurrent product, or None; only the gru needs one apart from the input's.
         carry: the carry before the first step.
 
     Returns:
-        hidden [T, B, H] after each step, and the carry after the last.
+        hidden [T, B, H] after each step, in the dtype of `projected`, and the carry after the last. Gradients have the
+        dtypes of what they belong to.
     """
+    rounded = kernel.astype(projected.dtype)
 
     def step(carry: Carry, projected_t: Array) -> tuple[Carry, Array]:
-        carry, _ = cell.forward(projected_t, _product(cell.hidden(carry), kernel, bias), carry)
-        return carry, cell.hidden(carry)
+        carry, _ = _step(cell, projected_t, rounded, bias, carry)
+        return carry, cell.hidden(carry).astype(rounded.dtype)
 
     carry, hidden = lax.scan(step, carry, projected)
     return hidden, carry
 
 
 def _forward(cell: type[Cell], projected: Array, kernel: Array, bias: Array | None, carry: Carry) -> Any:
+    rounded = kernel.astype(projected.dtype)
+
     def step(carry: Carry, projected_t: Array) -> tuple[Carry, Any]:
-        carry, saved = cell.forward(projected_t, _product(cell.hidden(carry), kernel, bias), carry)
-        return carry, (cell.hidden(carry), saved)
+        carry, saved = _step(cell, projected_t, rounded, bias, carry)
+        return carry, (cell.hidden(carry).astype(rounded.dtype), saved)
 
     last, (hidden, saved) = lax.scan(step, carry, projected)
     kept = _Kept(saved, hidden, cell.hidden(carry), kernel)
@@ -175,21 +188,22 @@ def _forward(cell: type[Cell], projected: Array, kernel: Array, bias: Array | No
 def _backward(cell: type[Cell], residuals: Any, gradients: tuple[Array, Carry]) -> Any:
     kept, bias = residuals
     d_hidden, d_last = gradients
-    transposed = kept.kernel.T
+    narrow, wide = kept.hidden.dtype, kept.kernel.dtype
+    transposed = kept.kernel.astype(narrow).T
 
     def step(d_carry: Carry, inputs: tuple[Any, Array]) -> tuple[Carry, tuple[Array, ...]]:
         saved, d_hidden_t = inputs
-        d_projected, d_product, d_carry = cell.backward(saved, cell.add_hidden(d_carry, d_hidden_t))
+        d_projected, d_product, d_carry = cell.backward(saved, cell.add_hidden(d_carry, d_hidden_t.astype(wide)))
         # Where both are one array, as in all cells but the gru, one copy of it is stacked.
-        stacked = (d_product,) if d_projected is d_product else (d_projected, d_product)
-        return cell.add_hidden(d_carry, d_product @ transposed), stacked
+        gradients = (d_product,) if d_projected is d_product else (d_projected, d_product)
+        d_carry = cell.add_hidden(d_carry, _product(d_product, transposed))
+        return d_carry, tuple(each.astype(narrow) for each in gradients)
 
     d_carry, stacks = lax.scan(step, d_last, (kept.saved, d_hidden), reverse=True)
     d_projected, d_product = stacks[0], stacks[-1]
-    before = jnp.concatenate([kept.first[None], kept.hidden[:-1]])
-    # As matrices of T·B rows: XLA multiplies these half again as fast as the same product over two axes.
-    d_kernel = before.reshape(-1, before.shape[-1]).T @ d_product.reshape(-1, d_product.shape[-1])
-    d_bias = None if bias is None else d_product.sum((0, 1))
+    before = jnp.concatenate([kept.first.astype(narrow)[None], kept.hidden[:-1]])
+    d_kernel = kernel_gradient(before, d_product, wide)
+    d_bias = None if bias is None else d_product.sum((0, 1), dtype=wide)
     return d_projected, d_kernel, d_bias, d_carry
 
 

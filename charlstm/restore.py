@@ -1,11 +1,13 @@
 """The folder of a run becomes a model and its parameters, to evaluate or to sample."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
 from charlstm.checkpoint import Checkpoints
+from charlstm.config import ModelConfig
 from charlstm.errors import InputError
 from charlstm.model import Model, Params
 from charlstm.runs import Run
@@ -34,7 +36,7 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
         InputError: the folder is not a run, or the checkpoint is not there or not whole.
     """
     run = Run.open(folder)
-    model = Model(run.config.model, len(run.vocabulary))
+    model = Model(_anywhere(run.config.model), len(run.vocabulary))
     like = jax.eval_shape(lambda: initial_state(run.config, model))
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints, read_only=True) as checkpoints:
         if not checkpoints.steps():
@@ -52,3 +54,8 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
         restored = checkpoints.restore_newest(like)
         assert restored is not None  # there are steps, and it raises when none of them is whole
         return Trained(run, model, restored.state.params, restored.step, notes + restored.notes)
+
+
+def _anywhere(config: ModelConfig) -> ModelConfig:
+    """What was trained with cuDNN can be read where there is no GPU: the parameters are the same."""
+    return replace(config, recurrence="auto") if config.recurrence == "cudnn" else config

@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,12 @@ class Run:
         return self.folder / TENSORBOARD
 
     def extended(self, config: Experiment) -> "Run":
-        """This run with a config that may have more `train.steps`, in config.json too.
+        """This run with a config that may have more `train.steps` or another time loop, in config.json too.
 
         Raises:
             InputError: something else differs, or the steps are fewer.
         """
-        refuse_changes(self.config, config)
+        config = continued(self.config, config)
         if config != self.config:
             write_json(self.folder / CONFIG, to_dict(config))
         return Run(self.folder, config, self.vocabulary, self.fingerprint)
@@ -183,8 +183,12 @@ def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any
 
 
 def refuse_changes(old: Experiment, new: Experiment) -> None:
-    """Raises InputError unless `new` continues a run of `old`: nothing changed, or `train.steps` grew."""
+    """Raises InputError unless `new` continues a run of `old`: nothing changed, or `train.steps` grew.
+
+    The time loop may change, so that a run can move between machines: all compute the same values.
+    """
     changed = changed_fields(old, new)
+    changed.pop("model.recurrence", None)
     if "train.steps" in changed and changed["train.steps"][1] > changed["train.steps"][0]:
         del changed["train.steps"]
     if changed:
@@ -193,6 +197,17 @@ def refuse_changes(old: Experiment, new: Experiment) -> None:
             f"the run began with another config: {one_line(told, 2000)}; only a larger train.steps can continue it,"
             " so use another --run-dir"
         )
+
+
+def continued(old: Experiment, new: Experiment) -> Experiment:
+    """What a run of `old` goes on with when `new` is asked for; a time loop that is "auto" leaves the run its own.
+
+    Raises:
+        InputError: as `refuse_changes`.
+    """
+    refuse_changes(old, new)
+    open_ = new.model.recurrence == "auto"
+    return replace(new, model=replace(new.model, recurrence=old.model.recurrence)) if open_ else new
 
 
 def _encoded(text: str | bytes) -> bytes:

@@ -13,6 +13,7 @@ from charlstm.batches import Window
 from charlstm.config import Experiment
 from charlstm.loss import nats
 from charlstm.model import Carry, Model, Params
+from charlstm.sharding import Layout
 
 
 class TrainState(NamedTuple):
@@ -59,13 +60,39 @@ def initial_state(config: Experiment, model: Model) -> TrainState:
     return make()
 
 
-def make_train_step(config: Experiment, model: Model) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
-    """A jitted update that donates its state. The window's edge truncates backpropagation; the carry crosses it."""
+def state_layout(layout: Layout) -> TrainState:
+    """Where each part of a state lies: the carry with its rows, the rest whole on each device."""
+    rows, whole = _shardings(layout)
+    return TrainState(whole, whole, params=whole, optimizer=whole, carry=rows, key=whole)
+
+
+def window_layout(layout: Layout) -> Window:
+    """Where each part of a window lies."""
+    rows, whole = _shardings(layout)
+    return Window(rows, rows, whole)
+
+
+def _shardings(layout: Layout) -> tuple[Any, Any]:
+    return layout.rows, layout.whole  # they stand where arrays do
+
+
+def make_train_step(
+    config: Experiment, model: Model, layout: Layout | None = None
+) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
+    """A jitted update that donates its state. The window's edge truncates backpropagation; the carry crosses it.
+
+    Args:
+        config, model: what is trained.
+        layout: the devices that share the batch; by default all that its rows share out evenly among. A state must lie
+            on them as `state_layout` says, or not be committed to any device, as `initial_state` makes it.
+    """
+    layout = layout or Layout.of(config.data.batch_size)
     chain = optimizer.build(config.optimizer, config.train.steps)
     schedule = optimizer.learning_rate(config.optimizer, config.train.steps)
 
     def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
-        logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
+        with layout.traced():
+            logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
         return nats(logits, jnp.asarray(window.targets)).mean(), carry
 
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
@@ -77,4 +104,5 @@ def make_train_step(config: Experiment, model: Model) -> Callable[[TrainState, W
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    state, window = state_layout(layout), window_layout(layout)
+    return jax.jit(train_step, in_shardings=(state, window), out_shardings=(state, layout.whole), donate_argnums=0)

@@ -9,9 +9,10 @@ from charlstm.evaluate import Evaluation, lzma_bits, uniform_bits
 from charlstm.files import one_line
 from charlstm.model import Params
 from charlstm.runs import Run
+from charlstm.sharding import Layout
 
 
-def introduction(run: Run, splits: Splits, batches: Batches, params: Params, step: int) -> list[str]:
+def introduction(run: Run, splits: Splits, batches: Batches, params: Params, step: int, layout: Layout) -> list[str]:
     """The text, the model, and the work ahead."""
     config = run.config
     data, model, steps = config.data, config.model, config.train.steps
@@ -21,7 +22,7 @@ def introduction(run: Run, splits: Splits, batches: Batches, params: Params, ste
     where = f"continues after step {step:,} in" if step else "writes to"
     return [
         f"text     {one_line(data.corpus)}: {len(run.vocabulary)} different {data.symbols}; {sizes}",
-        f"model    {model.cell}, {depth} of {model.hidden_size}: {count:,} parameters, on {_devices()}",
+        f"model    {model.cell}, {depth} of {model.hidden_size}: {count:,} parameters, on {_devices(layout)}",
         f"train    {steps:,} steps of {data.batch_size} x {data.seq_length} {data.symbols},"
         f" {batches.epoch(steps):.2f} epochs",
         f"run      {where} {one_line(run.folder)}",
@@ -59,7 +60,8 @@ def what_next(run: Run) -> list[str]:
     ]
 
 
-def _devices() -> str:
-    devices = jax.devices()
-    kind = devices[0].device_kind if devices[0].platform != "cpu" else "the CPU"
-    return kind if len(devices) == 1 else f"{len(devices)} x {kind}"
+def _devices(layout: Layout) -> str:
+    first = layout.mesh.devices.flat[0]
+    kind = first.device_kind if first.platform != "cpu" else "the CPU"
+    used = kind if layout.devices == 1 else f"{layout.devices} x {kind}"
+    return used if not layout.idle else f"{used}; {layout.idle} idle, since data.batch_size must share out evenly"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import jax
 
-from charlstm import corpora, summary
-from charlstm.batches import Batches, Splits, split
+from charlstm import corpora, cudnn, summary
+from charlstm.batches import Batches, Splits, Window, split
 from charlstm.board import Board
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Experiment
@@ -27,9 +27,10 @@ from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import read as read_metrics
 from charlstm.model import Model, Params
-from charlstm.runs import Fingerprint, Run, only_writer, refuse_changes
+from charlstm.runs import Fingerprint, Run, continued, only_writer
 from charlstm.sample import text_stream
-from charlstm.step import Metrics, TrainState, initial_state, make_train_step
+from charlstm.sharding import Layout, on_one
+from charlstm.step import Metrics, TrainState, initial_state, make_train_step, state_layout, window_layout
 from charlstm.terminal import Reporter, write
 from charlstm.vocabulary import Vocabulary
 
@@ -55,7 +56,8 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
     """
     run = Run.open(folder) if Run.exists(folder) else None
     if run:
-        refuse_changes(run.config, config)
+        config = continued(run.config, config)
+    cudnn.settled(config.model)  # refuses now what these devices cannot do
     text = _read(config)
     batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
     if run:
@@ -67,12 +69,13 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         run = run.extended(config)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.train.keep_checkpoints))
         model = Model(config.model, len(text.vocabulary))
-        state = _first_state(config, model, checkpoints, reporter)
+        layout = Layout.of(config.data.batch_size)
+        state = jax.device_put(_first_state(config, model, checkpoints, reporter), state_layout(layout))
         metrics = stack.enter_context(MetricsFile(run.metrics))
         metrics.truncate_after(int(state.step))
         board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, int(state.step)))
-        loop = _Loop(run, model, batches, text.splits, state, checkpoints, metrics, board, reporter)
-        for told in summary.introduction(run, text.splits, batches, state.params, loop.step):
+        loop = _Loop(run, model, batches, text.splits, state, layout, checkpoints, metrics, board, reporter)
+        for told in summary.introduction(run, text.splits, batches, state.params, loop.step, layout):
             reporter.line(told)
         if loop.step == config.train.steps:
             reporter.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
@@ -112,6 +115,7 @@ class _Loop:
         batches: Batches,
         splits: Splits,
         state: TrainState,
+        layout: Layout,
         checkpoints: Checkpoints,
         metrics: MetricsFile,
         board: Board,
@@ -121,7 +125,8 @@ class _Loop:
         self.state, self.step, self.cursor = state, int(state.step), int(state.cursor)
         self.validation: Evaluation | None = None
         self._checkpoints, self._metrics, self._board, self._reporter = checkpoints, metrics, board, reporter
-        self._update = make_train_step(run.config, model)
+        self._update = make_train_step(run.config, model, layout)
+        self._window_layout = window_layout(layout)
         self._pending: tuple[int, int, Metrics] | None = None
         self._since = self._last_line = time.perf_counter()
         self._best = min((r["loss"] for r in read_metrics(run.folder) if "split" in r), default=math.inf)
@@ -129,14 +134,20 @@ class _Loop:
     def to_the_end(self) -> None:
         with _signals() as received, self._reporter.bar(self.step, self.config.train.steps):
             self._since = time.perf_counter()
+            window = self._next_window()
             while self.step < self.config.train.steps:
-                self.state, metrics = self._update(self.state, self.batches.window(self.cursor))
+                self.state, metrics = self._update(self.state, window)
                 self.step, self.cursor = self.step + 1, self.cursor + 1
+                window = self._next_window()
                 self._drain()
                 self._pending = (self.step, self.cursor, metrics)
                 if received:
                     self._stop(received[0])
                 self._what_is_due()
+
+    def _next_window(self) -> Window:
+        """The next window, on its way to the devices while they work on the one before."""
+        return jax.device_put(self.batches.window(self.cursor), self._window_layout)
 
     def _what_is_due(self) -> None:
         train, last = self.config.train, self.step == self.config.train.steps
@@ -217,7 +228,9 @@ class _Loop:
 
 def sampled(run: Run, model: Model, params: Params) -> str:
     """A text as the run's own config asks for it; characters of the prime that the vocabulary lacks are left out."""
-    pieces = text_stream(model, params, run.vocabulary, run.config.data.symbols, run.config.sample, skip_unknown=True)
+    pieces = text_stream(
+        model, on_one(params), run.vocabulary, run.config.data.symbols, run.config.sample, skip_unknown=True
+    )
     return "".join(pieces)
 
 

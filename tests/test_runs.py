@@ -15,7 +15,7 @@ from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig
 from charlstm.errors import InputError
 from charlstm.files import LIMIT, one_line, write_atomic
 from charlstm.metrics import Metrics, read
-from charlstm.runs import Fingerprint, Run, changed_fields, default_folder, refuse_changes
+from charlstm.runs import Fingerprint, Run, changed_fields, continued, default_folder, refuse_changes
 from charlstm.vocabulary import Vocabulary
 
 TEXT = "in the beginning\n"
@@ -188,6 +188,15 @@ def test_changed_fields_are_those_that_differ(old: Experiment, new: Experiment) 
     assert str(error.value).isprintable()
     named = set(re.findall(r"([a-z_.0-9]+) was ", str(error.value)))
     assert names - {"data.corpus"} <= named or len(str(error.value)) > 2000
+
+
+@given(configs, st.sampled_from(["fast", "plain", "auto"]), st.sampled_from(["fast", "plain", "auto"]))
+def test_the_time_loop_is_the_run_s_own_unless_another_is_named(config: Experiment, before: Any, after: Any) -> None:
+    old, new = (
+        dataclasses.replace(config, model=dataclasses.replace(config.model, recurrence=each))
+        for each in (before, after)
+    )
+    assert continued(old, new) == (old if after == "auto" else new)
 
 
 def test_a_refused_change_is_told_with_both_values() -> None:

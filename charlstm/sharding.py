@@ -1,0 +1,67 @@
+"""Devices share the rows of a batch: each has rows and a carry of its own, and all hold the same parameters.
+
+XLA cuts one program to this layout (Xu et al. 2021, GSPMD), so there is one step, and gradients meet in one sum. A
+random number follows from its key and its place in the whole array, whatever the devices
+(`jax_threefry_partitionable`): dropout masks are the same on one device and on eight. What differs is the order of
+sums, and with it the last bits of a loss.
+
+Only the devices of one process are used: one host with its cards or chips. GPUs and TPUs are unmeasured.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+ROWS = "rows"
+"""The mesh's only axis."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Devices in a row, and where arrays lie on them."""
+
+    mesh: Mesh
+
+    @classmethod
+    def of(cls, rows: int) -> "Layout":
+        """The most devices that `rows` share out evenly among; the others stay idle."""
+        devices = jax.local_devices()
+        count = max(number for number in range(1, len(devices) + 1) if rows % number == 0)
+        return cls(Mesh(np.array(devices[:count]), (ROWS,), axis_types=(AxisType.Auto,)))
+
+    @property
+    def rows(self) -> NamedSharding | None:
+        """Of an array whose first axis is B: an equal part on each device."""
+        return self._sharding(PartitionSpec(ROWS))
+
+    @property
+    def whole(self) -> NamedSharding | None:
+        """Of everything else: a copy on each device."""
+        return self._sharding(PartitionSpec())
+
+    @property
+    def devices(self) -> int:
+        """How many devices compute."""
+        return self.mesh.size
+
+    @property
+    def idle(self) -> int:
+        """How many of this process's devices do not."""
+        return jax.local_device_count() - self.mesh.size
+
+    def traced(self) -> AbstractContextManager[object]:
+        """What is traced under this can ask JAX which devices share its rows, as a call that XLA cannot cut must."""
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh) if self.devices > 1 else nullcontext()
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
+        # Where there is but one device nothing is said of it, so that nothing is compiled anew for saying it.
+        return NamedSharding(self.mesh, spec) if jax.local_device_count() > 1 else None
+
+
+def on_one(tree: Any) -> Any:
+    """The arrays on the first device alone, for work with one row; those that lie there already are not copied."""
+    return jax.device_put(tree, Layout.of(1).whole)
