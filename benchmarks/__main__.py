@@ -7,7 +7,6 @@ Each contender runs in a process of its own; all of a row take turns, one at wor
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,12 +16,13 @@ from typing import Any
 from benchmarks import machine, report, rounds, startup
 from benchmarks.command import PEERS, Parser, checked, count, names, present, present_floors
 from benchmarks.contenders import BASELINE
+from benchmarks.deadline import Deadline
 from benchmarks.rows import TASKS, Amounts, Row, make_row
 from benchmarks.shapes import SIZES, SMALL, Size
 from charlstm.errors import InputError
 
-_QUICK_SECONDS = 140.0
-"""After this a quick comparison begins nothing new, so that it ends within three minutes."""
+_QUICK_SECONDS, _QUICK_MARGIN = 172.0, 35.0
+"""A quick comparison ends within three minutes: what would not end in them is not begun, and else given up."""
 _MOST_STARTS = 3
 
 
@@ -35,8 +35,7 @@ def main(words: Sequence[str]) -> int:
     except InputError as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
-    ends = time.monotonic() + (_QUICK_SECONDS if asked.quick else float("inf"))
-    _compare(rows, _amounts(asked), asked, lambda: time.monotonic() > ends)
+    _compare(rows, _amounts(asked), asked, Deadline(_QUICK_SECONDS, _QUICK_MARGIN) if asked.quick else Deadline())
     return 0
 
 
@@ -80,20 +79,20 @@ def _check_writable(path: Path) -> None:
         raise InputError(f"--out {path} must be a file in a folder that exists")
 
 
-def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, out_of_time: Any) -> None:
+def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, deadline: Deadline) -> None:
     """Row by row: each is printed and written as soon as it is there, so that a stop loses one row at most."""
     results: dict[str, Any] = {"machine": machine.describe(), "amounts": asdict(amounts), "rows": []}
     for row in rows:
-        if out_of_time():
+        if deadline.near:
             print(f"left out for lack of time: {row.title}\n")
             continue
         if row.task == "compile":
-            starts = startup.measure(row.jobs, min(amounts.rounds, _MOST_STARTS), out_of_time)
+            starts = startup.measure(row.jobs, min(amounts.rounds, _MOST_STARTS), deadline)
             text = report.start_table(row, starts, markdown=asked.markdown)
             labelled = [{"label": job.label, **each} for job, each in zip(row.jobs, starts, strict=True)]
             results["rows"].append({"task": row.task, "size": str(row.size), "starts": labelled})
         else:
-            measured = rounds.measure(row.jobs, amounts.rounds, amounts.turn_seconds, out_of_time)
+            measured = rounds.measure(row.jobs, amounts.rounds, amounts.turn_seconds, deadline)
             text = report.rate_table(row, measured, markdown=asked.markdown)
             results["rows"].append(report.to_json(row, measured))
         print(text + "\n", flush=True)

@@ -7,19 +7,22 @@ changes from round to round, so that nobody always follows the same neighbour.
 
 import json
 import os
+import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.deadline import Deadline
 from benchmarks.jobs import Job
 
 _MOST_RUNS = 200
+_LONGEST_ANSWER = 3600.0  # seconds; longer is a worker that hangs
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -45,9 +48,10 @@ class WorkerError(RuntimeError):
 class Worker:
     """A process of `benchmarks.worker`. Use it as a context."""
 
-    def __init__(self, job: Job, cache: Path) -> None:
+    def __init__(self, job: Job, cache: Path, deadline: Deadline) -> None:
         """`cache` is where charlstm keeps what it compiled; an empty folder makes a start a cold one."""
         self.job = job
+        self._deadline = deadline
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", *job.words],
             stdin=subprocess.PIPE,
@@ -70,6 +74,10 @@ class Worker:
         try:
             if line:
                 print(line, file=self._process.stdin, flush=True)
+            with selectors.DefaultSelector() as answers:
+                answers.register(self._process.stdout, selectors.EVENT_READ)
+                if not answers.select(min(self._deadline.left, _LONGEST_ANSWER)):
+                    raise WorkerError("gave no answer in time")
             answer = json.loads(self._process.stdout.readline() or "null")
         except BrokenPipeError:
             answer = None
@@ -88,34 +96,32 @@ class Worker:
         return (int(user) + int(system)) / _TICKS
 
 
-def start(job: Job, cache: Path) -> dict[str, Any]:
+def start(job: Job, cache: Path, deadline: Deadline) -> dict[str, Any]:
     """One start of one worker, up to the end of its first run: its answers, or why there are none."""
-    with Worker(job, cache) as worker:
+    with Worker(job, cache, deadline) as worker:
         return worker.ask() | worker.ask("build")
 
 
-def measure(
-    jobs: Sequence[Job], rounds: int, turn_seconds: float, out_of_time: Callable[[], bool] = lambda: False
-) -> list[Measured]:
+def measure(jobs: Sequence[Job], rounds: int, turn_seconds: float, deadline: Deadline) -> list[Measured]:
     """Measure the jobs of one row.
 
     Args:
         jobs: each gets a process.
         rounds: turns that each gets.
         turn_seconds: how long a turn is, about; it holds at least one run.
-        out_of_time: asked before every round but the first.
+        deadline: no round but the first is begun near it, and no answer is awaited past it.
     """
     measured = [Measured(job) for job in jobs]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="charlstm-benchmarks-")))
-        workers = [stack.enter_context(Worker(job, folder / str(number))) for number, job in enumerate(jobs)]
+        workers = [stack.enter_context(Worker(job, folder / str(number), deadline)) for number, job in enumerate(jobs)]
         alive = list(zip(workers, measured, strict=True))
         # Libraries are imported side by side, models are built one at a time.
         alive = [each for each in alive if _told(*each, "")]
         alive = [each for each in alive if _told(*each, "build")]
         idle = _Idle(workers)
         for number in range(rounds):
-            if number and out_of_time():
+            if number and deadline.near:
                 break
             alive = [each for each in alive[1:] + alive[:1] if _turn(*each, turn_seconds, idle)]
     for worker, result in zip(workers, measured, strict=True):
