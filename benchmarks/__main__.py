@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report, rounds, startup
-from benchmarks.command import PEERS, Parser, checked, count, names, present, present_floors
+from benchmarks.command import PEERS, Parser, check_writable, checked, count, names, present, present_floors
 from benchmarks.contenders import BASELINE
 from benchmarks.deadline import Deadline
 from benchmarks.rows import TASKS, Amounts, Row, make_row
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     asked = _parser().parse_args(words)
     try:
         rows = _rows(asked)
-        _check_writable(asked.out)
+        check_writable("--out", asked.out)
     except InputError as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
@@ -72,11 +72,6 @@ def _rows(asked: Any) -> list[Row]:
         if asked.only is None or task in asked.only
         for size in sizes
     ]
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"--out {path} must be a file in a folder that exists")
 
 
 def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, deadline: Deadline) -> None:

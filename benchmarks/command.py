@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from benchmarks.contenders import PACKAGES, installed
@@ -48,6 +49,12 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"it must be a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def check_writable(argument: str, path: Path) -> None:
+    """Raises InputError where no file can be written, before anything is measured."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{argument} {path} must be a file in a folder that exists")
 
 
 def present(wanted: Sequence[str], *, insist: bool) -> list[str]:
