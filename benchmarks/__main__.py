@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report, rounds, startup
-from benchmarks.command import PEERS, Parser, check_writable, checked, count, names, present, present_floors
+from benchmarks.command import (
+    PEERS,
+    Parser,
+    check_writable,
+    checked,
+    count,
+    interruptible,
+    names,
+    present,
+    present_floors,
+)
 from benchmarks.contenders import BASELINE
 from benchmarks.deadline import Deadline
 from benchmarks.rows import TASKS, Amounts, Row, make_row
@@ -82,7 +92,7 @@ def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, deadline: Deadli
             print(f"left out for lack of time: {row.title}\n")
             continue
         if row.task == "compile":
-            starts = startup.measure(row.jobs, min(amounts.rounds, _MOST_STARTS), deadline)
+            starts = startup.measure(row.jobs, 1 if asked.quick else min(amounts.rounds, _MOST_STARTS), deadline)
             text = report.start_table(row, starts, markdown=asked.markdown)
             labelled = [{"label": job.label, **each} for job, each in zip(row.jobs, starts, strict=True)]
             results["rows"].append({"task": row.task, "size": str(row.size), "starts": labelled})
@@ -95,4 +105,4 @@ def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, deadline: Deadli
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(interruptible(main, sys.argv[1:]))

@@ -1,6 +1,7 @@
 """What the commands of this package share: arguments whose errors are one line, and names that are checked."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def interruptible(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    """The exit code of a command, or that of Ctrl-C; the workers are gone by then."""
+    try:
+        return command(words)
+    except KeyboardInterrupt:
+        print("interrupted; rows that were done are in the file", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def checked(read: Callable[[str], Value]) -> Callable[[str], Value]:

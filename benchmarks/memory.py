@@ -1,5 +1,6 @@
 """Memory of this process, as Linux counts it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -13,6 +14,12 @@ def resident() -> int | None:
 def peak() -> int | None:
     """The most bytes that were in memory at once since the process began; None where there is no /proc."""
     return _field("VmHWM")
+
+
+def forget_peak() -> None:
+    """Let the peak begin again at what is in memory now, where Linux allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _field(name: str) -> int | None:

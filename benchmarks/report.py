@@ -9,6 +9,7 @@ from benchmarks.rows import Row
 from benchmarks.spreads import Spread, best_rates, by_round, fraction, ratio
 from benchmarks.table import NOTHING, megabytes, number, render, spread
 
+_BUSY = 0.05  # cores; below it lie the ticks of the clock
 _UNITS = {"products": ("GFLOP/s", "of products of large square matrices"), "weights": ("GB/s", "of streamed weights")}
 
 
@@ -102,6 +103,6 @@ def _notes(row: Row, measured: Sequence[Measured], rates: Sequence[tuple[float, 
     if ways:
         notes.append("fastest way: " + ", ".join(ways))
     notes += [f"{each.job.label}: {each.error}" for each in measured if each.error]
-    busy = [each for each in measured if each.idle_load is not None and each.idle_load > 0.02]
+    busy = [each for each in measured if each.idle_load is not None and each.idle_load > _BUSY]
     notes += [f"{each.job.label} kept {each.idle_load:.2f} cores busy in the turns of others" for each in busy]
     return notes

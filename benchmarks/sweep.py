@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, rounds
-from benchmarks.command import Parser, check_writable, checked, count, names, present
+from benchmarks.command import Parser, check_writable, checked, count, interruptible, names, present
 from benchmarks.contenders import PACKAGES
 from benchmarks.deadline import Deadline
 from benchmarks.growth import FIELDS, Axis, Growth, growth_table, plot, scaled
@@ -86,4 +86,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(interruptible(main, sys.argv[1:]))

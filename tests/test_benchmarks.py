@@ -154,10 +154,8 @@ def test_a_table_is_aligned_or_markdown():
         "charlstm     1",
         "pytorch   12.5",
     ]
-    assert table.render(["", "ms"], cells, markdown=True).splitlines()[1:3] == [
-        "| -------- | ---: |",
-        "| charlstm |    1 |",
-    ]
+    _, rule, first, _ = table.render(["", "ms"], cells, markdown=True).splitlines()
+    assert (rule, first) == ("| -------- | ---: |", "| charlstm |    1 |")
 
 
 @pytest.mark.parametrize(
