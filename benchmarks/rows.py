@@ -1,7 +1,7 @@
 """The rows of a comparison: who does what at which size, and what no contender can do without."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from benchmarks.contenders import BASELINE
@@ -13,9 +13,9 @@ Task = Literal["train", "eval", "sample", "grid", "sample64", "compile"]
 TASKS: dict[Task, str] = {
     "train": "training steps",
     "eval": "evaluation of windows",
-    "sample": "drawing one text",
+    "sample": "one text of {length} characters, after reading a prime",
     "grid": "training steps of {seeds} seeds",
-    "sample64": "drawing {streams} texts",
+    "sample64": "{streams} texts of {short} characters, each after reading a prime",
     "compile": "start: building the model, compiling and the first training step",
 }
 
@@ -32,6 +32,11 @@ class Amounts:
     """Texts of `sample64`."""
     length: int = 1000
     """Characters of the one text of `sample`; the many texts have a quarter of it each."""
+
+    @property
+    def short(self) -> int:
+        """Characters of each of the many texts."""
+        return max(self.length // 4, 1)
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,13 @@ def make_row(task: Task, size: Size, names: Sequence[str], floors: Sequence[str]
             jobs = [Job(name, kind, size, **options) for name in names for kind in _ways_of_a_grid(name)]
             needed = amounts.seeds * training_operations(size)
         case "sample64":
-            options = {"streams": amounts.streams, "length": max(amounts.length // 4, 1)}
+            options = {"streams": amounts.streams, "length": amounts.short}
             jobs, rate, needed = [Job(name, "sample", size, **options) for name in names], None, 0
         case "compile":
             jobs, rate, needed = [Job(name, "train", size) for name in names], None, 0
     if rate is not None:
         jobs += [Job(name, rate, size) for name in floors]
-    what = TASKS[task].format(seeds=amounts.seeds, streams=amounts.streams)
+    what = TASKS[task].format(**asdict(amounts), short=amounts.short)
     return Row(task, size, f"{task}: {what}, {size} (B×T×H×L), V={size.vocabulary}", tuple(jobs), rate, needed)
 
 
