@@ -38,6 +38,7 @@ def product(inputs: Array, kernel: Array, dtype: Any) -> Array:
     shape = inputs.shape if ids else inputs.shape[:-1]
     if _on_one_device():
         inputs = inputs.reshape(-1, *inputs.shape[len(shape) :])
+    result: Any  # pyright sees no type through custom_vjp
     if ids:
         result = jnp.take(kernel, inputs, axis=0, mode="clip")
     else:

@@ -1,0 +1,90 @@
+"""The libraries that are compared: one file each, and each offers the same three kinds of work."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+from benchmarks.shapes import Size
+
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "charlstm": ("charlstm",),
+    "flax-scan": ("charlstm",),
+    "flax-rnn": ("flax",),
+    "haiku": ("haiku",),
+    "keras": ("keras",),
+    "pytorch": ("torch",),
+}
+"""Contenders, and what each must be able to import."""
+BASELINE = "pytorch"
+"""Whom the others are compared with."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to be timed. A run of it ends when its results are there, not when they are queued."""
+
+    amount: int
+    """What a run gets done: characters that it trains on, scores or draws; of a floor, operations or bytes."""
+    ways: Mapping[str, Callable[[], float]]
+    """Runs of the same work by the ways that a library offers; the fastest counts.
+
+    Each returns the mean loss in nats, or, where nothing has a loss, how much was done.
+    """
+
+
+class Contender(Protocol):
+    """A library with the model built: V one-hot symbols, L LSTM layers of H, a dense layer to V."""
+
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
+        """Whole updates: loss, gradient, clipping, Adam, and the carry handed on. All seeds once in a run.
+
+        Args:
+            size: what is trained.
+            seeds: how many models.
+            together: in one program by `jax.vmap`, in place of one after the other.
+        """
+        ...
+
+    def evaluate(self, size: Size) -> Work:
+        """The mean loss of a window, and the carry handed on."""
+        ...
+
+    def sample(self, size: Size, streams: int, length: int) -> Work:
+        """Read the prime, and draw `length` characters in each of `streams` texts; B and T play no part."""
+        ...
+
+
+def installed(name: str) -> bool:
+    """Whether a contender's library is there; imports none."""
+    return all(find_spec(package) is not None for package in PACKAGES[name])
+
+
+def make(name: str) -> Contender:
+    """A contender by its name; imports its library and no other."""
+    match name:
+        case "charlstm":
+            from benchmarks.contenders.charlstm_ import Charlstm
+
+            return Charlstm("fast")
+        case "flax-scan":
+            from benchmarks.contenders.charlstm_ import Charlstm
+
+            return Charlstm("plain")
+        case "flax-rnn":
+            from benchmarks.contenders.flax_ import FlaxRNN
+
+            return FlaxRNN()
+        case "haiku":
+            from benchmarks.contenders.haiku_ import Haiku
+
+            return Haiku()
+        case "keras":
+            from benchmarks.contenders.keras_ import Keras
+
+            return Keras()
+        case "pytorch":
+            from benchmarks.contenders.pytorch_ import PyTorch
+
+            return PyTorch()
+    raise ValueError(f"there is no contender {name!r}")

@@ -1,0 +1,94 @@
+"""charlstm by its public functions: its own time loop (`fast`), or Flax's LSTMCell stack under `nn.scan` (`plain`)."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import inputs
+from benchmarks.contenders import Work
+from benchmarks.shapes import Size
+from charlstm import devices
+from charlstm.batches import Window
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, SampleConfig
+from charlstm.loss import nats
+from charlstm.model import Model
+from charlstm.sample import sample
+from charlstm.step import initial_state, make_train_step
+
+
+class Charlstm:
+    """A contender; see `contenders.Contender`."""
+
+    def __init__(self, recurrence: Recurrence) -> None:
+        devices.prepare()  # as the program does before it computes anything
+        self._recurrence: Recurrence = recurrence
+
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
+        config, model = self._config(size), self._model(size)
+        states: Any = [initial_state(replace(config, seed=seed), model) for seed in range(seeds)]
+        step: Any = make_train_step(config, model)
+        if together:
+            states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
+            step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
+        windows = inputs.windows(size)
+
+        def run() -> float:
+            window = Window(*next(windows), np.bool_(False))
+            losses = []
+            for number, state in enumerate(states):
+                states[number], metrics = step(state, window)
+                losses.append(metrics.loss)
+            jax.block_until_ready(states)
+            return float(np.mean(jax.device_get(losses)))
+
+        return Work(seeds * size.characters, {"": run})
+
+    def evaluate(self, size: Size) -> Work:
+        model = self._model(size)
+        params, carry = model.init(jax.random.key(0)), model.zero_carry(size.batch)
+
+        @jax.jit
+        def score(params: Any, ids: Any, targets: Any, carry: Any) -> Any:
+            logits, carry = model.apply(params, ids, carry)
+            return nats(logits, targets).mean(), carry
+
+        windows = inputs.windows(size)
+
+        def run() -> float:
+            nonlocal carry
+            loss, carry = jax.block_until_ready(score(params, *next(windows), carry))
+            return float(loss)
+
+        return Work(size.characters, {"": run})
+
+    def sample(self, size: Size, streams: int, length: int) -> Work:
+        """Several texts as `charlstm sample --num` draws them."""
+        model = self._model(size)
+        params, prime = model.init(jax.random.key(0)), inputs.prime(size)
+        config = SampleConfig(length=length, temperature=inputs.TEMPERATURE)
+
+        def run() -> float:
+            texts = [sample(model, params, prime, replace(config, seed=seed)) for seed in range(streams)]
+            return float(sum(map(len, texts)))
+
+        return Work(streams * length, {"": run})
+
+    def _model(self, size: Size) -> Model:
+        return Model(self._config(size).model, size.vocabulary)
+
+    def _config(self, size: Size) -> Experiment:
+        return Experiment(
+            data=DataConfig(batch_size=size.batch, seq_length=size.time),
+            model=ModelConfig(hidden_size=size.hidden, num_layers=size.layers, recurrence=self._recurrence),
+            optimizer=OptimizerConfig(
+                learning_rate=inputs.LEARNING_RATE,
+                schedule="constant",
+                warmup_steps=0,
+                grad_clip=inputs.GRAD_CLIP,
+                b1=inputs.B1,
+                b2=inputs.B2,
+            ),
+        )

@@ -1,0 +1,144 @@
+"""PyTorch: `nn.LSTM` over whole windows on all cores, with and without oneDNN; the faster way counts.
+
+nn.LSTM takes dense inputs, so symbols are rows of an identity matrix: a lookup is cheaper than making one-hot integers.
+Adam is the fused one.
+"""
+
+# pyright: reportMissingImports=false
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks import inputs
+from benchmarks.contenders import Work
+from benchmarks.machine import cores
+from benchmarks.shapes import Size
+
+
+class _Net(nn.Module):
+    rows: torch.Tensor
+
+    def __init__(self, size: Size, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.register_buffer("rows", torch.eye(size.vocabulary))
+        self.lstm = nn.LSTM(size.vocabulary, size.hidden, num_layers=size.layers)
+        self.head = nn.Linear(size.hidden, size.vocabulary)
+
+    def forward(self, ids: Any, carry: Any) -> tuple[Any, Any]:
+        """Ids [T, B] and (h, c), [L, B, H] each -> logits [T, B, V] and (h, c)."""
+        hidden, carry = self.lstm(functional.embedding(ids, self.rows), carry)
+        return self.head(hidden), carry
+
+    def cells(self) -> list[Any]:
+        """The layers as cells that share the weights: less overhead where T is 1."""
+        cells = []
+        for layer in range(self.lstm.num_layers):
+            width = self.lstm.input_size if layer == 0 else self.lstm.hidden_size
+            cell = nn.LSTMCell(width, self.lstm.hidden_size)
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                setattr(cell, name, getattr(self.lstm, f"{name}_l{layer}"))
+            cells.append(cell)
+        return cells
+
+
+class PyTorch:
+    """A contender; see `contenders.Contender`."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(cores())
+
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
+        if together:
+            raise ValueError("PyTorch's nn.LSTM cannot be trained under torch.vmap")
+        nets = [_Net(size, seed) for seed in range(seeds)]
+        adams = [
+            torch.optim.Adam(net.parameters(), inputs.LEARNING_RATE, betas=(inputs.B1, inputs.B2), fused=True)
+            for net in nets
+        ]
+        carries: list[Any] = [_zero_carry(size, size.batch) for _ in nets]
+        windows = inputs.windows(size)
+
+        def run() -> float:
+            ids, targets = map(_time_major, next(windows))
+            total = 0.0
+            for number, (net, adam) in enumerate(zip(nets, adams, strict=True)):
+                adam.zero_grad(set_to_none=True)
+                logits, carry = net(ids, carries[number])
+                carries[number] = tuple(part.detach() for part in carry)
+                loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+                loss.backward()
+                nn.utils.clip_grad_norm_(net.parameters(), inputs.GRAD_CLIP, foreach=True)
+                adam.step()
+                total += loss.item()
+            return total / len(nets)
+
+        return Work(seeds * size.characters, _both_backends(run))
+
+    def evaluate(self, size: Size) -> Work:
+        net, carry, windows = _Net(size, 0).eval(), _zero_carry(size, size.batch), inputs.windows(size)
+
+        @torch.inference_mode()
+        def run() -> float:
+            nonlocal carry
+            ids, targets = map(_time_major, next(windows))
+            logits, carry = net(ids, carry)
+            return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
+
+        return Work(size.characters, _both_backends(run))
+
+    def sample(self, size: Size, streams: int, length: int) -> Work:
+        """The prime is read at once; then one character at a time, by nn.LSTM or by its cells."""
+        net = _Net(size, 0).eval()
+        cells = net.cells()
+        prime = torch.from_numpy(inputs.prime(size)).long()[:, None].repeat(1, streams)
+
+        @torch.inference_mode()
+        def by_layers() -> float:
+            logits, carry = net(prime, _zero_carry(size, streams))
+            drawn = [_draw(logits[-1])]
+            while len(drawn) < length:
+                logits, carry = net(drawn[-1][None], carry)
+                drawn.append(_draw(logits[0]))
+            return float(torch.stack(drawn).numel())
+
+        @torch.inference_mode()
+        def by_cells() -> float:
+            logits, (h, c) = net(prime, _zero_carry(size, streams))
+            carry, drawn = list(zip(h, c, strict=True)), [_draw(logits[-1])]
+            while len(drawn) < length:
+                hidden = functional.embedding(drawn[-1], net.rows)
+                for layer, cell in enumerate(cells):
+                    carry[layer] = cell(hidden, carry[layer])
+                    hidden = carry[layer][0]
+                drawn.append(_draw(net.head(hidden)))
+            return float(torch.stack(drawn).numel())
+
+        return Work(streams * length, {"nn.LSTMCell": by_cells, **_both_backends(by_layers)})
+
+
+def _zero_carry(size: Size, batch: int) -> Any:
+    zeros = torch.zeros(size.layers, batch, size.hidden)
+    return zeros, zeros.clone()
+
+
+def _time_major(ids: Any) -> Any:
+    return torch.from_numpy(ids.T).long()
+
+
+def _draw(logits: Any) -> Any:
+    """Ids [B] from logits [B, V], by an exponential race: the checks of `torch.multinomial` cost more than the draw."""
+    weights = functional.softmax(logits / inputs.TEMPERATURE, -1)
+    return (weights / torch.empty_like(weights).exponential_()).argmax(-1)
+
+
+def _both_backends(run: Callable[[], float]) -> dict[str, Callable[[], float]]:
+    def with_onednn(enabled: bool) -> float:
+        torch.backends.mkldnn.enabled = enabled  # oneDNN's former name; its own context manager warns of other devices
+        return run()
+
+    return {"nn.LSTM, oneDNN": partial(with_onednn, True), "nn.LSTM, native": partial(with_onednn, False)}

@@ -1,0 +1,65 @@
+"""What a process can be asked to measure."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from benchmarks import floor
+from benchmarks.contenders import Work, make
+from benchmarks.shapes import Size
+
+Kind = Literal["train", "eval", "sample", "grid", "grid-serial", "products", "weights"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One contender at one kind of work."""
+
+    contender: str
+    kind: Kind
+    size: Size
+    seeds: int = 4
+    """Models of a grid."""
+    streams: int = 1
+    """Texts that are drawn side by side."""
+    length: int = 1000
+    """Characters that are drawn in each."""
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        how = {"grid": ", together", "grid-serial": ", one by one"}.get(self.kind, "")
+        return self.contender + how
+
+    @property
+    def words(self) -> list[str]:
+        """The command line of `benchmarks.worker` that does it."""
+        numbers = ["--seeds", self.seeds, "--streams", self.streams, "--length", self.length]
+        return [self.contender, self.kind, str(self.size), *map(str, numbers)]
+
+    @property
+    def caches(self) -> bool:
+        """Whether what it compiles is kept for its next process, without its user asking for that."""
+        return self.contender in ("charlstm", "flax-scan")
+
+    def load(self) -> None:
+        """Import the library, which is no part of what is timed."""
+        if self.contender in floor.FLOORS:
+            import_module(floor.FLOORS[self.contender])
+        else:
+            make(self.contender)
+
+    def work(self) -> Work:
+        """The model, ready to be run."""
+        if self.kind == "products" or self.kind == "weights":
+            return floor.measure(self.contender, self.kind, self.size)
+        contender = make(self.contender)
+        match self.kind:
+            case "train":
+                return contender.train(self.size)
+            case "grid" | "grid-serial":
+                return contender.train(self.size, self.seeds, together=self.kind == "grid")
+            case "eval":
+                return contender.evaluate(self.size)
+            case "sample":
+                return contender.sample(self.size, self.streams, self.length)

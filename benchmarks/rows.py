@@ -1,0 +1,99 @@
+"""The rows of a comparison: who does what at which size, and what no contender can do without."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from benchmarks.contenders import BASELINE
+from benchmarks.floor import Rate
+from benchmarks.jobs import Job
+from benchmarks.shapes import Size, forward_operations, streamed_bytes, training_operations
+
+Task = Literal["train", "eval", "sample", "grid", "sample64", "compile"]
+TASKS: dict[Task, str] = {
+    "train": "training steps",
+    "eval": "evaluation of windows",
+    "sample": "one text of {length} characters, after reading a prime",
+    "grid": "training steps of {seeds} seeds",
+    "sample64": "{streams} texts of {short} characters, each after reading a prime",
+    "compile": "start: building the model, compiling and the first training step",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """How much each row does, and how often."""
+
+    rounds: int = 5
+    turn_seconds: float = 1.0
+    seeds: int = 4
+    """Models of a grid."""
+    streams: int = 64
+    """Texts of `sample64`."""
+    length: int = 1000
+    """Characters of the one text of `sample`; the many texts have a quarter of it each."""
+
+    @property
+    def short(self) -> int:
+        """Characters of each of the many texts."""
+        return max(self.length // 4, 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Jobs that are measured in the same turns."""
+
+    task: Task
+    size: Size
+    title: str
+    jobs: tuple[Job, ...]
+    rate: Rate | None = None
+    """Of the machine, that bounds the work."""
+    needed: int = 0
+    """Operations or bytes of a run, at that rate."""
+
+    @property
+    def contenders(self) -> tuple[Job, ...]:
+        """The jobs that are compared, without those that measure the rate."""
+        return tuple(job for job in self.jobs if job.kind != self.rate)
+
+
+def make_row(task: Task, size: Size, names: Sequence[str], floors: Sequence[str], amounts: Amounts) -> Row:
+    """A row of the comparison.
+
+    Args:
+        task: what is done.
+        size: at which size.
+        names: of contenders.
+        floors: of contenders that measure the machine's rate.
+        amounts: how much.
+    """
+    options: dict[str, Any] = {"seeds": amounts.seeds, "length": amounts.length}
+    rate: Rate | None = "products"
+    match task:
+        case "train":
+            jobs, needed = [Job(name, "train", size) for name in names], training_operations(size)
+        case "eval":
+            jobs, needed = [Job(name, "eval", size) for name in names], forward_operations(size)
+        case "sample":
+            jobs, rate = [Job(name, "sample", size, **options) for name in names], "weights"
+            needed = streamed_bytes(size) * amounts.length
+        case "grid":
+            jobs = [Job(name, kind, size, **options) for name in names for kind in _ways_of_a_grid(name)]
+            needed = amounts.seeds * training_operations(size)
+        case "sample64":
+            options = {"streams": amounts.streams, "length": amounts.short}
+            jobs, rate, needed = [Job(name, "sample", size, **options) for name in names], None, 0
+        case "compile":
+            jobs, rate, needed = [Job(name, "train", size) for name in names], None, 0
+    if rate is not None:
+        jobs += [Job(name, rate, size) for name in floors]
+    what = TASKS[task].format(**asdict(amounts), short=amounts.short)
+    return Row(task, size, f"{task}: {what}, {size} (B×T×H×L), V={size.vocabulary}", tuple(jobs), rate, needed)
+
+
+def _ways_of_a_grid(name: str) -> tuple[Any, ...]:
+    """charlstm both ways; the others by the way that is theirs: `vmap` for JAX, a loop for PyTorch."""
+    if name == "charlstm":
+        return ("grid", "grid-serial")
+    return ("grid-serial",) if name == BASELINE else ("grid",)
