@@ -15,7 +15,7 @@ from charlstm.batches import Window
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, SampleConfig
 from charlstm.loss import nats
 from charlstm.model import Model
-from charlstm.sample import sample
+from charlstm.sample import samples
 from charlstm.step import initial_state, make_train_step
 
 
@@ -71,8 +71,7 @@ class Charlstm:
         config = SampleConfig(length=length, temperature=inputs.TEMPERATURE)
 
         def run() -> float:
-            texts = [sample(model, params, prime, replace(config, seed=seed)) for seed in range(streams)]
-            return float(sum(map(len, texts)))
+            return float(sum(map(len, samples(model, params, prime, config, streams))))
 
         return Work(streams * length, {"": run})
 
