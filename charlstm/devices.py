@@ -3,10 +3,13 @@
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
+MOST_CPU_DEVICES = 4
+"""More cores help inside of each product, where rows would get too few; two were measured, not four."""
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h of glibc
 
@@ -20,6 +23,7 @@ def prepare() -> None:
     """
     _keep_freed_memory()
     _use_wide_vectors()
+    _make_devices_of_cores()
     # XLA's C++ side prints what it raises anyway, and of each entry that it cannot use on this processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
@@ -48,6 +52,23 @@ def _use_wide_vectors() -> None:
     flag, flags = "--xla_cpu_prefer_vector_width", os.environ.get("XLA_FLAGS", "")
     if __version_info__[:2] == (0, 10) and flag not in flags:  # an XLA that does not know a flag ends the process
         os.environ["XLA_FLAGS"] = f"{flags} {flag}=512".strip()
+
+
+def _make_devices_of_cores() -> None:
+    """On a CPU, lets each core have rows of the batch and a time loop of its own.
+
+    Cores that share a loop wait for each other at each of its short products; as devices they meet once in a step.
+    """
+    import jax
+
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
+            jax.config.update("jax_num_cpu_devices", min(_cores(), MOST_CPU_DEVICES))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cache_folder() -> Path | None:

@@ -62,6 +62,8 @@ def what_next(run: Run) -> list[str]:
 
 def _devices(layout: Layout) -> str:
     first = layout.mesh.devices.flat[0]
-    kind = first.device_kind if first.platform != "cpu" else "the CPU"
-    used = kind if layout.devices == 1 else f"{layout.devices} x {kind}"
+    if first.platform == "cpu":
+        used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
+    else:
+        used = first.device_kind if layout.devices == 1 else f"{layout.devices} x {first.device_kind}"
     return used if not layout.idle else f"{used}; {layout.idle} idle, since data.batch_size must share out evenly"

@@ -135,7 +135,7 @@ def test_devices_share_what_cudnn_computes(eight: dict[str, Any]):
 
 def test_as_many_devices_compute_as_share_the_rows_evenly(eight: dict[str, Any], folder: Path):
     assert eight["devices"] == [[1, 7], [5, 3], [6, 2], [6, 2], [8, 0]]
-    assert "on 8 x the CPU" in (folder / "said.txt").read_text()
+    assert "on 8 cores of the CPU" in (folder / "said.txt").read_text()
 
 
 def test_evaluation_shares_its_rows_and_keeps_its_loss(eight: dict[str, Any]):
@@ -155,6 +155,6 @@ def test_a_run_goes_on_with_fewer_devices(folder: Path, count: int):
     if count == 1:
         assert cli.run(again) == 0
     else:
-        assert f"on {count} x the CPU" in with_devices(count, "-m", "charlstm", *again)
+        assert f"on {count} cores of the CPU" in with_devices(count, "-m", "charlstm", *again)
     ours, theirs = ([row["loss"] for row in read(each)] for each in (folder / f"on-{count}", folder / "whole"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
