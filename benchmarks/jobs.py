@@ -40,7 +40,7 @@ class Job:
     @property
     def caches(self) -> bool:
         """Whether what it compiles is kept for its next process, without its user asking for that."""
-        return self.contender in ("charlstm", "flax-scan")
+        return self.contender == "charlstm"
 
     def load(self) -> None:
         """Import the library, which is no part of what is timed."""

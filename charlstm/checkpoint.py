@@ -1,7 +1,8 @@
 """State to disk and back, to the bit: the only Orbax room.
 
 A checkpoint is the folder STEP, which Orbax renames into place once all of it is written, with two items: `state`, the
-arrays, and `integrity`, a JSON record of each leaf's name, shape, dtype and SHA-256 beside the validation loss.
+arrays, and `integrity`, a JSON record of each leaf's name, shape, dtype and SHA-256 beside the validation loss and the
+number of devices.
 Reading one runs no code from it: the arrays are TensorStore's, the rest is JSON.
 """
 
@@ -10,6 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import jax
 
 from charlstm import leaves, orbax_manager
 from charlstm.errors import InputError, TrainingError
@@ -22,6 +25,8 @@ class Restored(NamedTuple):
     step: int
     state: Any
     notes: tuple[str, ...]
+    devices: int | None
+    """How many devices it lay on when it was saved."""
 
 
 class _BrokenError(Exception):
@@ -105,6 +110,7 @@ class Checkpoints:
         if validation_loss is not None:
             validation_loss = float(validation_loss) if math.isfinite(validation_loss) else None
         record = {"step": step, "validation_loss": validation_loss, "leaves": leaves.record(state, host)}
+        record["devices"] = max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
         try:
             self._make_room(step)
             self._losses[step] = validation_loss
@@ -153,7 +159,7 @@ class Checkpoints:
         notes: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return Restored(step, self._load(step, like), tuple(notes))
+                return Restored(step, self._load(step, like), tuple(notes), self._record(step).get("devices"))
             except _BrokenError as error:
                 self._broken.add(step)
                 notes.append(f"checkpoint {step} is skipped: {error}")

@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
-from charlstm import corpora, cudnn, summary
-from charlstm.batches import Batches, Splits, Window, split
+from charlstm import cudnn, summary
+from charlstm.batches import Batches, Splits, Window
+from charlstm.begin import Text, first_state
 from charlstm.board import Board
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Experiment
@@ -27,23 +27,13 @@ from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import read as read_metrics
 from charlstm.model import Model, Params
-from charlstm.runs import Fingerprint, Run, continued, only_writer
+from charlstm.runs import Run, continued, only_writer
 from charlstm.sample import text_stream
 from charlstm.sharding import Layout, on_one
-from charlstm.step import Metrics, TrainState, initial_state, make_train_step, state_layout, window_layout
+from charlstm.step import Metrics, TrainState, make_train_step, state_layout, window_layout
 from charlstm.terminal import Reporter, write
-from charlstm.vocabulary import Vocabulary
 
 _SECONDS_BETWEEN_LINES = 15.0
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A corpus, read: its characters' ids in three parts."""
-
-    vocabulary: Vocabulary
-    splits: Splits
-    fingerprint: Fingerprint
 
 
 def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
@@ -58,7 +48,7 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
     if run:
         config = continued(run.config, config)
     cudnn.settled(config.model)  # refuses now what these devices cannot do
-    text = _read(config)
+    text = Text.read(config)
     batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
     if run:
         run.refuse_other_text(text.fingerprint)
@@ -70,7 +60,7 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.train.keep_checkpoints))
         model = Model(config.model, len(text.vocabulary))
         layout = Layout.of(config.data.batch_size)
-        state = jax.device_put(_first_state(config, model, checkpoints, reporter), state_layout(layout))
+        state = jax.device_put(first_state(config, model, checkpoints, layout, reporter), state_layout(layout))
         metrics = stack.enter_context(MetricsFile(run.metrics))
         metrics.truncate_after(int(state.step))
         board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, int(state.step)))
@@ -86,23 +76,6 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
             write(sampled(run, model, loop.state.params) + "\n")
     for told in summary.what_next(run):
         reporter.line(told)
-
-
-def _read(config: Experiment) -> _Text:
-    text = corpora.load(config.data.corpus, config.data.symbols)
-    vocabulary = Vocabulary.of(text)
-    splits = split(vocabulary.encode(text), config.data.validation_fraction, config.data.test_fraction)
-    return _Text(vocabulary, splits, Fingerprint.of(config.data.corpus, text))
-
-
-def _first_state(config: Experiment, model: Model, checkpoints: Checkpoints, reporter: Reporter) -> TrainState:
-    if not checkpoints.steps():
-        return initial_state(config, model)
-    restored = checkpoints.restore_newest(jax.eval_shape(lambda: initial_state(config, model)))
-    assert restored is not None  # there are checkpoints, and were none of them whole, it would have raised
-    for note in restored.notes:
-        reporter.line(note, "yellow")
-    return restored.state
 
 
 class _Loop:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import growth, inputs, report, rounds, spreads, startup, sweep, table
+from benchmarks import growth, inputs, profile, report, rounds, spreads, startup, sweep, table
 from benchmarks.__main__ import main
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.deadline import Deadline
@@ -248,3 +248,10 @@ def assert_refused(command: Any, words: list[str], said: str, capsys: pytest.Cap
     captured = capsys.readouterr()
     assert code == 2 and captured.out == ""
     assert len(captured.err.splitlines()) == 1 and said in captured.err
+
+
+def test_a_profile_counts_the_kernels_of_a_step(capsys: pytest.CaptureFixture[str]):
+    assert profile.main([str(SMALL), "--steps", "2", "--rows", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[0] == "kernel" and len(lines) == 7
+    assert sum(calls for _, calls in profile.kernel_times(SMALL, 2).values()) >= 2 * SMALL.layers * SMALL.time

@@ -147,6 +147,7 @@ def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: 
     assert eight["codes"] == [0, 130, 0]
     assert bits(folder / "whole", 24) == bits(folder / "on-8", 24)
     assert told(folder / "whole") == told(folder / "on-8")
+    assert "this run had" not in (folder / "said.txt").read_text()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -155,6 +156,8 @@ def test_a_run_goes_on_with_fewer_devices(folder: Path, count: int):
     if count == 1:
         assert cli.run(again) == 0
     else:
-        assert f"on {count} cores of the CPU" in with_devices(count, "-m", "charlstm", *again)
+        told = with_devices(count, "-m", "charlstm", *again)
+        assert f"on {count} cores of the CPU" in told
+        assert "up to step 10 this run had 8 devices, and now it has 2" in told
     ours, theirs = ([row["loss"] for row in read(each)] for each in (folder / f"on-{count}", folder / "whole"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -16,6 +16,7 @@ from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig
 from charlstm.loss import nats
 from charlstm.model import Model
 from charlstm.sample import samples
+from charlstm.sharding import Layout
 from charlstm.step import initial_state, make_train_step
 
 
@@ -23,7 +24,8 @@ class Charlstm:
     """A contender; see `contenders.Contender`."""
 
     def __init__(self, recurrence: Recurrence) -> None:
-        devices.prepare()  # as the program does before it computes anything
+        if recurrence != "plain":  # as the program does before it computes anything; Flax's users have no such call
+            devices.prepare()
         self._recurrence: Recurrence = recurrence
 
     def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
@@ -47,12 +49,14 @@ class Charlstm:
         return Work(seeds * size.characters, {"": run})
 
     def evaluate(self, size: Size) -> Work:
-        model = self._model(size)
-        params, carry = model.init(jax.random.key(0)), model.zero_carry(size.batch)
+        model, layout = self._model(size), Layout.of(size.batch)
+        params = jax.device_put(model.init(jax.random.key(0)), layout.whole)
+        carry = jax.device_put(model.zero_carry(size.batch), layout.rows)
 
         @jax.jit
         def score(params: Any, ids: Any, targets: Any, carry: Any) -> Any:
-            logits, carry = model.apply(params, ids, carry)
+            with layout.traced():
+                logits, carry = model.apply(params, ids, carry)
             return nats(logits, targets).mean(), carry
 
         windows = inputs.windows(size)
