@@ -73,12 +73,12 @@ def evaluate(
         warm = min(WARMUP, length)
         before, _ = _rows(ids, starts - warm, warm)
         for at in range(0, warm, window):
-            carry = read(params, before[:, at : at + window], carry)
+            carry = read(params, jax.device_put(before[:, at : at + window], layout.rows), carry)
         first = np.arange(rows) == 0  # nothing stands before the first row: its carry is the zero carry
         carry = jax.tree.map(lambda part: jnp.where(first[:, None], 0, part), carry)
     total = 0.0
     for at in range(0, length, window):
-        part = targets[:, at : at + window]
+        part = jax.device_put(targets[:, at : at + window], layout.rows)
         losses, carry = score(params, part, carry)
         total += float(np.asarray(losses, np.float64)[scored[:, at : at + window]].sum())
     return Evaluation(total / characters, characters)

@@ -63,7 +63,7 @@ class Charlstm:
 
         def run() -> float:
             nonlocal carry
-            loss, carry = jax.block_until_ready(score(params, *next(windows), carry))
+            loss, carry = jax.block_until_ready(score(params, *jax.device_put(next(windows), layout.rows), carry))
             return float(loss)
 
         return Work(size.characters, {"": run})
