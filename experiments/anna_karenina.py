@@ -1,9 +1,9 @@
 """Anna Karenina, the novel alone, with the book's budget and size: 990 updates on 100 x 100 windows of 2 x 512.
 
 charlstm train experiments/anna_karenina.py
-Measured: validation 1.1153 nats (1.6090 bits) per character after 990 updates, test 1.1707 (`charlstm eval RUN --split
-test`); validation 1.3415 after 170 updates, where the book prints a training loss of 1.7144 after 990. It took 52
-minutes on two CPU cores (AMD EPYC, AVX2) that other work shared, and 1.66 GB at its peak (VmHWM).
+Measured: validation 1.1151 nats (1.6087 bits) per character after 990 updates, test 1.1702 (`charlstm eval RUN --split
+test`); validation 1.3415 after 170 updates, where the book prints a training loss of 1.7144 after 990. It took 11 min
+15 s on two CPU cores (AMD EPYC, AVX-512) that other work shared, and 2.06 GB at its peak (VmHWM).
 
 What made the difference, in this order, in trial runs of 170 updates with 192 units: rows of variance 1 in the input
 kernels of the first layer (`Model.init` says why; without them the loss stalls at the frequencies of the letters), a
