@@ -40,8 +40,8 @@ def main(words: Sequence[str]) -> int:
     """Compare, print and write; the exit code."""
     asked = _parser().parse_args(words)
     try:
-        rows = _rows(asked)
         check_writable("--out", asked.out)
+        rows = _rows(asked)
     except InputError as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
