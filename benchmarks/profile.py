@@ -18,8 +18,8 @@ from benchmarks.contenders import make
 from benchmarks.shapes import BOOK, Size
 from benchmarks.table import number, render
 
-_OUTER = ("while", "ThunkExecutor", "Execute", "end:", "call.")
-"""Events that hold others, or mark their end."""
+_OUTER = ("while", "ThunkExecutor", "Execute", "end:", "call.", "Rendezvous", "Wait: ")
+"""Events that hold others or are held by them, or mark an end."""
 
 
 def main(words: Sequence[str]) -> int:
