@@ -135,7 +135,7 @@ def choose(logits: Array, noise: Array, temperature: Array) -> Array:
 
 
 def block_keeps_bits(model: Model, fused: Params, top_n: int) -> bool:
-    """Whether BLOCK streams side by side are to the bit what each is alone: the two programs are run and compared.
+    """Whether BLOCK streams side by side are to the bit what each is alone: the programs are run and compared.
 
     Which order a product adds up in depends on its shape and on the machine, never on the numbers: where a chunk of
     random states agrees in every bit, all do.
@@ -145,6 +145,10 @@ def block_keeps_bits(model: Model, fused: Params, top_n: int) -> bool:
     carry = jax.tree.map(lambda part: rng.uniform(-1, 1, part.shape).astype(part.dtype), model.zero_carry(BLOCK))
     noise = rng.gumbel(size=(CHUNK, BLOCK, count)).astype(np.float32)
     rest = np.zeros(CHUNK, np.int32), np.int32(0), jnp.float32(1)
+    keys, position = [jax.random.key(seed) for seed in range(BLOCK)], np.int32(1)
+    alone = np.concatenate([_noise(count)(jnp.stack([key]), position) for key in keys], 1)
+    if not np.array_equal(alone, _noise(count)(jnp.stack(keys), position)):
+        return False
     together = jax.device_get(_advancer(model)(fused, carry, noise, *rest))
     for row in (0, BLOCK // 2, BLOCK - 1):
         one = slice(row, row + 1)
@@ -179,12 +183,11 @@ def _draw(model: Model, begun: _Begun, config: SampleConfig, seeds: Sequence[int
     carry = jax.tree.map(lambda part: jnp.repeat(part, len(seeds), 0), begun.carry)
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
     forced[: len(rest)] = rest
-    keys, temperature = [jax.random.key(seed) for seed in seeds], jnp.float32(min(config.temperature, _HOTTEST))
+    keys, temperature = jnp.stack(list(map(jax.random.key, seeds))), jnp.float32(min(config.temperature, _HOTTEST))
     for at in range(0, len(rest) + config.length, CHUNK):
         part = forced[at : at + CHUNK] if at < len(forced) else forced[:CHUNK]
         position = np.int32(at - len(rest))
-        noises = np.stack([noise(key, position) for key in keys], 1)
-        drawn, carry = advance(begun.fused, carry, noises, part, position, temperature)
+        drawn, carry = advance(begun.fused, carry, noise(keys, position), part, position, temperature)
         new = np.asarray(drawn)[max(len(rest) - at, 0) : len(rest) + config.length - at]
         if len(new):
             yield new
@@ -212,10 +215,14 @@ def _reader(model: Model) -> Callable[..., Carry]:
 
 @lru_cache(maxsize=8)
 def _noise(count: int) -> Callable[..., Array]:
-    def noise(key: Array, position: Array) -> Array:
-        """[CHUNK, count] Gumbel noise from a position on: each row is a function of key and position alone."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.maximum(position + jnp.arange(CHUNK), 0))
-        return jax.vmap(lambda key: jax.random.gumbel(key, (count,)))(keys)
+    def noise(keys: Array, position: Array) -> Array:
+        """[CHUNK, B, count] Gumbel noise from a position on: each row is a function of its key and position alone."""
+
+        def one(position: Array, key: Array) -> Array:
+            return jax.random.gumbel(jax.random.fold_in(key, position), (count,))
+
+        positions = jnp.maximum(position + jnp.arange(CHUNK), 0)
+        return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(positions, keys)
 
     return jax.jit(noise)
 
