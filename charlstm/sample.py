@@ -67,7 +67,7 @@ def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfi
     """
     replace(config, seed=config.seed + num - 1)
     begun, seeds = _begin(model, params, prime), range(config.seed, config.seed + num)
-    block = BLOCK if num >= _WORTH_A_BLOCK and block_keeps_bits(model, begun.fused, config.top_n) else 1
+    block = BLOCK if num >= _WORTH_A_BLOCK and block_keeps_bits(model, config.top_n) else 1
     for at in range(0, num, block):
         part = list(seeds[at : at + block])
         filled = part + part[:1] * (block - len(part))
@@ -134,13 +134,16 @@ def choose(logits: Array, noise: Array, temperature: Array) -> Array:
     return ids[jnp.argmax(scaled + jnp.where(temperature > 0, noise, 0))].astype(jnp.int32)
 
 
-def block_keeps_bits(model: Model, fused: Params, top_n: int) -> bool:
+@lru_cache(maxsize=8)
+def block_keeps_bits(model: Model, top_n: int) -> bool:
     """Whether BLOCK streams side by side are to the bit what each is alone: the programs are run and compared.
 
     Which order a product adds up in depends on its shape and on the machine, never on the numbers: where a chunk of
-    random states agrees in every bit, all do.
+    random parameters and states agrees in every bit, all do.
     """
     rng = np.random.default_rng(0)
+    forms = jax.eval_shape(lambda key: _for_sampling(model)(model.init(key)), jax.random.key(0))
+    fused = jax.tree.map(lambda form: rng.normal(0, 0.2, form.shape).astype(form.dtype), forms)
     count = _candidates(model, top_n)
     carry = jax.tree.map(lambda part: rng.uniform(-1, 1, part.shape).astype(part.dtype), model.zero_carry(BLOCK))
     noise = rng.gumbel(size=(CHUNK, BLOCK, count)).astype(np.float32)
