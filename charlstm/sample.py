@@ -152,13 +152,15 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     alone = np.concatenate([_noise(count)(jnp.stack([key]), position) for key in keys], 1)
     if not np.array_equal(alone, _noise(count)(jnp.stack(keys), position)):
         return False
-    together = jax.device_get(_advancer(model)(fused, carry, noise, *rest))
+    head = jax.jit(lambda fused, carry: model.head(fused, model.top(carry)))  # a drawn symbol hides its logits' bits
+    logits, together = jax.device_get((head(fused, carry), _advancer(model)(fused, carry, noise, *rest)))
     for row in (0, BLOCK // 2, BLOCK - 1):
         one = slice(row, row + 1)
         mine = jax.tree.map(lambda part, one=one: part[one], carry)
         symbols, after = jax.device_get(_advancer(model)(fused, mine, noise[:, one], *rest))
-        parts = zip(jax.tree.leaves(after), jax.tree.leaves(together[1]), strict=True)
-        if not (np.array_equal(symbols, together[0][:, one]) and all(np.array_equal(a, b[one]) for a, b in parts)):
+        pairs = [(head(fused, mine), logits[one]), (symbols, together[0][:, one])]
+        pairs += zip(jax.tree.leaves(after), (part[one] for part in jax.tree.leaves(together[1])), strict=True)
+        if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
             return False
     return True
 

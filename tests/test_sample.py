@@ -144,12 +144,18 @@ def test_each_of_many_equals_itself_alone(cell: Cell, agree: bool | None, monkey
 
 
 def test_a_block_that_changes_a_bit_is_found():
-    class Drifting(Model):
+    class DriftingState(Model):
         def read(self, fused: Any, ids: Any, carry: Any, masks: Any = None) -> Any:
             hidden, after = super().read(fused, ids, carry, masks)
             return hidden, after if len(ids) == 1 else jax.tree.map(lambda part: jnp.nextafter(part, 1), after)
 
-    assert not block_keeps_bits(Drifting(MODEL.config, MODEL.vocabulary_size), 0)
+    class DriftingHead(Model):
+        def head(self, params: Any, hidden: Any) -> Any:
+            logits = super().head(params, hidden)
+            return logits if len(hidden) == 1 else jnp.nextafter(logits, 9)
+
+    for drifting in (DriftingState, DriftingHead):
+        assert not block_keeps_bits(drifting(MODEL.config, MODEL.vocabulary_size), 0)
 
 
 def test_a_seed_past_the_last_is_refused_before_anything_is_drawn():
