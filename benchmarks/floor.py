@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from benchmarks.contenders import Work
-from benchmarks.machine import cores
 from benchmarks.shapes import FLOAT, Size, streamed_bytes
+from charlstm.devices import cores
 
 Rate = Literal["products", "weights"]
 SIDE = 2048

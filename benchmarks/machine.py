@@ -1,18 +1,14 @@
 """Where something was measured: processor, cores and versions, and nothing that tells whose machine it is."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from charlstm.devices import cores
+
 _PACKAGES = ("charlstm", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras", "dm-haiku")
 _CPUINFO = Path("/proc/cpuinfo")
-
-
-def cores() -> int:
-    """Cores that this process may use; fewer than the machine has where it is confined to some."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:

@@ -64,10 +64,11 @@ def _make_devices_of_cores() -> None:
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
-            jax.config.update("jax_num_cpu_devices", min(_cores(), MOST_CPU_DEVICES))
+            jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use; fewer than the machine has where it is confined to some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

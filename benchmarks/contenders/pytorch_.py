@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from benchmarks import inputs
 from benchmarks.contenders import Work
-from benchmarks.machine import cores
 from benchmarks.shapes import Size
+from charlstm.devices import cores
 
 
 class _Net(nn.Module):
