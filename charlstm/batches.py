@@ -37,11 +37,17 @@ class Window(NamedTuple):
     """Whether the rows start anew, so that no carry belongs to them."""
 
 
-def split(ids: NDArray[Any], validation_fraction: float, test_fraction: float) -> Splits:
-    """Cuts a row of ids, [N], in three, without copying: train, then validation, then test at the end.
+def split(ids: NDArray[Any], validation_fraction: float, test_fraction: float, stretches: int = 1) -> Splits:
+    """Cuts a row of ids, [N], in three: train, then validation, then test at the end.
 
-    Fractions are of N and below 1 together; a cut falls on the nearest character.
+    With several stretches each is cut so on its own, and a split is its parts of all of them, one after the other, as a
+    copy; cuts of one stretch are views. Fractions are below 1 together; a cut falls on the nearest character.
     """
+    cuts = [_cut(part, validation_fraction, test_fraction) for part in np.array_split(ids, stretches)]
+    return cuts[0] if stretches == 1 else Splits(*map(np.concatenate, zip(*cuts, strict=True)))
+
+
+def _cut(ids: NDArray[Any], validation_fraction: float, test_fraction: float) -> Splits:
     validation = round(len(ids) * (1 - test_fraction - validation_fraction))
     test = round(len(ids) * (1 - test_fraction))
     return Splits(ids[:validation], ids[validation:test], ids[test:])

@@ -1,13 +1,15 @@
 """What a training begins with: a text in three parts, and a state, new or from the newest whole checkpoint."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+from numpy.typing import NDArray
 
 from charlstm import corpora, summary
 from charlstm.batches import Splits, split
 from charlstm.checkpoint import Checkpoints
-from charlstm.config import Experiment
+from charlstm.config import DataConfig, Experiment
 from charlstm.model import Model
 from charlstm.runs import Fingerprint
 from charlstm.sharding import Layout
@@ -33,8 +35,12 @@ class Text:
         """
         text = corpora.load(config.data.corpus, config.data.symbols)
         vocabulary = Vocabulary.of(text)
-        splits = split(vocabulary.encode(text), config.data.validation_fraction, config.data.test_fraction)
-        return cls(vocabulary, splits, Fingerprint.of(config.data.corpus, text))
+        return cls(vocabulary, split_as(config.data, vocabulary.encode(text)), Fingerprint.of(config.data.corpus, text))
+
+
+def split_as(data: DataConfig, ids: NDArray[Any]) -> Splits:
+    """A text's ids in the three parts that a config asks for."""
+    return split(ids, data.validation_fraction, data.test_fraction, data.stretches)
 
 
 def first_state(

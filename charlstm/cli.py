@@ -96,7 +96,7 @@ def _eval(words: list[str]) -> None:
     asked = parse(Eval, words)
     _prepare_devices()
     from charlstm import corpora
-    from charlstm.batches import split
+    from charlstm.begin import split_as
     from charlstm.evaluate import evaluate
     from charlstm.restore import trained
     from charlstm.runs import Fingerprint
@@ -109,7 +109,7 @@ def _eval(words: list[str]) -> None:
     else:
         text = corpora.load(data.corpus, data.symbols)
         found.run.refuse_other_text(Fingerprint.of(data.corpus, text))
-        ids = getattr(split(vocabulary.encode(text), data.validation_fraction, data.test_fraction), asked.split)
+        ids = getattr(split_as(data, vocabulary.encode(text)), asked.split)
         what = f"{asked.split} split"
     if not len(ids):
         raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")

@@ -14,6 +14,7 @@ Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
+HeldOut = Literal["end", "rows"]
 
 
 def _check(holds: bool, name: str, value: object, must: str) -> None:
@@ -48,7 +49,7 @@ class _Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(_Checked):
-    """What is read, and how it is cut. Fractions are of the whole text, taken from its end."""
+    """What is read, and how it is cut. Fractions are of the text, or of each of its stretches, taken from the end."""
 
     corpus: str = "king_james"
     """A name that `charlstm corpora` lists, or the path of a UTF-8 text file."""
@@ -62,6 +63,8 @@ class DataConfig(_Checked):
     """The part of the text that chooses between checkpoints."""
     test_fraction: float = 0.05
     """The last part of the text, for the number that is reported."""
+    held_out: HeldOut = "end"
+    """Whether both parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
 
     def check(self) -> None:
         _check(self.corpus != "", "corpus", self.corpus, "a corpus name or a path")
@@ -69,8 +72,13 @@ class DataConfig(_Checked):
         _check(self.seq_length >= 1, "seq_length", self.seq_length, "at least 1")
         for name in ("validation_fraction", "test_fraction"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        held_out = self.validation_fraction + self.test_fraction
-        _check(held_out < 1, "validation_fraction + test_fraction", held_out, "below 1, or nothing is left to train on")
+        both = self.validation_fraction + self.test_fraction
+        _check(both < 1, "validation_fraction + test_fraction", both, "below 1, or nothing is left to train on")
+
+    @property
+    def stretches(self) -> int:
+        """Parts of the text whose ends are held out."""
+        return self.batch_size if self.held_out == "rows" else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,3 +103,19 @@ def test_splits_join_to_the_whole_in_order(length: int, validation_fraction: flo
 def test_splits_of_round_fractions_are_exact():
     assert [len(part) for part in split(np.arange(100), 0.05, 0.05)] == [90, 5, 5]
     assert [len(part) for part in split(np.arange(100), 0.29, 0.0)] == [71, 29, 0]
+
+
+@given(st.integers(0, 3000), st.integers(1, 40), st.floats(0, 0.5), st.floats(0, 0.4))
+def test_each_of_several_stretches_holds_out_its_own_end(
+    length: int, stretches: int, validation_fraction: float, test_fraction: float
+):
+    """Every id lies in one split, in the order of the text, and each stretch gives its share to each of them."""
+    parts = split(np.arange(length), validation_fraction, test_fraction, stretches)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(length))
+    for part in parts:
+        assert (np.diff(part) > 0).all()
+    for stretch in np.array_split(np.arange(length), stretches):
+        counts = [np.isin(stretch, part).sum() for part in parts]
+        expected = [len(part) for part in split(stretch, validation_fraction, test_fraction)]
+        assert counts == expected
+        assert len(stretch) == 0 or counts[2] == 0 or stretch[-1] in parts.test
