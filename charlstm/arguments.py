@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from charlstm.config import Experiment, flat
+from charlstm.checked import flat
+from charlstm.config import Experiment
 from charlstm.errors import InputError, did_you_mean
 
 _DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands

@@ -1,12 +1,9 @@
 """Every field of a run, with its default and its limits. Nothing else in charlstm decides a default."""
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal
 
-from charlstm.errors import InputError, did_you_mean
+from charlstm.checked import Checked, require
 
 Cell = Literal["rnn", "gru", "lstm"]
 Recurrence = Literal["auto", "fast", "plain", "cudnn"]
@@ -17,38 +14,8 @@ Symbols = Literal["characters", "bytes"]
 HeldOut = Literal["end", "rows"]
 
 
-def _check(holds: bool, name: str, value: object, must: str) -> None:
-    if not holds:
-        raise InputError(f"{name} is {value!r}; it must be {must}")
-
-
-class _Checked:
-    """Checks types on construction, so that no later room meets a string where a count belongs."""
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for each in fields(self):  # pyright: ignore[reportArgumentType]
-            value, hint = getattr(self, each.name), hints[each.name]
-            if get_origin(hint) is Literal:
-                choices = get_args(hint)
-                hint_text = "one of " + ", ".join(choices) + did_you_mean(str(value), choices)
-                _check(value in choices, each.name, value, hint_text)
-            elif hint is float:
-                number = isinstance(value, int | float) and not isinstance(value, bool)
-                _check(number and math.isfinite(value), each.name, value, "a finite number")
-                object.__setattr__(self, each.name, float(value))
-            elif hint is int:
-                _check(isinstance(value, int) and not isinstance(value, bool), each.name, value, "a whole number")
-            else:
-                _check(isinstance(value, hint), each.name, value, f"of type {hint.__name__}")
-        self.check()
-
-    def check(self) -> None:
-        """The limits that a type does not express."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(_Checked):
+class DataConfig(Checked):
     """What is read, and how it is cut. Fractions are of the text, or of each of its stretches, taken from the end."""
 
     corpus: str = "king_james"
@@ -67,13 +34,13 @@ class DataConfig(_Checked):
     """Whether both parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
 
     def check(self) -> None:
-        _check(self.corpus != "", "corpus", self.corpus, "a corpus name or a path")
-        _check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        _check(self.seq_length >= 1, "seq_length", self.seq_length, "at least 1")
+        require(self.corpus != "", "corpus", self.corpus, "a corpus name or a path")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(self.seq_length >= 1, "seq_length", self.seq_length, "at least 1")
         for name in ("validation_fraction", "test_fraction"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         both = self.validation_fraction + self.test_fraction
-        _check(both < 1, "validation_fraction + test_fraction", both, "below 1, or nothing is left to train on")
+        require(both < 1, "validation_fraction + test_fraction", both, "below 1, or nothing is left to train on")
 
     @property
     def stretches(self) -> int:
@@ -82,7 +49,7 @@ class DataConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Checked):
+class ModelConfig(Checked):
     """Shape of the network. Sizes are counts; dropout is a probability in [0, 1)."""
 
     cell: Cell = "lstm"
@@ -106,16 +73,16 @@ class ModelConfig(_Checked):
     """What the factors of products and the activations between layers are rounded to; all else stays float32."""
 
     def check(self) -> None:
-        _check(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
-        _check(self.num_layers >= 1, "num_layers", self.num_layers, "at least 1")
-        _check(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        require(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
+        require(self.num_layers >= 1, "num_layers", self.num_layers, "at least 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         cudnn_can = self.cell == "lstm" and self.dtype == "float32"
         must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"
-        _check(self.recurrence != "cudnn" or cudnn_can, "recurrence", self.recurrence, must)
+        require(self.recurrence != "cudnn" or cudnn_can, "recurrence", self.recurrence, must)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(_Checked):
+class OptimizerConfig(Checked):
     """Global-norm clipping, then Adam, under a learning-rate schedule."""
 
     learning_rate: float = 6e-3
@@ -138,18 +105,18 @@ class OptimizerConfig(_Checked):
     """Decoupled weight decay of all kernels, as a factor of the learning rate (AdamW)."""
 
     def check(self) -> None:
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
-        _check(0 <= self.decay_to <= 1, "decay_to", self.decay_to, "between 0 and 1")
-        _check(self.decay_every >= 1, "decay_every", self.decay_every, "at least 1")
-        _check(self.grad_clip > 0, "grad_clip", self.grad_clip, "above 0")
-        _check(0 <= self.b1 < 1, "b1", self.b1, "at least 0 and below 1")
-        _check(0 <= self.b2 < 1, "b2", self.b2, "at least 0 and below 1")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        require(0 <= self.decay_to <= 1, "decay_to", self.decay_to, "between 0 and 1")
+        require(self.decay_every >= 1, "decay_every", self.decay_every, "at least 1")
+        require(self.grad_clip > 0, "grad_clip", self.grad_clip, "above 0")
+        require(0 <= self.b1 < 1, "b1", self.b1, "at least 0 and below 1")
+        require(0 <= self.b2 < 1, "b2", self.b2, "at least 0 and below 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Checked):
+class TrainConfig(Checked):
     """How long, and what happens on the way. An interval of 0 means never, except at the end."""
 
     steps: int = 1500
@@ -166,14 +133,14 @@ class TrainConfig(_Checked):
     """Whether TensorBoard event files are written beside metrics.jsonl."""
 
     def check(self) -> None:
-        _check(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
         for name in ("validate_every", "checkpoint_every", "sample_every"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _check(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "at least 1")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(_Checked):
+class SampleConfig(Checked):
     """How text is drawn from a model."""
 
     prime: str = "In the beginning"
@@ -188,14 +155,14 @@ class SampleConfig(_Checked):
     """Same checkpoint, settings and seed, same text."""
 
     def check(self) -> None:
-        _check(self.length >= 0, "length", self.length, "at least 0")
-        _check(self.temperature >= 0, "temperature", self.temperature, "at least 0")
-        _check(self.top_n >= 0, "top_n", self.top_n, "at least 0 (0 means all)")
-        _check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
+        require(self.length >= 0, "length", self.length, "at least 0")
+        require(self.temperature >= 0, "temperature", self.temperature, "at least 0")
+        require(self.top_n >= 0, "top_n", self.top_n, "at least 0 (0 means all)")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(_Checked):
+class Experiment(Checked):
     """One run, whole: with this and the text, it can be repeated to the bit."""
 
     seed: int = 0
@@ -207,46 +174,64 @@ class Experiment(_Checked):
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def check(self) -> None:
-        _check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
 
 
-def to_dict(config: Experiment) -> dict[str, Any]:
-    """Nested dictionaries of plain JSON values; `from_dict` is the inverse."""
-    return dataclasses.asdict(config)
+@dataclass(frozen=True, kw_only=True)
+class Published(Checked):
+    """A test loss that someone else reports, to stand beside ours."""
+
+    cell: Cell
+    num_layers: int
+    size: int
+    test: float
+    """Nats per character."""
 
 
-def from_dict(values: object, kind: type = Experiment, prefix: str = "") -> Any:
-    """A checked config from nested dictionaries; fields that are left out take their defaults.
+@dataclass(frozen=True, kw_only=True)
+class Axes(Checked):
+    """What is compared: every cell at every depth and size, each with every seed."""
 
-    Raises:
-        InputError: a field does not exist, or has an impossible value.
-    """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{prefix.rstrip('.') or 'a config'} must be a JSON object with fields")
-    hints = get_type_hints(kind)
-    for name in values:
-        if name not in hints:
-            raise InputError(f"there is no field {prefix}{name}{did_you_mean(str(name), hints)}")
-    nested = {
-        name: from_dict(value, hints[name], f"{prefix}{name}.") if issubclass_checked(hints[name]) else value
-        for name, value in values.items()
-    }
-    return kind(**nested)
+    cells: tuple[Cell, ...] = ("rnn", "gru", "lstm")
+    """The recurrent cells."""
+    layers: tuple[int, ...] = (1, 2, 3)
+    """Depths of the stack, L."""
+    sizes: tuple[int, ...] = (128,)
+    """Units in a layer, H; with match_parameters, those of the one-layer LSTM that sets the number of parameters."""
+    seeds: int = 5
+    """Runs of each model: with `seed`, with `seed` + 1, and so on."""
+    match_parameters: bool = False
+    """Choose each width so that the number of parameters is nearest to that of the one-layer LSTM of the size."""
+    learning_rates: tuple[float, ...] = ()
+    """A learning rate for each of the cells, in their order; none leaves all of them that of the optimizer."""
+    baseline_cell: Cell = "rnn"
+    """The cell of the model that each other one of its size is compared with."""
+    baseline_layers: int = 1
+    """The depth of that model."""
+
+    def check(self) -> None:
+        for name in ("cells", "layers", "sizes"):
+            values = getattr(self, name)
+            require(len(set(values)) == len(values) > 0, name, values, "at least one, and none of them twice")
+        for name in ("layers", "sizes"):
+            require(min(getattr(self, name)) >= 1, name, getattr(self, name), "at least 1, each of them")
+        require(1 <= self.seeds <= 1000, "seeds", self.seeds, "between 1 and 1000")
+        rates = self.learning_rates
+        fits = not rates or len(rates) == len(self.cells)
+        require(fits, "learning_rates", rates, f"one for each of the cells {', '.join(self.cells)}, or none at all")
+        require(min(rates, default=1) > 0, "learning_rates", rates, "above 0, each of them")
 
 
-def issubclass_checked(hint: object) -> bool:
-    """Whether a field holds a group of fields."""
-    return isinstance(hint, type) and issubclass(hint, _Checked)
+@dataclass(frozen=True, kw_only=True)
+class Grid(Axes):
+    """A comparison, whole: its axes, and what all its runs share."""
 
+    base: Experiment = field(default_factory=Experiment)
+    """Every run's config but for the cell, the depth, the width, the learning rate and the seed."""
+    published: tuple[Published, ...] = ()
+    """Losses from elsewhere for some of the models."""
 
-def flat(config: Experiment) -> dict[str, Any]:
-    """Every field by its dotted name, as the command line calls it: ``{"seed": 0, "data.corpus": ...}``."""
-    return {
-        name: value
-        for group, values in to_dict(config).items()
-        for name, value in (
-            ((f"{group}.{key}", inner) for key, inner in values.items())
-            if isinstance(values, dict)
-            else ((group, values),)
-        )
-    }
+    def check(self) -> None:
+        super().check()
+        last = self.base.seed + self.seeds - 1
+        require(last < 2**32, "seed + seeds - 1", last, "below 2**32")

@@ -57,9 +57,11 @@ def kernel_gradient(inputs: Array, gradient: Array, wide: Any) -> Array:
 def _on_one_device() -> bool:
     """Whether leading axes may become one, which XLA multiplies, and adds up rows' gradients of, up to twice as fast.
 
-    Devices that share an axis would first have to fetch each other's part of it.
+    Devices that share an axis would first have to fetch each other's part of it. Where the axes of a mesh are manual,
+    an array is one device's own.
     """
-    return jax.sharding.get_abstract_mesh().empty
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.are_all_axes_manual
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlstm.config import Experiment, flat, from_dict, to_dict
+from charlstm.checked import flat, from_dict, to_dict
+from charlstm.config import Experiment
 from charlstm.corpora import fingerprint
 from charlstm.errors import InputError
 from charlstm.files import inside, one_line, read_json, write_atomic, write_json
@@ -86,7 +87,7 @@ class Run:
         path = folder / CONFIG
         values = read_json(path)
         try:
-            config = from_dict(values)
+            config = from_dict(values, Experiment)
         except (InputError, RecursionError) as error:
             raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
         return cls(folder, config, Vocabulary.load(folder / VOCABULARY), _read_fingerprint(folder / CORPUS))

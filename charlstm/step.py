@@ -1,10 +1,13 @@
 """One update: state and a window become state and metrics. No input or output."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -43,21 +46,21 @@ class Metrics(NamedTuple):
 
 def initial_state(config: Experiment, model: Model) -> TrainState:
     """The state before the first update, a function of the config alone."""
+    return _initial_state(replace(config, seed=0), model, np.uint32(config.seed))
 
-    @jax.jit  # one program in place of hundreds of small ones, and a buffer of its own for each leaf, as donation needs
-    def make() -> TrainState:
-        params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
-        params = model.init(params_key)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            cursor=jnp.zeros((), jnp.int32),
-            params=params,
-            optimizer=optimizer.build(config.optimizer, config.train.steps).init(params),
-            carry=model.zero_carry(config.data.batch_size),
-            key=dropout_key,
-        )
 
-    return make()
+@partial(jax.jit, static_argnums=(0, 1))  # one program for all seeds, and a buffer for each leaf, as donation needs
+def _initial_state(config: Experiment, model: Model, seed: Array) -> TrainState:
+    params_key, dropout_key = jax.random.split(jax.random.key(seed))
+    params = model.init(params_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        cursor=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer=optimizer.build(config.optimizer, config.train.steps).init(params),
+        carry=model.zero_carry(config.data.batch_size),
+        key=dropout_key,
+    )
 
 
 def state_layout(layout: Layout) -> TrainState:
@@ -79,7 +82,7 @@ def _shardings(layout: Layout) -> tuple[Any, Any]:
 def make_train_step(
     config: Experiment, model: Model, layout: Layout | None = None
 ) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
-    """A jitted update that donates its state. The window's edge truncates backpropagation; the carry crosses it.
+    """A jitted `make_update` that donates its state.
 
     Args:
         config, model: what is trained.
@@ -87,6 +90,19 @@ def make_train_step(
             on them as `state_layout` says, or not be committed to any device, as `initial_state` makes it.
     """
     layout = layout or Layout.of(config.data.batch_size)
+    state, window = state_layout(layout), window_layout(layout)
+    return jax.jit(
+        make_update(config, model, layout),
+        in_shardings=(state, window),
+        out_shardings=(state, layout.whole),
+        donate_argnums=0,
+    )
+
+
+def make_update(
+    config: Experiment, model: Model, layout: Layout
+) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
+    """One update. The window's edge truncates backpropagation; the carry crosses it."""
     chain = optimizer.build(config.optimizer, config.train.steps)
     schedule = optimizer.learning_rate(config.optimizer, config.train.steps)
 
@@ -104,5 +120,4 @@ def make_train_step(
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
 
-    state, window = state_layout(layout), window_layout(layout)
-    return jax.jit(train_step, in_shardings=(state, window), out_shardings=(state, layout.whole), donate_argnums=0)
+    return train_step

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig, flat, to_dict
+from charlstm.checked import flat, to_dict
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.errors import InputError
 from charlstm.files import LIMIT, one_line, write_atomic
 from charlstm.metrics import Metrics, read

@@ -1,0 +1,47 @@
+"""How large a model is, by arithmetic alone: its parameters, its operations, and the width that gives it a size."""
+
+from dataclasses import replace
+
+from charlstm.config import Cell, ModelConfig
+
+_GATES: dict[Cell, int] = {"rnn": 1, "gru": 3, "lstm": 4}
+TRAINING = 3
+"""A training step multiplies three times as often as a reading: the gradients of both factors are products too."""
+
+
+def parameters(config: ModelConfig, vocabulary_size: int) -> int:
+    """Numbers that training changes: for G gates, L·G·(H² + H) + G·H·(V + (L - 1)·H) and the head's (H + 1)·V.
+
+    A gru has H biases more in each layer, those inside of its reset gate.
+    """
+    gates, hidden, layers = _GATES[config.cell], config.hidden_size, config.num_layers
+    biases = gates + 1 if config.cell == "gru" else gates
+    inputs = vocabulary_size + (layers - 1) * hidden
+    return gates * hidden * (inputs + layers * hidden) + layers * biases * hidden + (hidden + 1) * vocabulary_size
+
+
+def operations(config: ModelConfig, vocabulary_size: int) -> int:
+    """Floating-point operations of the products that read one symbol, a multiplication and an addition each.
+
+    2·G·H² for the recurrent kernel of each layer, as many for the input kernel of each but the first, whose product is
+    the lookup of a row, and 2·H·V for the head. Training takes `TRAINING` times as many.
+    """
+    gates, hidden = _GATES[config.cell], config.hidden_size
+    return 2 * gates * hidden**2 * (2 * config.num_layers - 1) + 2 * hidden * vocabulary_size
+
+
+def matched(config: ModelConfig, vocabulary_size: int, wanted: int) -> ModelConfig:
+    """The config with the hidden size whose number of parameters is nearest to the one wanted; the smaller of equals."""
+
+    def count(hidden_size: int) -> int:
+        return parameters(replace(config, hidden_size=hidden_size), vocabulary_size)
+
+    high = 1
+    while count(high) < wanted:
+        high *= 2
+    low = high // 2
+    while high - low > 1:  # the count grows with the width, and lies below what is wanted at `low` alone
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < wanted else (low, middle)
+    best = min((width for width in (low, high) if width), key=lambda width: abs(count(width) - wanted))
+    return replace(config, hidden_size=best)
