@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from charlstm.config import Cell, Experiment, Grid
 from charlstm.errors import InputError
+from charlstm.runs import refuse_changes
 from charlstm.sizes import matched, parameters
 
 
@@ -63,3 +64,16 @@ def candidates(grid: Grid, vocabulary_size: int) -> list[Candidate]:
         names = ", ".join(each.name for each in found)
         raise InputError(f"two models of the grid are the same, of {names}; sizes must lie further apart")
     return found
+
+
+def refuse_other_grid(old: Grid, new: Grid, vocabulary_size: int) -> None:
+    """Raises InputError unless `new` is `old`, or its axes have grown: every run of `old` must be one of `new` too."""
+    before, after = ({each.name: each for each in candidates(grid, vocabulary_size)} for grid in (old, new))
+    for name, candidate in before.items():
+        if name not in after:
+            raise InputError(f"the comparison began with {name} too, which this grid lacks; use another --run-dir")
+        refuse_changes(candidate.config, after[name].config)
+        if candidate.config.train.steps != after[name].config.train.steps:
+            raise InputError("train.steps cannot change in a comparison that has begun; use another --run-dir")
+    if new.seeds < old.seeds:
+        raise InputError(f"the comparison began with {old.seeds} seeds, not {new.seeds}; use another --run-dir")

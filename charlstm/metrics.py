@@ -1,12 +1,15 @@
 """metrics.jsonl: one JSON object a line, each with its whole-number "step". A line counts once its newline is there."""
 
 import json
+import math
 import os
+import statistics
 from pathlib import Path
 from typing import IO, Any, Self
 
 from charlstm.errors import InputError
 from charlstm.files import one_line, parse_json, write_atomic
+from charlstm.loss import bits
 
 
 class Metrics:
@@ -76,6 +79,37 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "metrics.jsonl"
     return [record for _, record in _records(path)] if path.exists() else []
+
+
+def training_record(
+    step: int, epoch: float, loss: float, grad_norm: float, learning_rate: float, chars_per_second: float
+) -> dict[str, Any]:
+    """The line of one update."""
+    return {
+        "step": step,
+        "epoch": epoch,
+        "loss": loss,
+        "bits_per_char": bits(loss),
+        "grad_norm": grad_norm,
+        "learning_rate": learning_rate,
+        "chars_per_second": chars_per_second,
+    }
+
+
+def validation_record(step: int, loss: float) -> dict[str, Any]:
+    """The line of one exact loss on the validation split."""
+    return {"step": step, "split": "validation", "loss": loss, "bits_per_char": bits(loss)}
+
+
+def best_loss(folder: Path) -> float:
+    """The lowest validation loss in a run's metrics; infinity without one."""
+    return min((record["loss"] for record in read(folder) if "split" in record), default=math.inf)
+
+
+def time_taken(folder: Path, characters: int) -> tuple[float, float]:
+    """Seconds of a run's updates, and its characters a second as their median, from updates of so many characters."""
+    speeds = [record["chars_per_second"] for record in read(folder) if "split" not in record]
+    return sum(characters / speed for speed in speeds), statistics.median(speeds) if speeds else 0.0
 
 
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:

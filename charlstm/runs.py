@@ -90,7 +90,7 @@ class Run:
             config = from_dict(values, Experiment)
         except (InputError, RecursionError) as error:
             raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
-        return cls(folder, config, Vocabulary.load(folder / VOCABULARY), _read_fingerprint(folder / CORPUS))
+        return cls(folder, config, Vocabulary.load(folder / VOCABULARY), read_fingerprint(folder / CORPUS))
 
     @property
     def checkpoints(self) -> Path:
@@ -125,13 +125,7 @@ class Run:
 
     def refuse_other_text(self, now: Fingerprint) -> None:
         """Raises InputError if the text is not the one that the run began with; what it is called does not matter."""
-        then = self.fingerprint
-        if (then.sha256, then.characters) != (now.sha256, now.characters):
-            raise InputError(
-                f"the text of {one_line(now.corpus)} changed since {self.folder} began: it had {then.characters:,}"
-                f" characters (SHA-256 {then.sha256[:12]}), and has {now.characters:,} ({now.sha256[:12]}); bring the"
-                " old text back, or use another --run-dir"
-            )
+        refuse_other_text(self.folder, self.fingerprint, now)
 
     def write_sample(self, step: int, text: str | bytes) -> Path:
         """Writes samples/STEP.txt, whole or not at all.
@@ -220,9 +214,24 @@ def _refuse_links_out(folder: Path) -> None:
         inside(folder, name)
 
 
-def _read_fingerprint(path: Path) -> Fingerprint:
+def read_fingerprint(path: Path) -> Fingerprint:
+    """The fingerprint in a folder's corpus.json.
+
+    Raises:
+        InputError: there is no such file, or it is malformed.
+    """
     values = read_json(path)
     hints = {"corpus": str, "sha256": str, "characters": int}
     if set(values) != set(hints) or any(type(values[name]) is not hint for name, hint in hints.items()):
         raise InputError(f"{path} is malformed: it must hold {', '.join(hints)}; put back the run's own file")
     return Fingerprint(**values)
+
+
+def refuse_other_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
+    """Raises InputError if a text is not the one that a folder began with."""
+    if (then.sha256, then.characters) != (now.sha256, now.characters):
+        raise InputError(
+            f"the text of {one_line(now.corpus)} changed since {folder} began: it had {then.characters:,}"
+            f" characters (SHA-256 {then.sha256[:12]}), and has {now.characters:,} ({now.sha256[:12]}); bring the"
+            " old text back, or use another --run-dir"
+        )

@@ -32,7 +32,7 @@ LONGEST_CHUNK = 10
 
 @dataclass(frozen=True)
 class Together:
-    """S runs of one model and where their states lie. Stacked trees have S as their first axis, and fillers behind it."""
+    """S runs of one model, and where their states lie. Stacked trees have S, and fillers behind it, as first axis."""
 
     configs: tuple[Experiment, ...]
     """Of the runs; their seeds differ, and nothing else."""

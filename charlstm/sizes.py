@@ -31,7 +31,7 @@ def operations(config: ModelConfig, vocabulary_size: int) -> int:
 
 
 def matched(config: ModelConfig, vocabulary_size: int, wanted: int) -> ModelConfig:
-    """The config with the hidden size whose number of parameters is nearest to the one wanted; the smaller of equals."""
+    """The config with the hidden size whose number of parameters is nearest to `wanted`; the smaller of equals."""
 
     def count(hidden_size: int) -> int:
         return parameters(replace(config, hidden_size=hidden_size), vocabulary_size)

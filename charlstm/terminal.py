@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+SECONDS_BETWEEN_LINES = 15.0
+"""Where no bar is drawn."""
 _KEPT = "\n\t"
 
 
@@ -40,11 +42,11 @@ class Reporter:
         self._console.print(printable(text), style=style, markup=False)
 
     @contextmanager
-    def bar(self, done: int, total: int) -> Iterator[None]:
-        """Draws a bar while the block runs, from `done` of `total` steps on."""
+    def bar(self, done: float, total: float, *, counts_steps: bool = True) -> Iterator[None]:
+        """Draws a bar while the block runs, from `done` of `total` on: counts of steps, or of whatever has no name."""
+        counted = (TextColumn("step"), MofNCompleteColumn()) if counts_steps else (TaskProgressColumn(),)
         columns = (
-            TextColumn("step"),
-            MofNCompleteColumn(),
+            *counted,
             BarColumn(bar_width=None),
             TextColumn("{task.description}"),
             TimeRemainingColumn(compact=True),
@@ -57,7 +59,7 @@ class Reporter:
             yield
             self._progress = None
 
-    def advance(self, step: int, description: str) -> None:
-        """Moves the bar to a step and says how things are."""
+    def advance(self, done: float, description: str) -> None:
+        """Moves the bar to what is done and says how things are."""
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, description=description)
+            self._progress.update(self._task, completed=done, description=description)

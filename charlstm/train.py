@@ -6,16 +6,13 @@ are done again are dropped first.
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
 
-from charlstm import cudnn, summary
+from charlstm import cudnn, signals, summary
 from charlstm.batches import Batches, Splits, Window
 from charlstm.begin import Text, first_state
 from charlstm.board import Board
@@ -25,15 +22,13 @@ from charlstm.errors import Interrupted, TrainingError
 from charlstm.evaluate import Evaluation, evaluate
 from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
-from charlstm.metrics import read as read_metrics
+from charlstm.metrics import best_loss, training_record, validation_record
 from charlstm.model import Model, Params
 from charlstm.runs import Run, continued, only_writer
 from charlstm.sample import text_stream
 from charlstm.sharding import Layout, on_one
 from charlstm.step import Metrics, TrainState, make_train_step, state_layout, window_layout
-from charlstm.terminal import Reporter, write
-
-_SECONDS_BETWEEN_LINES = 15.0
+from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter, write
 
 
 def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
@@ -102,10 +97,10 @@ class _Loop:
         self._window_layout = window_layout(layout)
         self._pending: tuple[int, int, Metrics] | None = None
         self._since = self._last_line = time.perf_counter()
-        self._best = min((r["loss"] for r in read_metrics(run.folder) if "split" in r), default=math.inf)
+        self._best = best_loss(run.folder)
 
     def to_the_end(self) -> None:
-        with _signals() as received, self._reporter.bar(self.step, self.config.train.steps):
+        with signals.collected() as received, self._reporter.bar(self.step, self.config.train.steps):
             self._since = time.perf_counter()
             window = self._next_window()
             while self.step < self.config.train.steps:
@@ -125,7 +120,7 @@ class _Loop:
     def _what_is_due(self) -> None:
         train, last = self.config.train, self.step == self.config.train.steps
         validates, saves, samples = (
-            _due(self.step, every) for every in (train.validate_every, train.checkpoint_every, train.sample_every)
+            due(self.step, every) for every in (train.validate_every, train.checkpoint_every, train.sample_every)
         )
         if not (validates or saves or samples or last):
             return
@@ -145,8 +140,7 @@ class _Loop:
     def _validated(self, found: Evaluation) -> None:
         if not math.isfinite(found.loss):
             raise self._not_finite("validation loss", self.step)
-        record = {"step": self.step, "split": "validation", "loss": found.loss, "bits_per_char": found.bits_per_char}
-        self._metrics.append(record)
+        self._metrics.append(validation_record(self.step, found.loss))
         self._board.add(self.step, {"validation/bits_per_char": found.bits_per_char, "validation/loss": found.loss})
         self._reporter.line(
             f"step {self.step:,}: validation {found.loss:.4f} nats, {found.bits_per_char:.4f} bits per character"
@@ -166,20 +160,12 @@ class _Loop:
             raise self._not_finite("loss" if not math.isfinite(loss) else "gradient", step)
         now = time.perf_counter()
         speed, self._since = self.config.data.batch_size * self.config.data.seq_length / (now - self._since), now
-        record = {
-            "step": step,
-            "epoch": self.batches.epoch(cursor),
-            "loss": loss,
-            "bits_per_char": bits(loss),
-            "grad_norm": grad_norm,
-            "learning_rate": learning_rate,
-            "chars_per_second": speed,
-        }
+        record = training_record(step, self.batches.epoch(cursor), loss, grad_norm, learning_rate, speed)
         self._metrics.append(record)
         self._board.add(step, {f"train/{name}": value for name, value in record.items() if name != "step"})
         told = f"loss {loss:.3f}  {bits(loss):.3f} bits/char  {speed:,.0f} chars/s"
         self._reporter.advance(step, told)
-        if not self._reporter.has_bar and (now - self._last_line > _SECONDS_BETWEEN_LINES or step == 1):
+        if not self._reporter.has_bar and (now - self._last_line > SECONDS_BETWEEN_LINES or step == 1):
             self._last_line = now
             self._reporter.line(f"step {step:,} of {self.config.train.steps:,}: {told}")
 
@@ -207,26 +193,6 @@ def sampled(run: Run, model: Model, params: Params) -> str:
     return "".join(pieces)
 
 
-def _due(step: int, every: int) -> bool:
+def due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps, or never for 0, happens after this one."""
     return every > 0 and step % every == 0
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+"""How a comparison gets on: what is done, what is left, and the best so far, on a terminal or line by line."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from charlstm.grid import Candidate
+from charlstm.results import RESULT
+from charlstm.sizes import operations
+from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter
+
+
+class Progress:
+    """Told by `compare` and its groups. A step counts with its operations, so that the time left is fair to large models.
+
+    Args:
+        models: of the grid.
+        seeds: runs of each.
+        folder: of the grid, whose results are done already.
+        vocabulary_size: V.
+        reporter: what a person sees.
+    """
+
+    def __init__(
+        self, models: Sequence[Candidate], seeds: int, folder: Path, vocabulary_size: int, reporter: Reporter
+    ) -> None:
+        self._models, self._reporter, self._stack = list(models), reporter, ExitStack()
+        self._weights = {each.name: operations(each.config.model, vocabulary_size) for each in models}
+        self._finished = {each.name for each in models if len(list((folder / each.name).glob(f"*/{RESULT}"))) >= seeds}
+        self._began, self._done_before = time.perf_counter(), self._done(None, 0)
+        self._last_line, self._best = 0.0, ""
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._reporter.bar(self._done(None, 0), self._total, counts_steps=False))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def _total(self) -> float:
+        return sum(self._weights[each.name] * each.config.train.steps for each in self._models)
+
+    def _done(self, current: Candidate | None, step: int) -> float:
+        finished = sum(
+            self._weights[each.name] * each.config.train.steps for each in self._models if each.name in self._finished
+        )
+        return finished + (self._weights[current.name] * step if current else 0)
+
+    def begin(self, model: Candidate) -> None:
+        """A model's turn has come."""
+        self._current = model
+
+    def advance(self, step: int, loss: float, chars_per_second: float) -> None:
+        """The current model's runs made updates; see `group.Watch`."""
+        model = self._current
+        number, steps = self._models.index(model) + 1, model.config.train.steps
+        done = self._done(model, step)
+        spent = time.perf_counter() - self._began
+        told = (
+            f"{model.name} ({number} of {len(self._models)}) step {step:,} of {steps:,}: loss {loss:.3f}"
+            f"  {chars_per_second:,.0f} chars/s{self._best}"
+        )
+        self._reporter.advance(done, told)
+        if not self._reporter.has_bar and time.perf_counter() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.perf_counter()
+            left = spent * (self._total - done) / max(done - self._done_before, 1e-9)
+            self._reporter.line(f"{told}; {_duration(left)} left")
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """A line worth telling."""
+        self._reporter.line(text, style)
+
+    def finish(self, model: Candidate, table: dict[str, Any]) -> None:
+        """A model is trained and measured."""
+        new = model.name not in self._finished
+        self._finished.add(model.name)
+        rows = {row["name"]: row for row in table["models"] if row["validation"]}
+        if rows:
+            best = min(rows.values(), key=lambda row: row["validation"]["mean"])
+            self._best = f"; best {best['name']} {best['validation']['mean']:.4f}"
+        self._reporter.advance(self._done(None, 0), f"{model.name} is done{self._best}")
+        if new:
+            self._reporter.line(f"{model.name}: {told(rows.get(model.name))}")
+
+
+def told(row: dict[str, Any] | None) -> str:
+    """A model's losses in a few words."""
+    if row is None:
+        return "no run of it could be validated"
+    parts = [f"{name} {row[name]['mean']:.4f}" for name in ("validation", "test") if row[name]]
+    return f"{row['parameters']:,} parameters, {', '.join(parts)} nats per character"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes // 60} h {minutes % 60:02} min"
+        if minutes >= 60
+        else f"{minutes} min"
+        if minutes
+        else "under a minute"
+    )

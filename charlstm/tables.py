@@ -1,0 +1,138 @@
+"""A comparison's table for people: on a terminal, as Markdown, as CSV; results.json has all of it."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from charlstm.files import write_atomic, write_json
+from charlstm.loss import bits
+from charlstm.results import RESULTS
+
+NOTHING = "–"
+
+
+def write_tables(table: dict[str, Any], folder: Path) -> None:
+    """Writes results.json, results.csv and results.md into a folder."""
+    write_json(folder / RESULTS, table)
+    write_atomic(folder / "results.csv", _csv(table).encode())
+    write_atomic(folder / "results.md", markdown(table).encode())
+
+
+def show(table: dict[str, Any]) -> None:
+    """Prints the table on standard output."""
+    titles, rows = _cells(table)
+    drawn = Table(box=None, pad_edge=False)
+    for title in titles:
+        drawn.add_column(title, justify="left" if title == titles[0] else "right")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.print(drawn)
+    for note in notes(table):
+        console.print(note)
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table and its notes as Markdown."""
+    titles, rows = _cells(table)
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes(table), ""])
+
+
+def notes(table: dict[str, Any]) -> list[str]:
+    """What must be known to read the table, and which runs diverged."""
+    percent = f"{table['confidence']:.0%}"
+    said = [
+        f"nats per character, ± the half width of a {percent} interval over seeds (Student's t); the test loss is that of"
+        " the step with the best validation loss"
+    ]
+    if any(row["difference"] for row in table["models"]):
+        names = dict.fromkeys(row["baseline"] for row in table["models"] if row["baseline"])
+        said.append(f"difference: test nats minus those of {', '.join(names)}, paired by seed; below 0 is better")
+    said.append("reach: the lag in characters at which the gradient in a hidden state has fallen to 1 % of its start")
+    for row in table["models"]:
+        lost = [f"seed {run['seed']} after step {run['diverged_after']:,}" for run in _diverged(row)]
+        if lost:
+            said.append(f"{row['name']}: DIVERGED with {', '.join(lost)}; its figures are of the other runs alone")
+    return said
+
+
+def _diverged(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [run for run in row["seeds"] if run["diverged_after"] is not None]
+
+
+def _cells(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a row of words for each model; columns that would be empty are left out."""
+    columns = {title: [of(row) for row in table["models"]] for title, of in _COLUMNS.items()}
+    kept = {title: words for title, words in columns.items() if any(word != NOTHING for word in words)}
+    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
+
+
+def _spread(values: dict[str, Any] | None, digits: int = 4, sign: str = "") -> str:
+    if values is None:
+        return NOTHING
+    mean = f"{values['mean']:{sign}.{digits}f}"
+    return mean if values["low"] is None else f"{mean} ± {(values['high'] - values['low']) / 2:.{digits}f}"
+
+
+def _in_bits(values: dict[str, Any] | None) -> str:
+    return NOTHING if values is None else f"{bits(values['mean']):.4f}"
+
+
+def _published(row: dict[str, Any]) -> str:
+    if row["published"] is None or row["test"] is None:
+        return NOTHING
+    return f"{row['published']:.3f} ({row['test']['mean'] - row['published']:+.3f})"
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    lost = len(_diverged(row))
+    return f"{len(row['seeds'])} ({lost} diverged)" if lost else str(len(row["seeds"]))
+
+
+_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model": lambda row: row["name"],
+    "parameters": lambda row: f"{row['parameters']:,}",
+    "seeds": _seeds,
+    "validation": lambda row: _spread(row["validation"]),
+    "test": lambda row: _spread(row["test"]),
+    "bits": lambda row: _in_bits(row["test"]),
+    "difference": lambda row: _spread(row["difference"], sign="+"),
+    "published (ours minus it)": _published,
+    "reach": lambda row: _spread(row["reach"], digits=0),
+    "chars/s": lambda row: f"{row['chars_per_second']:,.0f}" if row["chars_per_second"] else NOTHING,
+    "seconds": lambda row: f"{row['seconds']:,.0f}" if row["seconds"] else NOTHING,
+    "TFLOP": lambda row: f"{row['operations'] / 1e12:,.1f}",
+}
+
+
+def _csv(table: dict[str, Any]) -> str:
+    """A line for each model, with every figure in full."""
+    out = io.StringIO()
+    scalars = (
+        "name",
+        "cell",
+        "num_layers",
+        "hidden_size",
+        "size",
+        "parameters",
+        "learning_rate",
+        "operations",
+        "seconds",
+        "chars_per_second",
+        "baseline",
+        "published",
+    )
+    spreads = ("validation", "test", "difference", "reach")
+    writer = csv.writer(out, lineterminator="\n")
+    parts = ("mean", "low", "high", "n")
+    writer.writerow([*scalars, *(f"{name}_{part}" for name in spreads for part in parts), "diverged"])
+    for row in table["models"]:
+        figures = [(row[name] or {}).get(part) for name in spreads for part in parts]
+        writer.writerow([*(row[name] for name in scalars), *figures, len(_diverged(row))])
+    return out.getvalue()
