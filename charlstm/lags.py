@@ -1,8 +1,8 @@
 """How far back a gradient reaches: what a hidden state k steps ago still does to the loss of the next character.
 
-Where these norms fall to nothing within a few steps, no training can teach a layer to use what lies further back:
-its gradient vanishes (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). The path is a product of k
-Jacobians, one a step, so a norm falls or grows about as a power of k, and a cell is known by its rate.
+Where these norms fall to nothing within a few steps, the gradient cannot teach a layer to use what lies further back:
+it vanishes (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). A path through k steps is a product of
+k Jacobians, so the norms fall or grow about as the k-th power of a rate, which differs from cell to cell.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,6 @@ from charlstm.errors import InputError
 from charlstm.evaluate import WARMUP
 from charlstm.loss import nats
 from charlstm.model import Carry, Model, Params
-from charlstm.precision import rounded
 from charlstm.recurrence import CELLS
 from charlstm.restore import trained
 from charlstm.runs import Run
@@ -55,16 +54,16 @@ def gradient_lags(
 
     loss(t) is the nats of character t + 1 given all up to t, with no dropout. h_l(t-k) is a node of the graph: what
     layer l hands to its own next step and to the layer above. Its gradient is that along all paths to the loss: at
-    lag 0 through the head or the layers above, later through the layer's own recurrence too. For an lstm that node is
-    h and not c: a nudge of h enters c through the gates one step later and stays there, while the path that comes from
-    an older c around h is no part of it.
+    lag 0 through the head or the layers above, later through the layer's own recurrence too. For an lstm the node is h
+    and not c: a nudge of h enters c through the gates one step later and is kept there, but what c(t-k) carries past
+    h(t-k) is no part of it.
 
     Args:
         model, params: what predicts.
         ids: [N] the text.
         lags: the largest lag, K.
         positions: how many t, spread evenly over the text; every one that there is where these are fewer. Each is read
-            from the zero carry `WARMUP` characters before t - K, or at the start of the text.
+            from the zero carry `WARMUP` characters before t - K, or at the start of the text. Devices share them.
 
     Raises:
         InputError: no character has K + 1 before it.
@@ -92,7 +91,8 @@ def of_run(folder: Path, checkpoint: str = "best") -> Lags:
 
     Args:
         folder: of the run.
-        checkpoint: as `restore.trained` takes it, or "fresh" for the parameters before the first update.
+        checkpoint: as `restore.trained` takes it, with the same way out where the best is not whole; or "fresh" for the
+            parameters before the first update.
 
     Raises:
         InputError: the folder is not a run, its checkpoint cannot be used, or its text is another or too short.
@@ -131,7 +131,7 @@ def _compiled(model: Model) -> Callable[..., Array]:
         for layer, before, nudge in zip(fused["stack"], carry, nudges, strict=True):
             _, last = model.fast_layer(layer, shown, before)
             last = cell.add_hidden(last, nudge)
-            shown = rounded(cell.hidden(last), model.rounding)[None]
+            shown = cell.hidden(last)[None]
             after.append(last)
         return tuple(after)
 

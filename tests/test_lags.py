@@ -101,7 +101,7 @@ def test_norms_depend_neither_on_the_block_nor_on_the_loop_nor_on_dropout(cell: 
     model = small_model(cell, layers=2)
     params, ids = random_params(model, 3), random_ids(model, 3, 60)
     wanted = gradient_lags(model, params, ids, lags=5, positions=10).norms
-    for block in (1, 4, 10):
+    for block in (1, 4):
         monkeypatch.setattr(room, "BLOCK", block)
         np.testing.assert_allclose(gradient_lags(model, params, ids, lags=5, positions=10).norms, wanted, rtol=1e-5)
     others: tuple[Any, ...] = ({"recurrence": "plain"}, {"remat": True}, {"dropout": 0.5})
@@ -161,7 +161,7 @@ def test_what_cannot_be_measured_is_refused(characters: int, lags: int, position
 
 def test_a_run_is_measured_on_its_validation_split_before_and_after_training(tmp_path: Path):
     text = tmp_path / "text.txt"
-    text.write_text("the first of the months and the last of the days, " * 100)
+    text.write_text("".join(np.random.default_rng(6).choice(list("aeiou .\n"), 5000)))
     config = Experiment(
         data=DataConfig(corpus=str(text), batch_size=4, seq_length=16),
         model=ModelConfig(hidden_size=8),
