@@ -119,14 +119,18 @@ class Model:
         hidden, after = ids, []
         for number, layer in enumerate(fused["stack"]):
             # A single step, as in sampling, gains nothing from a library that fuses many.
-            run = self._cudnn_layer if way == "cudnn" and len(ids) > 1 else self._fast_layer
+            run = self._cudnn_layer if way == "cudnn" and len(ids) > 1 else self.fast_layer
             hidden, last = run(layer, hidden, carry[number])
             after.append(last)
             if masks is not None:
                 hidden = _dropped(hidden, masks[number])
         return hidden, tuple(after)
 
-    def _fast_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> Any:
+    def fast_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> tuple[Array, Any]:
+        """One layer of a fused stack through charlstm's own loop: its output [T, B, H], and its carry after that.
+
+        The first layer's inputs are ids [T, B]; those of the others are the output of the layer below.
+        """
         projected = product(inputs, layer.kernel, self.rounding) + layer.bias[None, None, :]
         projected = rounded(projected, self.rounding)
         return recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry)

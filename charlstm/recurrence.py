@@ -46,7 +46,7 @@ class Cell(Protocol):
 
     @staticmethod
     def add_hidden(carry: Carry, d_hidden: Array) -> Carry:
-        """A carry's gradient with more gradient on its hidden part."""
+        """A carry, or its gradient, with more on its hidden part."""
         ...
 
 

@@ -38,8 +38,13 @@ def random_ids(model: Model, seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).integers(model.vocabulary_size, size=shape, dtype=np.int32)
 
 
-def forward(model: Model, params: Any, ids: Any, carry: Any, masks: Any = None) -> tuple[np.ndarray, list[Any]]:
-    """Logits [B, T, V] and the carry after ids [B, T]; masks multiply each layer's output, [T or 1, B, H] a layer."""
+def forward(
+    model: Model, params: Any, ids: Any, carry: Any, masks: Any = None, nudges: Any = None
+) -> tuple[np.ndarray, list[Any]]:
+    """Logits [B, T, V] and the carry after ids [B, T]; masks multiply each layer's output, [T or 1, B, H] a layer.
+
+    Nudges [T, L, B, H] are added to the hidden states as they are computed, before anything reads them.
+    """
     params, carry, masks = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, list(carry), masks))
     step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[model.config.cell]
     logits = []
@@ -47,6 +52,9 @@ def forward(model: Model, params: Any, ids: Any, carry: Any, masks: Any = None) 
         shown = np.eye(model.vocabulary_size)[ids[:, time]]
         for layer in range(model.config.num_layers):
             carry[layer], shown = step(params["stack"][f"layer_{layer}"], shown, carry[layer])
+            if nudges is not None:
+                shown = shown + nudges[time][layer]
+                carry[layer] = (carry[layer][0], shown) if model.config.cell == "lstm" else shown
             if masks is not None:
                 shown = shown * masks[layer][time if len(masks[layer]) > 1 else 0]
         logits.append(_dense(params["head"], shown))

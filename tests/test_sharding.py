@@ -24,6 +24,7 @@ from charlstm import cli
 from charlstm.batches import Batches
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, TrainConfig
 from charlstm.evaluate import evaluate
+from charlstm.lags import gradient_lags
 from charlstm.metrics import read
 from charlstm.model import Model
 from charlstm.sharding import Layout
@@ -70,6 +71,12 @@ def validation() -> list[float]:
     return [evaluate(MODEL, params, text, rows=rows, window=64).loss for rows in (16, 1, 11)]
 
 
+def reach() -> list[list[float]]:
+    """Norms of gradients at as many positions as devices share out."""
+    text = np.random.default_rng(1).integers(V, size=200)
+    return gradient_lags(MODEL, random_params(MODEL, 0), text, lags=5, positions=16).norms.tolist()
+
+
 def command(folder: Path, name: str) -> list[str]:
     fields = {"data__batch_size": B, "model__num_layers": 1, "train__sample_every": 0, "train__validate_every": 12}
     return words(folder / "text.txt", folder / name, **fields)
@@ -90,6 +97,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "trained": trained(),
         "cudnn": through_cudnn(),
         "validation": validation(),
+        "reach": reach(),
     }
 
 
@@ -140,6 +148,10 @@ def test_as_many_devices_compute_as_share_the_rows_evenly(eight: dict[str, Any],
 
 def test_evaluation_shares_its_rows_and_keeps_its_loss(eight: dict[str, Any]):
     np.testing.assert_allclose(eight["validation"], validation(), rtol=0, atol=1e-6)
+
+
+def test_lags_share_their_positions_and_keep_their_norms(eight: dict[str, Any]):
+    np.testing.assert_allclose(eight["reach"], reach(), rtol=1e-5)
 
 
 def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: dict[str, Any], folder: Path):
