@@ -1,8 +1,8 @@
 """A corpus name or a path -> normalised text.
 
 A named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, by its file's name, then in the
-platform's cache folder, and is downloaded to there otherwise. King James comes with an installed package. The texts
-of `recall_text` are generated.
+platform's cache folder, and is downloaded to there otherwise. King James comes with an installed package; the
+texts of `recall_text` are generated.
 """
 
 import codecs

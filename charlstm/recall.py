@@ -19,7 +19,7 @@ from charlstm.errors import InputError
 from charlstm.model import Carry, Model, Params
 from charlstm.recall_text import Sentence
 from charlstm.sharding import Layout
-from charlstm.vocabulary import Vocabulary
+from charlstm.vocabulary import Vocabulary, named
 
 ROWS = 64
 """Texts that are read side by side."""
@@ -27,8 +27,6 @@ WARMUP = 2
 """Sentences that each row begins with and that are not counted."""
 WINDOW = 128
 """Characters a compiled call reads."""
-SEED = recall_text.CORPUS_SEED + 1
-"""Of the sentences read here, which no corpus has."""
 INITIALS = tuple(language[0] for language in recall_text.LANGUAGES.values())
 """First letters of the languages, of which one is right."""
 
@@ -70,13 +68,13 @@ def accuracy(
         sentences: how many are read at each distance.
 
     Raises:
-        InputError: as `measure`, or the vocabulary lacks a character of these texts.
+        InputError: as `measure` and `as_reader`.
     """
     return measure(as_reader(model, params, vocabulary), distances, sentences=sentences)
 
 
 def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) -> Recall:
-    """Ask a reader for the language in fresh sentences of each distance, which stand in rows, one after the other.
+    """Ask a reader for the language in sentences of each distance, not those of a corpus, one after the other in rows.
 
     Only the languages' initials can be answered: what is measured is which of them a reader expects there, and not
     whether it knows that one of them must follow.
@@ -94,8 +92,12 @@ def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
     """A model as a reader that begins each row in the zero state and hands the carry on to the row's end.
 
     Raises:
-        InputError: the vocabulary lacks an initial; the reader raises it for characters of its rows.
+        InputError: the vocabulary lacks characters of these texts.
     """
+    every = "".join(recall_text.sentence(country, recall_text.FILLERS).text for country in recall_text.COUNTRIES)
+    if lacking := vocabulary.unknown(every):
+        what = ", ".join(map(named, lacking))
+        raise InputError(f"the model lacks {what}; measure one that was trained on a {recall_text.PATTERN} corpus")
     candidates = vocabulary.encode("".join(INITIALS)).astype(np.int32)
 
     def read(rows: Sequence[str]) -> NDArray[Any]:
@@ -117,7 +119,8 @@ def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
 def _right(read: Reader, distance: int, count: int) -> float:
     """The part of `count` sentences of one distance whose language a reader foresees."""
     rows = min(ROWS, count)
-    drawn = recall_text.sentences(SEED, [distance])
+    # Each distance is a seed of its own, so that their errors are independent; that of the corpora is none of them.
+    drawn = recall_text.sentences(distance, [distance])
     dealt = [list(islice(drawn, WARMUP + -(-count // rows))) for _ in range(rows)]
     texts = ["".join(each.text for each in row) for row in dealt]
     length = max(map(len, texts))

@@ -4,8 +4,8 @@
 
 The distance is the number of characters between the two names. The sentences between them are drawn without a look at
 the country, and the country without a look at anything: so whoever predicts the language's first letter better than by
-chance has remembered across the distance. It is the kind of task that Hochreiter and Schmidhuber (1997, experiment 2)
-tell LSTM from other networks by, a symbol that counts and then distractors, put as a text to train a language model on.
+chance has remembered across the distance. A symbol that counts, with distractors after it, is what Hochreiter and
+Schmidhuber (1997, experiment 2) tell LSTM from other networks by; here it is a text, for a language model to learn.
 """
 
 import re
@@ -36,13 +36,15 @@ SHORTEST = 16
 FILLERS = (" He ran.", " We ran.", " He sat.", " We sat.", " He ate.", " We ate.", " He hid.", " We hid.")
 """Equally long, so that some number of them fills any distance that a corpus has."""
 _STEP = len(FILLERS[0])
-_DOUBLED = tuple(SHORTEST * 2**times for times in range(9))
-"""The distances of all corpora; a corpus has them up to its own."""
+_LONGEST = tuple(SHORTEST * 2**times for times in range(1, 9))
+"""For each corpus; with SHORTEST alone it would lack the characters of the fillers."""
 _PREFIX = "recall_"
-NAMES = tuple(f"{_PREFIX}{longest}" for longest in _DOUBLED)
+NAMES = tuple(f"{_PREFIX}{longest}" for longest in _LONGEST)
 PATTERN = f"{_PREFIX}N"
 """How people call all of the corpora at once."""
-DESCRIPTION = f"a country decides a language up to N = {SHORTEST}, {2 * SHORTEST}, ... {_DOUBLED[-1]} characters later"
+DESCRIPTION = (
+    f"A country decides a language up to N = {_LONGEST[0]}, {_LONGEST[1]}, ... {_LONGEST[-1]} characters later"
+)
 CORPUS_SEED = 0
 
 _Option = TypeVar("_Option")
@@ -66,7 +68,7 @@ def is_named(corpus: str) -> bool:
     if re.fullmatch(rf"{_PREFIX}[^./\\]*", corpus) is None:
         return False
     if corpus not in NAMES:
-        choices = ", ".join(map(str, _DOUBLED))
+        choices = ", ".join(map(str, _LONGEST))
         raise InputError(
             f"there is no corpus {corpus!r}; N in {PATTERN} is one of {choices} (a file is {'./' + corpus!r})"
         )
@@ -74,14 +76,14 @@ def is_named(corpus: str) -> bool:
 
 
 def distances(corpus: str) -> tuple[int, ...]:
-    """The distances in a named corpus, in ascending order: equally many sentences have each.
+    """The distances in a named corpus: SHORTEST and its doubles up to the corpus's own, equally often.
 
     Raises:
         InputError: it is not the name of a text of this kind.
     """
     if not is_named(corpus):
         raise InputError(f"{corpus!r} is none of the {PATTERN} corpora; `charlstm corpora` tells of them")
-    return _DOUBLED[: NAMES.index(corpus) + 1]
+    return SHORTEST, *_LONGEST[: NAMES.index(corpus) + 1]
 
 
 def text(corpus: str) -> str:
