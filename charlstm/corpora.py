@@ -1,7 +1,8 @@
 """A corpus name or a path -> normalised text.
 
 A named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, by its file's name, then in the
-platform's cache folder, and is downloaded to there otherwise. King James comes with an installed package.
+platform's cache folder, and is downloaded to there otherwise. King James comes with an installed package; the
+texts of `recall_text` are generated.
 """
 
 import codecs
@@ -17,6 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from charlstm import recall_text
 from charlstm.config import Symbols
 from charlstm.errors import InputError, did_you_mean
 
@@ -101,6 +103,8 @@ def load(corpus: str, symbols: Symbols) -> str:
     Raises:
         InputError: there is no such text, it cannot be had or read, it is empty, or it is not text.
     """
+    if recall_text.is_named(corpus):
+        return recall_text.text(corpus)
     known = _CORPORA.get(corpus)
     if known is None:
         return _read(Path(resolve(corpus)), symbols)
@@ -116,13 +120,13 @@ def resolve(corpus: str) -> str:
     Raises:
         InputError: it is neither a name nor a regular file.
     """
-    if corpus in _CORPORA:
+    if corpus in _CORPORA or recall_text.is_named(corpus):
         return corpus
     path = os.path.abspath(os.path.expanduser(corpus))
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        hint = did_you_mean(corpus, _CORPORA) or "; `charlstm corpora` lists the names"
+        hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"
         raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -134,11 +138,13 @@ def resolve(corpus: str) -> str:
 
 
 def catalogue() -> list[Entry]:
-    """All named corpora. Downloads nothing, opens nothing."""
-    return [
+    """All named corpora; those of `recall_text` are one entry. Downloads nothing, opens nothing."""
+    stored = [
         Entry(name, each.title, each.characters, each.file.address if each.file else _KING_JAMES, _place(each.file))
         for name, each in _CORPORA.items()
     ]
+    title, characters = recall_text.DESCRIPTION, recall_text.CHARACTERS
+    return [*stored, Entry(recall_text.PATTERN, title, characters, recall_text.__name__, "generated")]
 
 
 def fingerprint(text: str) -> str:

@@ -318,4 +318,4 @@ def test_room_and_catalogue_import_nothing_slow():
         "print(before, len(entries), 'pythonbible' in sys.modules, 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "5", "False", "False"]
+    assert done.stdout.split() == ["False", "6", "False", "False"]
