@@ -1,17 +1,17 @@
-"""What a person can type after each command, and an experiment file's CONFIG. Imports no JAX, so --help is quick."""
+"""What a person can type after each command, and an experiment's CONFIG or GRID. No JAX here, so --help is quick."""
 
 import contextlib
 import io
 import runpy
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from charlstm.checked import flat
-from charlstm.config import Experiment
+from charlstm.config import Axes, Experiment, Grid
 from charlstm.errors import InputError, did_you_mean
 
 _DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
@@ -32,6 +32,18 @@ class Train:
     """A Python file that defines CONFIG. Without one, the King James Bible is read."""
     run_dir: Annotated[Path | None, _shown("DIR")] = None
     """The run's folder; by default runs/ and the experiment's name."""
+    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+
+
+@dataclass(kw_only=True)
+class Compare:
+    """Train a grid of cells, depths, sizes and seeds, and tabulate their losses. The same command goes on with it."""
+
+    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]
+    """A Python file that defines GRID."""
+    run_dir: Annotated[Path | None, _shown("DIR")] = None
+    """The comparison's folder; by default runs/ and the experiment's name."""
+    axes: Annotated[Axes, tyro.conf.arg(name="")] = field(default_factory=Axes)
     config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
 
 
@@ -91,6 +103,19 @@ def train_arguments(words: list[str]) -> tuple[str, Train]:
     return name, parse(Train, words, Train(experiment=None, config=config))
 
 
+def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
+    """The name of the experiment, the folder that was asked for, and its GRID under what was typed."""
+    if {"-h", "--help"} & set(words):
+        parse(Compare, ["--help"])
+    if not words or words[0].startswith("-"):
+        raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
+    path = Path(words[0])
+    grid = load_grid(path)
+    axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
+    parsed = parse(Compare, words, Compare(experiment=path, axes=axes, config=grid.base))
+    return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
+
+
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
     """The command's dataclass from its words.
 
@@ -112,7 +137,7 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
                 prog=f"charlstm {name}",
                 default=default,
                 # --train.tensorboard False, like every other field; the commands' own switches take no value.
-                config=(tyro.conf.FlagConversionOff,) if kind is Train else (tyro.conf.FlagCreatePairsOff,),
+                config=(tyro.conf.FlagConversionOff,) if kind in (Train, Compare) else (tyro.conf.FlagCreatePairsOff,),
             )
             return parsed
     except SystemExit as stop:
@@ -122,8 +147,9 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
 
 
 def _options(kind: type) -> list[str]:
-    own = [each.name for each in fields(kind) if each.name not in ("config", "experiment", "run")]
-    names = own + (list(flat(Experiment())) if kind is Train else [])
+    own = [each.name for each in fields(kind) if each.name not in ("axes", "config", "experiment", "run")]
+    names = own + (list(flat(Experiment())) if kind in (Train, Compare) else [])
+    names += [each.name for each in fields(Axes)] if kind is Compare else []
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
@@ -150,15 +176,27 @@ def _positional(words: Sequence[str]) -> str | None:
 
 def load_experiment(path: Path) -> Experiment:
     """CONFIG of an experiment file."""
+    return _load(path, "CONFIG", Experiment, {"GRID": "compare"})
+
+
+def load_grid(path: Path) -> Grid:
+    """GRID of an experiment file."""
+    return _load(path, "GRID", Grid, {"CONFIG": "train"})
+
+
+def _load(path: Path, name: str, kind: type[Command], others: Mapping[str, str]) -> Command:
     if not path.is_file():
         near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
     try:
-        config = runpy.run_path(str(path)).get("CONFIG")
+        defined = runpy.run_path(str(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # the file is the user's own program
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
-    if not isinstance(config, Experiment):
-        raise InputError(f"{path} defines no CONFIG that is a charlstm.config.Experiment")
-    return config
+    if isinstance(value := defined.get(name), kind):
+        return value
+    hint = "".join(
+        f"; it has a {other}, for `charlstm {command}`" for other, command in others.items() if other in defined
+    )
+    raise InputError(f"{path} defines no {name} that is a charlstm.config.{kind.__name__}{hint}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from charlstm.arguments import Corpora, Eval, Sample, Train, parse, train_arguments
+from charlstm.arguments import Compare, Corpora, Eval, Sample, Train, compare_arguments, parse, train_arguments
 from charlstm.errors import InputError, Interrupted, TrainingError, did_you_mean
 
 
@@ -51,6 +51,7 @@ def _dispatch(words: list[str]) -> int:
         "train": _train,
         "eval": _eval,
         "sample": _sample,
+        "compare": _compare,
         "corpora": _corpora,
     }
     if not words or words[0] in ("-h", "--help", "help"):
@@ -69,7 +70,13 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    rows = {"train [EXPERIMENT]": Train, "eval RUN": Eval, "sample RUN": Sample, "corpora": Corpora}
+    rows = {
+        "train [EXPERIMENT]": Train,
+        "eval RUN": Eval,
+        "sample RUN": Sample,
+        "compare EXPERIMENT": Compare,
+        "corpora": Corpora,
+    }
     lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, kind in rows.items())
     return (
         "charlstm: train, evaluate and sample character-level recurrent language models.\n\n"
@@ -167,6 +174,21 @@ def _sample(words: list[str]) -> None:
         for piece in pieces:
             write(piece)
         write("\n")
+
+
+def _compare(words: list[str]) -> None:
+    name, run_dir, grid = compare_arguments(words)
+    from charlstm import corpora
+    from charlstm.runs import default_folder
+    from charlstm.tables import show
+    from charlstm.terminal import Reporter
+
+    data = replace(grid.base.data, corpus=corpora.resolve(grid.base.data.corpus))
+    folder = run_dir or default_folder(name)
+    _prepare_devices()
+    from charlstm.compare import compare
+
+    show(compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter()))
 
 
 def _corpora(words: list[str]) -> None:

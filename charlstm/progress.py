@@ -1,5 +1,6 @@
 """How a comparison gets on: what is done, what is left, and the best so far, on a terminal or line by line."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter
 
 
 class Progress:
-    """Told by `compare` and its groups. A step counts with its operations, so that the time left is fair to large models.
+    """Told by `compare` and its groups. A step counts with its operations, as large models take longer.
 
     Args:
         models: of the grid.
@@ -29,6 +30,7 @@ class Progress:
         self._models, self._reporter, self._stack = list(models), reporter, ExitStack()
         self._weights = {each.name: operations(each.config.model, vocabulary_size) for each in models}
         self._finished = {each.name for each in models if len(list((folder / each.name).glob(f"*/{RESULT}"))) >= seeds}
+        self._total = self._work(models)
         self._began, self._done_before = time.perf_counter(), self._done(None, 0)
         self._last_line, self._best = 0.0, ""
 
@@ -39,15 +41,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    @property
-    def _total(self) -> float:
-        return sum(self._weights[each.name] * each.config.train.steps for each in self._models)
-
     def _done(self, current: Candidate | None, step: int) -> float:
-        finished = sum(
-            self._weights[each.name] * each.config.train.steps for each in self._models if each.name in self._finished
-        )
-        return finished + (self._weights[current.name] * step if current else 0)
+        finished = [each for each in self._models if each.name in self._finished]
+        return self._work(finished) + (self._weights[current.name] * step if current else 0)
+
+    def _work(self, models: Sequence[Candidate]) -> float:
+        return sum(self._weights[each.name] * each.config.train.steps for each in models)
 
     def begin(self, model: Candidate) -> None:
         """A model's turn has come."""
@@ -95,11 +94,5 @@ def told(row: dict[str, Any] | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60:02} min"
-        if minutes >= 60
-        else f"{minutes} min"
-        if minutes
-        else "under a minute"
-    )
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

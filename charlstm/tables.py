@@ -14,6 +14,11 @@ from charlstm.loss import bits
 from charlstm.results import RESULTS
 
 NOTHING = "–"
+_SCALARS = (
+    *("name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations", "seconds"),
+    *("chars_per_second", "baseline", "published"),
+)
+_SPREADS = ("validation", "test", "difference", "reach")
 
 
 def write_tables(table: dict[str, Any], folder: Path) -> None:
@@ -48,8 +53,8 @@ def notes(table: dict[str, Any]) -> list[str]:
     """What must be known to read the table, and which runs diverged."""
     percent = f"{table['confidence']:.0%}"
     said = [
-        f"nats per character, ± the half width of a {percent} interval over seeds (Student's t); the test loss is that of"
-        " the step with the best validation loss"
+        f"nats per character, ± the half width of a {percent} interval over seeds (Student's t); the test loss is that"
+        " of the step with the best validation loss"
     ]
     if any(row["difference"] for row in table["models"]):
         names = dict.fromkeys(row["baseline"] for row in table["models"] if row["baseline"])
@@ -114,25 +119,10 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 def _csv(table: dict[str, Any]) -> str:
     """A line for each model, with every figure in full."""
     out = io.StringIO()
-    scalars = (
-        "name",
-        "cell",
-        "num_layers",
-        "hidden_size",
-        "size",
-        "parameters",
-        "learning_rate",
-        "operations",
-        "seconds",
-        "chars_per_second",
-        "baseline",
-        "published",
-    )
-    spreads = ("validation", "test", "difference", "reach")
     writer = csv.writer(out, lineterminator="\n")
     parts = ("mean", "low", "high", "n")
-    writer.writerow([*scalars, *(f"{name}_{part}" for name in spreads for part in parts), "diverged"])
+    writer.writerow([*_SCALARS, *(f"{name}_{part}" for name in _SPREADS for part in parts), "diverged"])
     for row in table["models"]:
-        figures = [(row[name] or {}).get(part) for name in spreads for part in parts]
-        writer.writerow([*(row[name] for name in scalars), *figures, len(_diverged(row))])
+        figures = [(row[name] or {}).get(part) for name in _SPREADS for part in parts]
+        writer.writerow([*(row[name] for name in _SCALARS), *figures, len(_diverged(row))])
     return out.getvalue()
