@@ -39,12 +39,11 @@ def interval(values: Sequence[float]) -> dict[str, Any] | None:
     """Mean and t interval of some numbers; no interval of one, and nothing of none."""
     if not values:
         return None
-    low = high = None
+    mean, low, high = statistics.fmean(values), None, None
     if len(values) > 1:
-        low = high = values[0]
-        if min(values) < max(values):
-            low, high = map(float, stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE))
-    return {"mean": statistics.fmean(values), "low": low, "high": high, "n": len(values)}
+        error = float(stats.sem(values))
+        low, high = map(float, stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)) if error else (mean, mean)
+    return {"mean": mean, "low": low, "high": high, "n": len(values)}
 
 
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any] | None:

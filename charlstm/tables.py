@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ _SCALARS = (
     *("name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations", "seconds"),
     *("chars_per_second", "baseline", "published"),
 )
+_LEFT_OUT_FIRST = (
+    *("TFLOP", "seeds", "parameters", "characters/s", "validation", "seconds", "bits", "reach", "difference"),
+    *("published (ours minus it)", "test"),
+)
+"""Columns that a narrow terminal has no room for."""
 _SPREADS = ("validation", "test", "difference", "reach")
 
 
@@ -30,22 +36,24 @@ def write_tables(table: dict[str, Any], folder: Path) -> None:
 
 def show(table: dict[str, Any]) -> None:
     """Prints the table on standard output."""
-    titles, rows = _cells(table)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    columns = _columns(table)
+    while len(columns) > 2 and _width(columns) > (console.width if console.is_terminal else math.inf):
+        del columns[next(title for title in _LEFT_OUT_FIRST if title in columns)]
     drawn = Table(box=None, pad_edge=False)
-    for title in titles:
-        drawn.add_column(title, justify="left" if title == titles[0] else "right")
-    for row in rows:
+    for title in columns:
+        drawn.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.print(drawn)
+    console.print(drawn, width=_width(columns))
     for note in notes(table):
         console.print(note)
 
 
 def markdown(table: dict[str, Any]) -> str:
     """The table and its notes as Markdown."""
-    titles, rows = _cells(table)
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    columns = _columns(table)
+    lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes(table), ""])
 
 
@@ -71,11 +79,14 @@ def _diverged(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [run for run in row["seeds"] if run["diverged_after"] is not None]
 
 
-def _cells(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a row of words for each model; columns that would be empty are left out."""
+def _columns(table: dict[str, Any]) -> dict[str, list[str]]:
+    """By title, a word for each model; columns that would be empty are left out."""
     columns = {title: [of(row) for row in table["models"]] for title, of in _COLUMNS.items()}
-    kept = {title: words for title, words in columns.items() if any(word != NOTHING for word in words)}
-    return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
+    return {title: words for title, words in columns.items() if any(word != NOTHING for word in words)}
+
+
+def _width(columns: dict[str, list[str]]) -> int:
+    return sum(max(map(len, [title, *words])) + 2 for title, words in columns.items())
 
 
 def _spread(values: dict[str, Any] | None, digits: int = 4, sign: str = "") -> str:
@@ -110,7 +121,7 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "difference": lambda row: _spread(row["difference"], sign="+"),
     "published (ours minus it)": _published,
     "reach": lambda row: _spread(row["reach"], digits=0),
-    "chars/s": lambda row: f"{row['chars_per_second']:,.0f}" if row["chars_per_second"] else NOTHING,
+    "characters/s": lambda row: f"{row['chars_per_second']:,.0f}" if row["chars_per_second"] else NOTHING,
     "seconds": lambda row: f"{row['seconds']:,.0f}" if row["seconds"] else NOTHING,
     "TFLOP": lambda row: f"{row['operations'] / 1e12:,.1f}",
 }

@@ -1,0 +1,63 @@
+"""Karpathy, Johnson and Li 2015, "Visualizing and Understanding Recurrent Networks", table 1, on War and Peace.
+
+charlstm compare experiments/war_and_peace_table1.py [--sizes 64 128 256 512] [--train.steps 13000]
+"""
+
+from charlstm.config import (
+    Cell,
+    DataConfig,
+    Experiment,
+    Grid,
+    ModelConfig,
+    OptimizerConfig,
+    Published,
+    SampleConfig,
+    TrainConfig,
+)
+
+_TABLE: dict[Cell, dict[int, tuple[float, ...]]] = {
+    "rnn": {64: (1.446, 1.401, 1.396), 128: (1.417, 1.286, 1.277), 256: (1.342, 1.256, 1.239)},
+    "gru": {
+        64: (1.398, 1.373, 1.472),
+        128: (1.230, 1.226, 1.253),
+        256: (1.198, 1.164, 1.138),
+        512: (1.170, 1.201, 1.077),
+    },
+    "lstm": {
+        64: (1.449, 1.442, 1.540),
+        128: (1.277, 1.227, 1.279),
+        256: (1.189, 1.137, 1.141),
+        512: (1.161, 1.092, 1.082),
+    },
+}
+"""Test nats with one, two and three layers, by cell and size."""
+
+GRID = Grid(
+    cells=("rnn", "gru", "lstm"),
+    layers=(1, 2, 3),
+    sizes=(64, 128),
+    seeds=1,
+    match_parameters=True,
+    learning_rates=(4e-3, 2e-2, 4e-2),
+    base=Experiment(
+        data=DataConfig(
+            corpus="war_and_peace",
+            symbols="bytes",
+            batch_size=100,
+            seq_length=100,
+            validation_fraction=0.1,
+            test_fraction=0.1,
+            held_out="rows",
+        ),
+        model=ModelConfig(dropout=0.0),
+        optimizer=OptimizerConfig(schedule="cosine", warmup_steps=100, grad_clip=1.0),
+        train=TrainConfig(steps=3900, validate_every=260, checkpoint_every=130, tensorboard=False),
+        sample=SampleConfig(prime="The ", length=600, temperature=0.7),
+    ),
+    published=tuple(
+        Published(cell=cell, num_layers=layers, size=size, test=test)
+        for cell, sizes in _TABLE.items()
+        for size, row in sizes.items()
+        for layers, test in enumerate(row, start=1)
+    ),
+)

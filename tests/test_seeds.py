@@ -1,0 +1,103 @@
+"""Seeds that train together: each is to the bit what it is alone, in one compiled program."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import CELLS, assert_trees_equal
+
+from charlstm.batches import Batches
+from charlstm.config import Cell, DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.model import Model
+from charlstm.seeds import LONGEST_CHUNK, Together, chunk_of, keep_better, take
+from charlstm.sharding import Layout
+from charlstm.step import TrainState, initial_state, make_train_step, state_layout, window_layout
+
+V, B, T = 11, 6, 8
+BATCHES = Batches(np.random.default_rng(0).integers(V, size=3 * B * T + 1), B, T)
+
+
+def configs(cell: Cell, seeds: int) -> tuple[Experiment, ...]:
+    config = Experiment(
+        data=DataConfig(batch_size=B, seq_length=T),
+        model=ModelConfig(cell=cell, hidden_size=5, num_layers=2, dropout=0.25),
+        optimizer=OptimizerConfig(warmup_steps=2),
+        train=TrainConfig(steps=20, validate_every=4, checkpoint_every=0),
+    )
+    return tuple(replace(config, seed=seed) for seed in range(3, 3 + seeds))
+
+
+def trained_together(together: Together, chunks: int) -> tuple[TrainState, Any]:
+    states, steps, metrics = together.initial(), together.make_steps(), None
+    for number in range(chunks):
+        states, metrics = steps(states, together.windows(BATCHES, number * together.chunk))
+    return states, metrics
+
+
+def trained_alone(config: Experiment, steps: int, layout: Layout) -> tuple[TrainState, Any]:
+    model = Model(config.model, V)
+    state, metrics = jax.device_put(initial_state(config, model), state_layout(layout)), None
+    step = make_train_step(config, model, layout)
+    for cursor in range(steps):
+        state, metrics = step(state, jax.device_put(BATCHES.window(cursor), window_layout(layout)))
+    return state, metrics
+
+
+def bits(state: TrainState) -> Any:
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> None:
+    """On a CPU. A run alone must have as many devices: one of its own, where devices share the seeds."""
+    together = Together(configs(cell, seeds), V)
+    states, metrics = trained_together(together, 3)
+    layout = Layout.of(1) if together.share_seeds else together.layout
+    for number, config in enumerate(together.configs):
+        state, last = trained_alone(config, 3 * together.chunk, layout)
+        assert_trees_equal(bits(take(states, number)), bits(state))
+        assert float(metrics.loss[number, -1]) == float(last.loss)
+        assert float(metrics.grad_norm[number, -1]) == float(last.grad_norm)
+
+
+def test_a_model_compiles_one_training_program_for_all_its_seeds(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        trained_together(Together(configs("gru", 5), V), 3)
+    compiled = [record.getMessage() for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
+    assert sum("train_seeds" in message for message in compiled) == 1, compiled
+
+
+def test_a_seed_that_diverges_leaves_the_others_as_they_are() -> None:
+    together = Together(configs("rnn", 3), V)
+    whole, _ = trained_together(together, 2)
+    states = together.initial()
+    broken = jax.tree.map(lambda part: part.at[1].set(np.nan), states.params)
+    states, steps = together.put(states._replace(params=broken)), together.make_steps()
+    for number in range(2):
+        states, metrics = steps(states, together.windows(BATCHES, number * together.chunk))
+    assert np.isnan(metrics.loss[1]).all()
+    for number in (0, 2):
+        assert_trees_equal(bits(take(states, number)), bits(take(whole, number)))
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.integers(0, 300), st.integers(0, 300))
+def test_nothing_is_due_inside_of_a_chunk(steps: int, validate: int, save: int, sample: int) -> None:
+    chunk = chunk_of(TrainConfig(steps=steps, validate_every=validate, checkpoint_every=save, sample_every=sample))
+    assert 1 <= chunk <= LONGEST_CHUNK
+    assert all(every % chunk == 0 for every in (steps, validate, save, sample))
+
+
+def test_the_better_state_of_each_seed_is_kept() -> None:
+    together = Together(configs("lstm", 3), V)
+    first = jax.tree.map(np.asarray, together.initial()._replace(key=0))
+    states, _ = trained_together(together, 1)
+    best = keep_better(together.initial(), states, np.arange(together.stacked) == 1)
+    assert_trees_equal(bits(take(best, 1)), bits(take(states, 1)))
+    for number in (0, 2):
+        assert_trees_equal(jax.tree.map(lambda part, at=number: part[at], first.params), take(best, number).params)
