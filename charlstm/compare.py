@@ -23,7 +23,7 @@ from charlstm.board import Board
 from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Grid
-from charlstm.errors import InputError
+from charlstm.errors import InputError, Interrupted
 from charlstm.files import read_json, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
 from charlstm.group import Group, Member, States
@@ -116,6 +116,8 @@ def _train(
         group = Group(together, members, text, checkpoints)
         states = group.train(received, progress)
         for place, member in enumerate(members):
+            if received:  # all of them are in the checkpoint of the last step
+                raise Interrupted(received[0], group.step)
             if not (member.run.folder / RESULT).exists():
                 _conclude(member, place, group, states, together, text)
     shutil.rmtree(training)

@@ -45,7 +45,8 @@ def show(table: dict[str, Any]) -> None:
         drawn.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
-    console.print(drawn, width=_width(columns))
+    console.width = max(console.width, _width(columns))
+    console.print(drawn)
     for note in notes(table):
         console.print(note)
 

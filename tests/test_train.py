@@ -83,12 +83,13 @@ def assert_same_run(left: Path, right: Path, step: int = 24) -> None:
 
 
 def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
-    """Sends this process a signal while the metrics of `step` are written."""
-    add = Board.add
+    """Sends this process a signal while the metrics of `step` are written for the first time."""
+    add, sent = Board.add, []
 
     def add_and_stop(board: Board, at: int, scalars: dict[str, float]) -> None:
         add(board, at, scalars)
-        if at == step:
+        if at == step and not sent:
+            sent.append(number)
             signal.raise_signal(number)
 
     patch.setattr(Board, "add", add_and_stop)
