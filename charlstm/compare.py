@@ -31,10 +31,10 @@ from charlstm.measure import measured
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, time_taken
 from charlstm.progress import Progress
-from charlstm.results import RESULT, results
 from charlstm.runs import CORPUS, Run, continued, only_writer, read_fingerprint, refuse_other_text
 from charlstm.seeds import Together, take
 from charlstm.tables import write_tables
+from charlstm.tally import RESULT, results
 from charlstm.terminal import Reporter
 from charlstm.train import sampled
 

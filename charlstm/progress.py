@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from charlstm.grid import Candidate
-from charlstm.results import RESULT
 from charlstm.sizes import operations
+from charlstm.tally import RESULT
 from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from charlstm.files import write_atomic, write_json
 from charlstm.loss import bits
-from charlstm.results import RESULTS
+from charlstm.tally import RESULTS
 
 NOTHING = "–"
 _SCALARS = (

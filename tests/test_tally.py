@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.results import difference, interval
 from charlstm.tables import markdown, notes
+from charlstm.tally import difference, interval
 
 LOSSES = st.lists(st.floats(0.5, 4.0), min_size=2, max_size=8)
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
