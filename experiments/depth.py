@@ -11,7 +11,7 @@ GRID = Grid(
     sizes=(128,),
     seeds=5,
     match_parameters=True,
-    learning_rates=(4e-3, 1.5e-2, 2e-2),
+    learning_rates=(1e-2, 3e-2, 4e-2),
     base=Experiment(
         data=DataConfig(corpus="anna_karenina", batch_size=64, seq_length=100),
         model=ModelConfig(dropout=0.0),
