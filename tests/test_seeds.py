@@ -52,11 +52,8 @@ def bits(state: TrainState) -> Any:
     return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> None:
-    """On a CPU. A run alone must have as many devices: one of its own, where devices share the seeds."""
-    together = Together(configs(cell, seeds), V)
+def assert_each_is_as_alone(together: Together) -> None:
+    """A run alone must have as many devices: one of its own, where devices share the seeds."""
     states, metrics = trained_together(together, 3)
     layout = Layout.of(1) if together.share_seeds else together.layout
     for number, config in enumerate(together.configs):
@@ -64,6 +61,13 @@ def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> Non
         assert_trees_equal(bits(take(states, number)), bits(state))
         assert float(metrics.loss[number, -1]) == float(last.loss)
         assert float(metrics.grad_norm[number, -1]) == float(last.grad_norm)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> None:
+    """On a CPU; `test_sharding` says so of eight devices."""
+    assert_each_is_as_alone(Together(configs(cell, seeds), V))
 
 
 def test_a_model_compiles_one_training_program_for_all_its_seeds(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_seeds
 from reference import random_params
 from test_cudnn import pretend
+from test_seeds import assert_each_is_as_alone, configs
 from test_train import bits, stop_at, told, words
 
 from charlstm import cli
@@ -27,6 +29,7 @@ from charlstm.evaluate import evaluate
 from charlstm.lags import gradient_lags
 from charlstm.metrics import read
 from charlstm.model import Model
+from charlstm.seeds import Together
 from charlstm.sharding import Layout
 from charlstm.step import initial_state, make_train_step
 
@@ -77,6 +80,14 @@ def reach() -> list[list[float]]:
     return gradient_lags(MODEL, random_params(MODEL, 0), text, lags=5, positions=16).norms.tolist()
 
 
+def seeds_together() -> list[int]:
+    """Of 3 seeds, whose rows devices share, and of 11, which they share: each is as alone, on so many devices."""
+    groups = [Together(configs("lstm", seeds), test_seeds.V) for seeds in (3, 11)]
+    for each in groups:
+        assert_each_is_as_alone(each)
+    return [each.layout.devices for each in groups]
+
+
 def command(folder: Path, name: str) -> list[str]:
     fields = {"data__batch_size": B, "model__num_layers": 1, "train__sample_every": 0, "train__validate_every": 12}
     return words(folder / "text.txt", folder / name, **fields)
@@ -98,6 +109,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "cudnn": through_cudnn(),
         "validation": validation(),
         "reach": reach(),
+        "together": seeds_together(),
     }
 
 
@@ -152,6 +164,10 @@ def test_evaluation_shares_its_rows_and_keeps_its_loss(eight: dict[str, Any]):
 
 def test_lags_share_their_positions_and_keep_their_norms(eight: dict[str, Any]):
     np.testing.assert_allclose(eight["reach"], reach(), rtol=1e-5)
+
+
+def test_devices_share_seeds_or_the_rows_of_few(eight: dict[str, Any]):
+    assert eight["together"] == [6, 8]
 
 
 def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: dict[str, Any], folder: Path):
