@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from charlstm.arguments import Corpora, Eval, Sample, Train, parse, train_arguments
+from charlstm.arguments import Corpora, Eval, Report, Sample, Train, parse, train_arguments
 from charlstm.errors import InputError, Interrupted, TrainingError, did_you_mean
 
 
@@ -51,6 +52,7 @@ def _dispatch(words: list[str]) -> int:
         "train": _train,
         "eval": _eval,
         "sample": _sample,
+        "report": _report,
         "corpora": _corpora,
     }
     if not words or words[0] in ("-h", "--help", "help"):
@@ -69,7 +71,13 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    rows = {"train [EXPERIMENT]": Train, "eval RUN": Eval, "sample RUN": Sample, "corpora": Corpora}
+    rows = {
+        "train [EXPERIMENT]": Train,
+        "eval RUN": Eval,
+        "sample RUN": Sample,
+        "report RUN ...": Report,
+        "corpora": Corpora,
+    }
     lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, kind in rows.items())
     return (
         "charlstm: train, evaluate and sample character-level recurrent language models.\n\n"
@@ -167,6 +175,18 @@ def _sample(words: list[str]) -> None:
         for piece in pieces:
             write(piece)
         write("\n")
+
+
+def _report(words: list[str]) -> None:
+    asked = parse(Report, words)
+    if not asked.runs:
+        raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
+    _prepare_devices()
+    from charlstm.page import write_page
+
+    output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"
+    write_page(asked.runs, output)
+    print(output)
 
 
 def _corpora(words: list[str]) -> None:
