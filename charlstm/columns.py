@@ -40,8 +40,8 @@ def columns(exhibits: Sequence[Exhibit]) -> list[Column]:
         ("test", f"nats per {each}", lambda shown: _loss(shown.result.test)),
         ("difference", "test nats", _difference),
         ("published", "test nats", _published),
-        ("speed", f"{each}s a second", lambda shown: _count(shown.result.chars_per_second)),
-        ("training", "all seeds", lambda shown: _duration(shown.result.seconds)),
+        ("speed", f"{each}s/s", lambda shown: _count(shown.result.chars_per_second)),
+        ("training", "all seeds" if exhibits[0].compared else "", lambda shown: _duration(shown.result.seconds)),
         ("FLOPs", "one seed", lambda shown: _operations(shown.result.operations)),
         ("reach", f"{each}s", lambda shown: _reach(shown.result.reach)),
     ]

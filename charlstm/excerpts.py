@@ -70,4 +70,4 @@ def _drawn(run: Run) -> tuple[str, str]:
     config, symbols = run.config.sample, run.config.data.symbols
     config = replace(config, length=min(config.length, SHOWN + 1))  # a longer text begins with the same characters
     pieces = text_stream(found.model, found.params, run.vocabulary, symbols, config, skip_unknown=True)
-    return "".join(pieces), f"step {found.step:,}"
+    return "".join(pieces), "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])

@@ -13,8 +13,6 @@ from charlstm.files import inside, one_line, read_json
 from charlstm.results import GRID, Interval, ModelResult, Results, SeedResult
 from charlstm.runs import CONFIG, Run
 
-_NAME = 80  # characters of a name that fit beside a picture
-
 
 @dataclass(frozen=True)
 class Text:
@@ -76,7 +74,7 @@ def of_comparison(found: Results, folder: Path) -> list[Exhibit]:
     """The models of a comparison whose runs lie in a folder."""
     grid = read_json(folder / GRID) if (folder / GRID).exists() else {}
     wanted = _count(grid.get("seeds")) or max((len(model.seeds) for model in found.models), default=0) or None
-    text = Text(one_line(found.corpus), found.symbols, found.vocabulary)
+    text = Text(found.corpus, found.symbols, found.vocabulary)
     exhibits = []
     for model in found.models:
         runs = tuple(Run.open(inside(folder, seed.run)) for seed in model.seeds)
@@ -84,7 +82,7 @@ def of_comparison(found: Results, folder: Path) -> list[Exhibit]:
         records = [metrics.read(run.folder) for run in steady]
         exhibits.append(
             Exhibit(
-                result=replace(model, name=one_line(model.name, _NAME), cell=one_line(model.cell, _NAME)),
+                result=model,
                 text=text,
                 runs=runs,
                 training=curves.training(records),
@@ -107,7 +105,7 @@ def of_run(run: Run) -> Exhibit:
     seconds, speed = _time(records, config.data.batch_size * config.data.seq_length)
     last = max((row["step"] for row in records), default=0)
     model = ModelResult(
-        name=one_line(run.folder.resolve().name, _NAME),
+        name=one_line(run.folder.resolve().name),
         cell=config.model.cell,
         num_layers=config.model.num_layers,
         hidden_size=config.model.hidden_size,

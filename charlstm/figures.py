@@ -157,7 +157,7 @@ def _depth(exhibits: Sequence[Exhibit], _: Sequence[Style]) -> Figure | None:
             known = row.setdefault(model.num_layers, loss)
             shared |= known is not loss
             row[model.num_layers] = min(known, loss, key=lambda each: each.mean)
-    if len({depth for row in rows.values() for depth in row}) < 2:
+    if max(map(len, rows.values()), default=0) < 2:
         return None
     texts, cells, sizes = ([*dict.fromkeys(column)] for column in zip(*rows, strict=True))
     series = []

@@ -59,7 +59,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         style=Markup((_HERE / _STYLE).read_text("utf-8")),
         scripts=[Markup(script) for script in scripts],
         data=Markup(_as_script_data([asdict(each) for each in drawn])),
-        title=", ".join(dict.fromkeys(legible(folder.resolve().name) for folder in folders)),
+        title=_title([legible(folder.resolve().name) for folder in folders]),
         texts=_texts(shown),
         unit=unit(shown),
         compared=any(each.compared for each in shown),
@@ -95,6 +95,11 @@ def _merged(seeds: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _value(value: Any) -> str:
     return legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
+
+
+def _title(names: Sequence[str]) -> str:
+    most = 3
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
 
 
 def _texts(exhibits: Sequence[Exhibit]) -> dict[Text, int]:

@@ -5,8 +5,9 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from charlstm.config import Symbols
 from charlstm.errors import InputError
 from charlstm.files import inside, one_line, read_json
 
@@ -91,7 +92,7 @@ class Results:
 
     name: str
     corpus: str
-    symbols: str
+    symbols: Symbols
     vocabulary: int
     confidence: float
     models: tuple[ModelResult, ...]
@@ -115,7 +116,7 @@ def read(folder: Path) -> Results:
 
 
 def parse(values: Mapping[str, Any], source: object = RESULTS) -> Results:
-    """Results from JSON values; fields that are not known are passed over.
+    """Results from JSON values: text as one line that can be printed; fields that are not known are passed over.
 
     Raises:
         InputError: a field is missing or has an impossible value; `source` is named.
@@ -136,11 +137,15 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return tuple(_typed(each, get_args(hint)[0], f"{where}[{number}]") for number, each in enumerate(value))
     if is_dataclass(hint):
         return _object(value, hint, where)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{where} must be one of {', '.join(get_args(hint))}")
+        return value
     if hint is float:
         value = _number(value)
     if type(value) is not hint:
         raise ValueError(f"{where} must be {({str: 'text', int: 'a whole number'}).get(hint, 'a finite number')}")
-    return value
+    return one_line(value) if hint is str else value
 
 
 def _object(value: Any, kind: Any, where: str) -> Any:
