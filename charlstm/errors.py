@@ -29,7 +29,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Raises InputError with what to install where an import in the block lacks a package of charlstm's extra `name`."""
+    """Raises InputError with what to install where the block imports a package of the extra `name` that is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

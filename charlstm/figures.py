@@ -177,7 +177,9 @@ def _depth(exhibits: Sequence[Exhibit], _: Sequence[Style]) -> Figure | None:
             )
         )
     lowest = " Of runs that share a place, the lowest." if shared else ""
-    bars = f" Bars: {exhibits[0].confidence:.0%} intervals over seeds." if any(s.low is not None for s in series) else ""
+    bars = (
+        f" Bars: {exhibits[0].confidence:.0%} intervals over seeds." if any(s.low is not None for s in series) else ""
+    )
     return Figure(
         name="loss_vs_depth",
         title="Loss against depth",
@@ -245,8 +247,8 @@ def _lags(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | None
     return Figure(
         name="gradient_vs_lag",
         title="Gradient against lag",
-        caption="Norm of ∂loss(t)/∂h(t−k) as part of what it is at k = 0, mean over seeds, in the layer where it reaches"  # noqa: RUF001
-        f" furthest.{untrained}",
+        caption="Norm of ∂loss(t)/∂h(t−k) as part of what it is at k = 0, mean over seeds, in the layer where it"
+        f" reaches furthest.{untrained}",
         x_title=f"lag k in {unit(exhibits)}s",
         y_title="gradient, part of its start",
         series=tuple(series),

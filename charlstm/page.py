@@ -1,4 +1,4 @@
-"""Exhibits become one HTML page that needs nothing but itself, and in which nothing runs but the page's own two scripts.
+"""Exhibits become one HTML page that needs nothing but itself, and runs nothing but its own two scripts.
 
 All text goes through Jinja2's escaping, and data for the curves through `_as_script_data`. Behind that stands the
 Content-Security-Policy: scripts run only if their SHA-256 is named there, and nothing at all is fetched.
@@ -99,7 +99,9 @@ def _value(value: Any) -> str:
 
 def _title(names: Sequence[str]) -> str:
     most = 3
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return (
+        ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    )
 
 
 def _texts(exhibits: Sequence[Exhibit]) -> dict[Text, int]:

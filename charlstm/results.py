@@ -162,7 +162,7 @@ def _object(value: Any, kind: Any, where: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if type(value) not in (int, float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
         return float(value) if math.isfinite(value) else None

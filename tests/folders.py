@@ -98,7 +98,11 @@ def _model(name: str, cell: str, depth: int, loss: float, seeds: int) -> dict[st
         "reach": interval(memory * 4.6, 1.5),
         "gradient": fall,
         "fresh_gradient": [list(np.exp(-lag / 4.0))] * depth,
-        "recall": {"distances": distances, "accuracy": [0.125 + 0.87 * math.exp(-d / memory) for d in distances], "chance": 0.125},
+        "recall": {
+            "distances": distances,
+            "accuracy": [0.125 + 0.87 * math.exp(-d / memory) for d in distances],
+            "chance": 0.125,
+        },
         "published": 1.449 if name == "lstm-2x64" else None,
         "seeds": [
             {

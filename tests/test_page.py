@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 
-from charlstm import cli
-from charlstm.errors import InputError
-from charlstm.excerpts import SHOWN
-from charlstm.page import _as_script_data, write_page
 import browser
 from browser import Tab
 from folders import CELLS, config, make_comparison, make_run
 
+from charlstm import cli
+from charlstm.errors import InputError
+from charlstm.excerpts import SHOWN
+from charlstm.page import _as_script_data, write_page
+
 HOSTILE = (
-    "<script>window.hacked = 1</script></script></style></title><img src=x onerror=\"window.hacked = 2\">'\"&amp;"
+    '<script>window.hacked = 1</script></script></style></title><img src=x onerror="window.hacked = 2">\'"&amp;'
     "\0\u202e\u2066\u2028\u2029\ud800]]>--><!-- ${window.hacked = 3} {{ 7 * 7 }} %{x} <svg onload=window.hacked=4>"
 )
 needs_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -173,7 +174,7 @@ def _server() -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_GET(self) -> None:
             asked.append(self.path)
             self.send_response(404)
             self.end_headers()
@@ -193,8 +194,8 @@ def _server() -> Iterator[tuple[str, list[str]]]:
 
 def _column(tab: Tab, title: str) -> list[str | None]:
     return tab.value(
-        f"[...document.querySelectorAll('.sortable tbody tr')].map((row) => row.cells[{_place(tab, title)}].dataset.value)"
-        ".map((each) => each === undefined ? null : each)"
+        "[...document.querySelectorAll('.sortable tbody tr')]"
+        f".map((row) => row.cells[{_place(tab, title)}].dataset.value ?? null)"
     )
 
 
@@ -240,7 +241,7 @@ def test_a_curve_tells_its_values_and_a_name_hides_it_everywhere(comparison_page
         drawn = "document.querySelectorAll('.plot .scatterlayer .trace').length"
         before = tab.value(drawn)
         name = "lstm-1x64"
-        button = f".legend button[data-name=\"{name}\"]"
+        button = f'.legend button[data-name="{name}"]'
         figures = tab.value(f"document.querySelectorAll('{button}').length")
         assert figures == 4  # it is in every figure but that of depths
         tab.value(f"document.querySelector('{button}').click()")
