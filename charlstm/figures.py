@@ -23,12 +23,11 @@ _SETTLED = 0.1  # the part of a training after which its losses must fit in the 
 
 @dataclass(frozen=True)
 class Style:
-    """Numbers of a colour, a dash and a symbol, and whether the symbol is hollow."""
+    """Numbers of a colour, a dash and a symbol."""
 
     colour: int
     dash: int
     symbol: int
-    hollow: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +87,14 @@ def unit(exhibits: Sequence[Exhibit]) -> str:
 
 
 def _styles(exhibits: Sequence[Exhibit]) -> list[Style]:
-    """In a comparison colour and symbol tell the cell, the dash its depth, hollow marks another size."""
+    """In a comparison colour and symbol tell the cell, and the dash its size or, where all have one size, its depth."""
     told = [(each.result.cell, each.result.num_layers, each.result.size) for each in exhibits]
     if not all(each.compared for each in exhibits) or len(set(told)) < len(told):
         return [Style(k % COLOURS, k // COLOURS % DASHES, k % SYMBOLS) for k in range(len(exhibits))]
-    cells, depths, sizes = ([*dict.fromkeys(column)] for column in zip(*told, strict=True))
-    depths = sorted(depths)
-    return [
-        Style(_cell(cell, cells), depths.index(depth) % DASHES, _cell(cell, cells), sizes.index(size) % 2 == 1)
-        for cell, depth, size in told
-    ]
+    cells, depths, sizes = (sorted(set(column)) for column in zip(*told, strict=True))
+    dashes = [sizes.index(size) if len(sizes) > 1 else depths.index(depth) for _, depth, size in told]
+    colours = [_cell(cell, cells) for cell, _, _ in told]
+    return [Style(colour, dash % DASHES, colour) for colour, dash in zip(colours, dashes, strict=True)]
 
 
 def _cell(cell: str, cells: Sequence[str]) -> int:
@@ -136,7 +133,7 @@ def _steps(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | Non
     return Figure(
         name="loss_vs_step",
         title="Loss against step",
-        caption=f"Lines: training, each point a mean over steps. Marks: validation.{_band(series)}",
+        caption=f"Lines: training, each point a mean over steps. Marks: validation.{_seeds(series, exhibits)}",
         x_title="training step",
         y_title=f"nats per {unit(exhibits)}",
         series=tuple(series),
@@ -160,30 +157,32 @@ def _depth(exhibits: Sequence[Exhibit], _: Sequence[Style]) -> Figure | None:
     if max(map(len, rows.values()), default=0) < 2:
         return None
     texts, cells, sizes = ([*dict.fromkeys(column)] for column in zip(*rows, strict=True))
+    sizes.sort()
     series = []
     for (text, cell, size), row in rows.items():
         depths = sorted(row)
+        low, high = _ends([row[depth] for depth in depths])
         name = f"{cell}, size {size:,}" if len(sizes) > 1 else cell
-        colour, other = _cell(cell, cells), sizes.index(size)
+        colour = _cell(cell, cells)
         series.append(
             Series(
                 name=f"{name} ({text.corpus})" if len(texts) > 1 else name,
-                style=Style(colour, (other + texts.index(text)) % DASHES, colour, other % 2 == 1),
+                style=Style(colour, (sizes.index(size) + texts.index(text)) % DASHES, colour),
                 x=np.array(depths, float),
                 y=np.array([row[depth].mean for depth in depths]),
                 marks=True,
                 spread="bars",
-                **_ends([row[depth] for depth in depths]),
+                low=low,
+                high=high,
             )
         )
     lowest = " Of runs that share a place, the lowest." if shared else ""
-    bars = (
-        f" Bars: {exhibits[0].confidence:.0%} intervals over seeds." if any(s.low is not None for s in series) else ""
-    )
+    bars = any(each.low is not None for each in series)
+    level = f" Bars: {exhibits[0].confidence:.0%} intervals over seeds." if bars else ""
     return Figure(
         name="loss_vs_depth",
         title="Loss against depth",
-        caption=f"{'Test' if tested else 'Best validation'} loss of each cell.{lowest}{bars}",
+        caption=f"{'Test' if tested else 'Best validation'} loss of each cell.{lowest}{level}",
         x_title="layers",
         y_title=f"{'test' if tested else 'validation'} nats per {unit(exhibits)}",
         series=tuple(series),
@@ -194,6 +193,7 @@ def _depth(exhibits: Sequence[Exhibit], _: Sequence[Style]) -> Figure | None:
 
 def _compute(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | None:
     series = []
+    many_sizes = len({exhibit.result.size for exhibit in exhibits}) > 1  # a dash is a size's then, and no depth's
     for exhibit, style in zip(exhibits, styles, strict=True):
         curve, operations = exhibit.validation, exhibit.result.operations
         if curve is not None and operations and exhibit.steps:
@@ -206,6 +206,7 @@ def _compute(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | N
                     low=curve.low,
                     high=curve.high,
                     marks=True,
+                    panel=_panel(exhibit) if many_sizes else "",
                 )
             )
     if not series:
@@ -213,7 +214,8 @@ def _compute(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | N
     return Figure(
         name="loss_vs_compute",
         title="Loss against compute",
-        caption=f"Validation loss against the floating-point operations of one seed's training so far.{_band(series)}",
+        caption="Validation loss against the floating-point operations of one seed's training so far."
+        + _seeds(series, exhibits),
         x_title="floating-point operations",
         y_title=f"validation nats per {unit(exhibits)}",
         series=tuple(series),
@@ -296,18 +298,20 @@ def _reach(fall: Floats) -> int:
     return int(np.flatnonzero(fall >= _REACHED)[-1])
 
 
-def _ends(intervals: Sequence[Interval]) -> dict[str, Floats | None]:
+def _ends(intervals: Sequence[Interval]) -> tuple[Floats, Floats] | tuple[None, None]:
     """Low and high of intervals, at the mean where one has none; None where none has."""
     if all(each.half is None for each in intervals):
-        return {"low": None, "high": None}
+        return None, None
     known = [(each.low, each.high) if each.half is not None else (each.mean, each.mean) for each in intervals]
     low, high = np.array(known, float).T
-    return {"low": low, "high": high}
+    return low, high
 
 
-def _band(series: Sequence[Series]) -> str:
+def _seeds(series: Sequence[Series], exhibits: Sequence[Exhibit]) -> str:
     many = any(each.low is not None for each in series)
-    return " Over seeds: the mean, and a band from the least to the greatest." if many else ""
+    diverged = any(seed.diverged_after is not None for exhibit in exhibits for seed in exhibit.result.seeds)
+    band = " Over seeds: the mean, and a band from the least to the greatest." if many else ""
+    return band + (" Seeds that diverged are left out." if diverged else "")
 
 
 def _fitting(drawn: Sequence[Curve], vocabulary: int) -> tuple[float, float]:

@@ -37,6 +37,10 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const clear = (hex, part) => hex + Math.round(part * 255).toString(16).padStart(2, "0");
 const escaped = (text) => text.replace(/[&<>]/g, (each) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[each]);
 
+function drawnIn(plot) {
+  return figures[plot.dataset.figure].series.filter((series) => series.panel === plot.dataset.panel);
+}
+
 function traces(figure, series) {
   const { name, style, x, y, low, high } = series;
   const tint = colour(`c${style.colour}`);
@@ -49,14 +53,9 @@ function traces(figure, series) {
     y,
     line,
     mode: [series.line && "lines", series.marks && "markers"].filter(Boolean).join("+"),
-    marker: {
-      color: style.hollow ? colour("paper") : tint,
-      symbol: SYMBOLS[style.symbol],
-      size: 8,
-      line: { color: style.hollow ? tint : colour("paper"), width: style.hollow ? 1.6 : 0.8 },
-    },
+    marker: { color: tint, symbol: SYMBOLS[style.symbol], size: 8, line: { color: colour("paper"), width: 0.8 } },
     text: x.map((_, place) => told(figure, series, place)),
-    hovertemplate: `${escaped(figure.x_title)} %{x}<br>%{text}<extra>%{fullData.name}</extra>`,
+    hovertemplate: `%{fullData.name}<br>${escaped(figure.x_title)} %{x}<br>%{text}<extra></extra>`,
   };
   if (!low || !high) return [main];
   if (series.spread === "bars") {
@@ -75,9 +74,18 @@ function told(figure, series, place) {
   return `${number(y[place])} nats${range}<br>${(y[place] / Math.LN2).toFixed(4)} bits`;
 }
 
+// An axis's range around values, the same in all panels of a figure, with a part of it as room at both ends.
+function spanned(values, log, room) {
+  const ends = [(a, b) => Math.min(a, b), (a, b) => Math.max(a, b)].map((end) => values.reduce(end));
+  const [least, most] = log ? ends.map(Math.log10) : ends;
+  const margin = room * (most - least || 1);
+  return [least - margin, most + margin];
+}
+
 function layout(figure) {
   const [ink, muted, rule] = ["ink", "muted", "rule"].map(colour);
   const axis = { gridcolor: rule, linecolor: muted, zeroline: false, automargin: true, ticks: "outside", tickcolor: muted };
+  const all = (...names) => figure.series.flatMap((series) => names.flatMap((name) => series[name] ?? []));
   const touch = matchMedia("(pointer: coarse)").matches; // dragging there scrolls the page
   return {
     font: { family: "system-ui, sans-serif", size: 12, color: ink },
@@ -94,6 +102,7 @@ function layout(figure) {
       exponentformat: figure.x_log ? "power" : "none",
       dtick: figure.x_whole ? 1 : undefined,
       hoverformat: figure.x_log ? ".3e" : ",",
+      range: spanned(all("x"), figure.x_log, 0.03),
       fixedrange: touch,
     },
     yaxis: {
@@ -102,7 +111,7 @@ function layout(figure) {
       type: figure.y_log ? "log" : "linear",
       exponentformat: "power",
       dtick: figure.y_log ? 1 : undefined,
-      range: figure.y_log ? figure.y_range?.map(Math.log10) : figure.y_range,
+      range: spanned(figure.y_range ?? all("y", "low", "high"), figure.y_log, figure.y_range ? 0 : 0.05),
       fixedrange: touch,
     },
     shapes: Object.values(figure.levels).map((y) => ({
@@ -121,20 +130,21 @@ function swatch(series) {
     Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
     return node;
   };
-  const { colour: number, dash, symbol, hollow } = series.style;
+  const { colour: number, dash, symbol } = series.style;
   const tint = `var(--c${number})`;
   const svg = make("svg", { width: 38, height: 14, viewBox: "-19 -7 38 14", "aria-hidden": "true" });
   const dashes = dash ? DASHES[dash].replaceAll("px", "") : "none";
   svg.append(make("path", { d: "M-19 0H19", stroke: tint, "stroke-width": 1.8, "stroke-dasharray": dashes }));
   if (series.marks) {
-    svg.append(make("path", { d: OUTLINES[symbol], fill: hollow ? "var(--paper)" : tint, stroke: tint, "stroke-width": 1.4 }));
+    svg.append(make("path", { d: OUTLINES[symbol], fill: tint }));
   }
   return svg;
 }
 
-function legend(figure, box) {
-  const marked = new Set(figure.series.filter((each) => each.marks).map((each) => each.name));
-  for (const [name, series] of new Map(figure.series.map((each) => [each.name, each]))) {
+function legend(plot) {
+  const shown = drawnIn(plot);
+  const marked = new Set(shown.filter((each) => each.marks).map((each) => each.name));
+  for (const [name, series] of new Map(shown.map((each) => [each.name, each]))) {
     const button = document.createElement("button");
     const label = document.createElement("span");
     button.type = "button";
@@ -142,7 +152,7 @@ function legend(figure, box) {
     button.setAttribute("aria-pressed", "true");
     button.append(swatch({ ...series, marks: marked.has(name) }), label);
     button.addEventListener("click", () => toggle(name));
-    box.append(button);
+    plot.nextElementSibling.append(button);
   }
 }
 
@@ -161,13 +171,12 @@ function draw() {
   const config = { responsive: true, displayModeBar: false };
   plots.forEach((plot) => {
     const figure = figures[plot.dataset.figure];
-    const series = figure.series.filter((each) => each.panel === plot.dataset.panel);
-    Plotly.newPlot(plot, series.flatMap((each) => traces(figure, each)), layout(figure), config);
+    Plotly.newPlot(plot, drawnIn(plot).flatMap((each) => traces(figure, each)), layout(figure), config);
   });
 }
 
 if (figures.length) {
-  document.querySelectorAll(".legend").forEach((box, place) => legend(figures[place], box));
+  plots.forEach(legend);
   draw();
   // Colours are read when a figure is drawn, and paper has its own width.
   for (const change of ["(prefers-color-scheme: dark)", "print"]) matchMedia(change).addEventListener("change", draw);

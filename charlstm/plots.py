@@ -19,6 +19,8 @@ _MARKERS = ("o", "s", "D", "^", "v", "X")
 _COLUMNS = 3
 _PANEL = (3.6, 3.1)  # inches
 _ALONE = (6.4, 3.8)
+_INSIDE = 4
+"""More names than these would cover the lines."""
 
 
 def plots(found: Mapping[str, Any], folder: Path, output: Path) -> list[Path]:
@@ -57,6 +59,8 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
     columns = min(len(panels), _COLUMNS)
     rows = math.ceil(len(panels) / columns)
     width, height = _ALONE if len(panels) == 1 else (_PANEL[0] * columns, _PANEL[1] * rows)
+    most = max(len({each.name for each in figure.series if each.panel == panel}) for panel in panels)
+    height += 0.2 * rows * math.ceil(most / _COLUMNS) if most > _INSIDE else 0
     # SVG keeps text as text, which can be read and searched.
     with plt.rc_context({"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10}):
         picture, grid = plt.subplots(
@@ -84,7 +88,7 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
 
 def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
     for each in series:
         _series(axes, each)
@@ -93,6 +97,10 @@ def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
         axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="top", color="0.4")
     if figure.x_log:
         axes.set_xscale("log")
+        decades = np.log10(max(each.x.max() for each in figure.series) / min(each.x.min() for each in figure.series))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))  # all there is room for
+        axes.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if figure.y_log:
         axes.set_yscale("log")
     if figure.x_whole:
@@ -101,14 +109,17 @@ def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
         axes.set_ylim(*figure.y_range)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top"]].set_visible(False)
-    # The legend lists the lines from the top one down, as they end, which finds each without its colour.
-    named = {each.name: each for each in sorted(series, key=lambda each: (each.faint, -each.y[-1]))}
+    named = {each.name: each for each in sorted(series, key=lambda each: each.faint, reverse=True)}
     marked = {each.name for each in series if each.marks}
     handles = [
         Line2D([], [], label=_plain(name), **_look(each.style, marks=name in marked, line=True))
         for name, each in named.items()
     ]
-    axes.legend(handles=handles, frameon=False, handlelength=3.5, fontsize=8)
+    if len(handles) <= _INSIDE:
+        axes.legend(handles=handles, frameon=False, handlelength=4.5, fontsize=8, markerscale=0.8)
+    else:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": _COLUMNS, "columnspacing": 0.8}
+        axes.legend(handles=handles, frameon=False, handlelength=3.8, fontsize=7, markerscale=0.7, **below)
 
 
 def _series(axes: Any, each: Series) -> None:
@@ -132,9 +143,8 @@ def _look(style: Style, *, marks: bool, line: bool) -> dict[str, Any]:
         "linewidth": 1.4,
         "marker": _MARKERS[style.symbol] if marks else "none",
         "markersize": 5,
-        "markerfacecolor": "white" if style.hollow else colour,
-        "markeredgecolor": colour if style.hollow else "black",
-        "markeredgewidth": 1.2 if style.hollow else 0.6,
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.6,
     }
 
 

@@ -1,5 +1,6 @@
 """Run folders and a comparison's, made up in a moment: what a page and plots read, without a training."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -46,17 +47,22 @@ def config(*, cell: str = "lstm", layers: int = 1, size: int = 64, seed: int = 0
 
 
 def make_comparison(
-    folder: Path, *, depths: tuple[int, ...] = (1, 2, 3), seeds: int = 3, sample: str = "a made-up text"
+    folder: Path,
+    *,
+    depths: tuple[int, ...] = (1, 2, 3),
+    sizes: tuple[int, ...] = (64,),
+    seeds: int = 3,
+    sample: str = "a made-up text",
 ) -> dict[str, Any]:
     """A comparison of all cells at some depths, the last model of which has a seed that diverged, one short of all."""
     models = []
     for depth in depths:
-        for rank, cell in enumerate(CELLS):
-            name, loss = f"{cell}-{depth}x64", 1.5 - 0.1 * rank - 0.03 * depth
+        for (rank, cell), size in itertools.product(enumerate(CELLS), sizes):
+            name, loss = f"{cell}-{depth}x{size}", 1.54 - 0.1 * rank - 0.03 * depth - 0.04 * size / 64
             for seed in range(seeds):
-                asked = config(cell=cell, layers=depth, seed=seed)
+                asked = config(cell=cell, layers=depth, size=size, seed=seed)
                 make_run(folder / name / f"seed-{seed}", asked, steps=STEPS, last=loss + 0.01 * seed, sample=sample)
-            models.append(_model(name, cell, depth, loss, seeds))
+            models.append(_model(name, cell, depth, size, loss, seeds))
     models[-1]["seeds"][-1] |= {"diverged_after": 40, "test": None, "validation": None}
     models[-1]["seeds"].pop(0)
     models[-1] |= {"test": None, "difference": None, "reach": None, "recall": None}
@@ -73,7 +79,7 @@ def make_comparison(
     return found
 
 
-def _model(name: str, cell: str, depth: int, loss: float, seeds: int) -> dict[str, Any]:
+def _model(name: str, cell: str, depth: int, size: int, loss: float, seeds: int) -> dict[str, Any]:
     def interval(mean: float, half: float) -> dict[str, Any]:
         return {"mean": mean, "low": mean - half, "high": mean + half, "n": seeds}
 
@@ -84,17 +90,17 @@ def _model(name: str, cell: str, depth: int, loss: float, seeds: int) -> dict[st
         "name": name,
         "cell": cell,
         "num_layers": depth,
-        "hidden_size": 64,
-        "size": 64,
+        "hidden_size": size,
+        "size": size,
         "parameters": 20_000 * depth,
         "learning_rate": 0.008,
-        "operations": 1.2e12 * depth,
+        "operations": 1.9e10 * size * depth,
         "seconds": 301.2 * depth,
         "chars_per_second": 310_000.0 / depth,
         "validation": interval(loss, 0.01),
         "test": interval(loss + 0.04, 0.012),
         "difference": None if cell == "rnn" else interval(loss - 1.5, 0.01),
-        "baseline": None if cell == "rnn" else f"rnn-{depth}x64",
+        "baseline": None if cell == "rnn" else f"rnn-{depth}x{size}",
         "reach": interval(memory * 4.6, 1.5),
         "gradient": fall,
         "fresh_gradient": [list(np.exp(-lag / 4.0))] * depth,
