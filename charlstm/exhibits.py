@@ -1,5 +1,6 @@
 """Folders of runs and of comparisons become exhibits: what a page or a plot shows of each model, all of one form."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ def gather(folders: Sequence[Path]) -> list[Exhibit]:
     """The exhibits of all folders, in order.
 
     Raises:
-        InputError: a folder is neither a run nor a comparison, or a file in it is malformed, or there is nothing.
+        InputError: a folder is neither a run nor a comparison, a file in it is malformed, or no model is in any.
     """
     found: list[tuple[Path, Exhibit]] = []
     for folder in folders:
@@ -130,7 +131,9 @@ def of_run(run: Run) -> Exhibit:
 
 def _note(model: ModelResult, wanted: int | None) -> str:
     done = len(model.seeds)
-    return f"{done} of {wanted or '?'} seeds finished" if done < (wanted or 1) else ""
+    if wanted is None:
+        return "" if done else "no seed is finished"
+    return f"{done} of {wanted} seeds finished" if done < wanted else ""
 
 
 def _count(seeds: object) -> int | None:
@@ -147,7 +150,7 @@ def _time(records: Sequence[dict[str, Any]], characters: int) -> tuple[float | N
     if not known or len(known) < len(speeds):
         return None, None
     seconds = sum(characters / speed for speed in known)
-    return (seconds, characters * len(known) / seconds) if seconds else (None, None)
+    return (seconds, characters * len(known) / seconds) if 0 < seconds < math.inf else (None, None)
 
 
 def _parameters(run: Run) -> int:

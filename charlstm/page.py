@@ -112,7 +112,10 @@ def _texts(exhibits: Sequence[Exhibit]) -> dict[Text, int]:
 
 def _as_script_data(value: object) -> str:
     """JSON that no HTML parser can mistake for the end of its script: <, > and & only as escapes, all else ASCII."""
-    text = json.dumps(value, allow_nan=False, default=_rounded, separators=(",", ":"))
+    try:
+        text = json.dumps(value, allow_nan=False, default=_rounded, separators=(",", ":"))
+    except ValueError:
+        raise InputError("the results hold numbers too large to be drawn; put back the comparison's own") from None
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "about:blank")
 
+_PATIENCE = 120.0  # seconds
 # The browser reads its commands from file 3 and answers on file 4.
 _AS_3_AND_4 = """
 import os, sys
@@ -56,8 +58,8 @@ class Tab:
     def open(self, path: Path) -> None:
         """Loads a file, and returns when its scripts have run."""
         self.call("Page.navigate", url=path.resolve().as_uri())
-        while self._next().get("method") != "Page.loadEventFired":
-            pass
+        loaded = "document.readyState === 'complete' ? done() : addEventListener('load', () => done())"
+        self.value(f"new Promise((done) => {loaded})")
 
     def value(self, script: str) -> Any:
         """What an expression is worth in the page, waited for where it is a promise."""
@@ -106,10 +108,13 @@ def tab(profile: Path, *, width: int = 1280, height: int = 900, dark: bool = Fal
     )
     os.close(theirs_in)
     os.close(theirs_out)
+    watchdog = Timer(_PATIENCE, process.kill)  # its end ends whoever waits for an answer
+    watchdog.start()
     with os.fdopen(send, "wb") as commands, os.fdopen(receive, "rb") as answers:
         try:
             yield Tab(commands, answers, width, height, dark)
         finally:
+            watchdog.cancel()
             process.terminate()
             try:
                 process.wait(10)

@@ -68,6 +68,20 @@ def test_a_run_outside_of_the_comparison_is_not_opened(tmp_path: Path) -> None:
             exhibits.gather([tmp_path / "grid"])
 
 
+def test_numbers_beyond_all_measure_are_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+    pytest.importorskip("plotly", reason="the extra `report` is not installed")
+    from charlstm.page import write_page
+
+    found = make_comparison(tmp_path, depths=(1,), seeds=1)
+    found["models"][0]["operations"] = 1.7e308
+    found["models"][0]["recall"]["accuracy"][0] = 1e308
+    found["models"][1]["gradient"] = [[1e-300, 1e300]]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    with np.errstate(over="ignore"), pytest.raises(InputError, match="too large to be drawn"):
+        write_page([tmp_path], tmp_path / "page.html")
+
+
 def test_a_comparison_without_models_is_said(tmp_path: Path) -> None:
     found = make_comparison(tmp_path, depths=(1,), seeds=1) | {"models": []}
     (tmp_path / "results.json").write_text(json.dumps(found))
