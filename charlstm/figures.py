@@ -42,6 +42,7 @@ class Series:
     high: Floats | None = None
     line: bool = True
     marks: bool = False
+    """On a line, as many as tell it from others."""
     faint: bool = False
     spread: Literal["band", "bars"] = "band"
     panel: str = ""
@@ -238,6 +239,7 @@ def _lags(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | None
                         style=style,
                         x=kept.astype(float),
                         y=furthest[kept],
+                        marks=not faint,
                         faint=faint,
                         panel=_panel(exhibit),
                     )

@@ -53,7 +53,13 @@ function traces(figure, series) {
     y,
     line,
     mode: [series.line && "lines", series.marks && "markers"].filter(Boolean).join("+"),
-    marker: { color: tint, symbol: SYMBOLS[style.symbol], size: 8, line: { color: colour("paper"), width: 0.8 } },
+    marker: {
+      color: tint,
+      symbol: SYMBOLS[style.symbol],
+      size: 8,
+      line: { color: colour("paper"), width: 0.8 },
+      maxdisplayed: series.line ? 12 : 0,
+    },
     text: x.map((_, place) => told(figure, series, place)),
     hovertemplate: `%{fullData.name}<br>${escaped(figure.x_title)} %{x}<br>%{text}<extra></extra>`,
   };

@@ -19,6 +19,7 @@ _MARKERS = ("o", "s", "D", "^", "v", "X")
 _COLUMNS = 3
 _PANEL = (3.6, 3.1)  # inches
 _ALONE = (6.4, 3.8)
+_MARKED = 12  # marks on a line
 _INSIDE = 4
 """More names than these would cover the lines."""
 
@@ -124,6 +125,8 @@ def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
 
 def _series(axes: Any, each: Series) -> None:
     look = _look(each.style, marks=each.marks, line=each.line)
+    if each.line:
+        look["markevery"] = math.ceil(len(each.x) / _MARKED)
     if each.faint:
         look |= {"linestyle": ":", "linewidth": 0.8, "alpha": 0.7}
     if each.low is None or each.high is None:
