@@ -92,6 +92,16 @@ class Sample:
 
 
 @dataclass(kw_only=True)
+class Report:
+    """One HTML page about runs or comparisons, that needs nothing but itself."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]
+    """Folders of runs or of comparisons."""
+    output: Annotated[Path | None, _shown("FILE")] = None
+    """The page; by default report.html in the folder, or here where there are several."""
+
+
+@dataclass(kw_only=True)
 class Corpora:
     """List what can be trained on, and where each text is."""
 
@@ -147,7 +157,7 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
 
 
 def _options(kind: type) -> list[str]:
-    own = [each.name for each in fields(kind) if each.name not in ("axes", "config", "experiment", "run")]
+    own = [each.name for each in fields(kind) if each.name not in ("axes", "config", "experiment", "run", "runs")]
     names = own + (list(flat(Experiment())) if kind in (Train, Compare) else [])
     names += [each.name for each in fields(Axes)] if kind is Compare else []
     return [f"--{name.replace('_', '-')}" for name in names]

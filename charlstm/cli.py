@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from charlstm.arguments import Compare, Corpora, Eval, Sample, Train, compare_arguments, parse, train_arguments
+from charlstm.arguments import Compare, Corpora, Eval, Report, Sample, Train, compare_arguments, parse, train_arguments
 from charlstm.errors import InputError, Interrupted, TrainingError, did_you_mean
 
 
@@ -52,6 +53,7 @@ def _dispatch(words: list[str]) -> int:
         "eval": _eval,
         "sample": _sample,
         "compare": _compare,
+        "report": _report,
         "corpora": _corpora,
     }
     if not words or words[0] in ("-h", "--help", "help"):
@@ -75,6 +77,7 @@ def _overview() -> str:
         "eval RUN": Eval,
         "sample RUN": Sample,
         "compare EXPERIMENT": Compare,
+        "report RUN ...": Report,
         "corpora": Corpora,
     }
     lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, kind in rows.items())
@@ -189,6 +192,18 @@ def _compare(words: list[str]) -> None:
     from charlstm.compare import compare
 
     show(compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter()))
+
+
+def _report(words: list[str]) -> None:
+    asked = parse(Report, words)
+    if not asked.runs:
+        raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
+    _prepare_devices()
+    from charlstm.page import write_page
+
+    output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"
+    write_page(asked.runs, output)
+    print(output)
 
 
 def _corpora(words: list[str]) -> None:

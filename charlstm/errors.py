@@ -1,6 +1,7 @@
 """The ways a command ends early: the input is wrong, the training is, or someone stopped it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -24,3 +25,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint such as ``'; did you mean seq_length?'``, or an empty string where nothing is near."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Raises InputError with what to install where the block imports a package of the extra `name` that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = f"this needs {error.name}, which is not installed; pip install 'charlstm[{name}]'"
+        raise InputError(message) from None

@@ -48,7 +48,14 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_help_imports_no_jax() -> None:
     script = "import sys; from charlstm import cli; cli.run(sys.argv[1:]); assert 'jax' not in sys.modules"
-    for words in (["--help"], ["train", "--help"], ["sample", "--help"], ["eval", "--help"], ["corpora", "--help"]):
+    for words in (
+        ["--help"],
+        ["train", "--help"],
+        ["sample", "--help"],
+        ["eval", "--help"],
+        ["report", "--help"],
+        ["corpora", "--help"],
+    ):
         code = f"try:\n  {script}\nexcept SystemExit:\n  assert 'jax' not in sys.modules\n".replace("; ", "\n  ")
         done = subprocess.run([sys.executable, "-c", code, *words], cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
