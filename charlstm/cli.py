@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from charlstm.arguments import Compare, Corpora, Eval, Report, Sample, Train, compare_arguments, parse, train_arguments
-from charlstm.errors import InputError, Interrupted, TrainingError, did_you_mean
+from charlstm.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
 
 
 def main() -> None:
@@ -191,7 +191,19 @@ def _compare(words: list[str]) -> None:
     _prepare_devices()
     from charlstm.compare import compare
 
-    show(compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter()))
+    found = compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter())
+    show(found)
+    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
+    try:
+        from charlstm.page import write_page
+        from charlstm.plots import plots
+
+        plots(found, folder, folder / "plots")
+        write_page([folder], folder / "report.html")
+    except MissingExtraError as error:
+        _note([f"no plots and no page: {error}"])
+    else:
+        print(f"plots: {folder}/plots\npage: {folder}/report.html")
 
 
 def _report(words: list[str]) -> None:

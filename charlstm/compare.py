@@ -29,23 +29,24 @@ from charlstm.grid import Candidate, candidates, refuse_other_grid
 from charlstm.group import Group, Member, States
 from charlstm.measure import measured
 from charlstm.metrics import Metrics as MetricsFile
-from charlstm.metrics import best_loss, time_taken
+from charlstm.metrics import best_loss, read, time_taken
 from charlstm.progress import Progress
+from charlstm.results import GRID, Results
 from charlstm.runs import CORPUS, Run, continued, only_writer, read_fingerprint, refuse_other_text
 from charlstm.seeds import Together, take
 from charlstm.tables import write_tables
-from charlstm.tally import RESULT, results
+from charlstm.tally import RESULT, tally
 from charlstm.terminal import Reporter
 from charlstm.train import sampled
 
-GRID, TRAINING, SEEDS = "grid.json", "training", "seeds.json"
+TRAINING, SEEDS = "training", "seeds.json"
 
 
-def compare(grid: Grid, folder: Path, reporter: Reporter) -> dict[str, Any]:
+def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     """Train and measure what is missing in a grid's folder, and write its table.
 
     Returns:
-        The table, as in results.json.
+        What is in results.json.
 
     Raises:
         InputError: the text, the grid or the folder will not do; nothing in the folder was changed.
@@ -67,10 +68,10 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> dict[str, Any]:
             progress.begin(model)
             for numbers in _groups(folder / model.name, model, grid.seeds):
                 _train(model, numbers, folder / model.name, text, received, progress)
-            table = results(folder, grid, models, len(text.vocabulary))
-            write_tables(table, folder)
-            progress.finish(model, table)
-    return table
+            found = tally(folder, grid, models, len(text.vocabulary))
+            write_tables(found, folder)
+            progress.finish(model, found)
+    return tally(folder, grid, models, len(text.vocabulary))
 
 
 def _open(folder: Path, grid: Grid, text: Text, vocabulary_size: int) -> None:
@@ -144,14 +145,14 @@ def _conclude(member: Member, place: int, group: Group, states: States, together
     validation = best_loss(run.folder)
     validated = validation < float("inf")
     chosen = take(states.best if validated else states.now, place)
-    seconds, speed = time_taken(run.folder, run.config.data.batch_size * run.config.data.seq_length)
+    seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
     count = len(together.configs)
     result: dict[str, Any] = {
         "seed": run.config.seed,
         "diverged_after": diverged,
         "best_step": None,
-        "seconds": seconds / count,
-        "chars_per_second": speed * count,
+        "seconds": seconds and seconds / count,
+        "chars_per_second": speed and speed * count,
     }
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
         if validated or diverged is None:

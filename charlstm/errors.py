@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Something a person gave is wrong. The message is one line: what is wrong, and what to do (exit code 2)."""
 
 
+class MissingExtraError(InputError):
+    """A package that is optional, and needed for what was asked, is not installed."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on, for a reason of its own (exit code 1)."""
 
@@ -34,4 +38,4 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         message = f"this needs {error.name}, which is not installed; pip install 'charlstm[{name}]'"
-        raise InputError(message) from None
+        raise MissingExtraError(message) from None

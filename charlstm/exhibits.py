@@ -1,13 +1,11 @@
 """Folders of runs and of comparisons become exhibits: what a page or a plot shows of each model, all of one form."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from charlstm import curves, metrics, results
+from charlstm import curves, metrics, results, sizes
 from charlstm.curves import Curve
 from charlstm.errors import InputError
 from charlstm.files import inside, one_line, read_json
@@ -103,7 +101,8 @@ def of_run(run: Run) -> Exhibit:
     records, config = metrics.read(run.folder), run.config
     losses = curves.points(records, validation=True)
     best = losses[losses[:, 1].argmin()] if len(losses) else None
-    seconds, speed = _time(records, config.data.batch_size * config.data.seq_length)
+    symbols = config.data.batch_size * config.data.seq_length
+    seconds, speed = metrics.time_taken(records, symbols)
     last = max((row["step"] for row in records), default=0)
     model = ModelResult(
         name=one_line(run.folder.resolve().name),
@@ -111,7 +110,9 @@ def of_run(run: Run) -> Exhibit:
         num_layers=config.model.num_layers,
         hidden_size=config.model.hidden_size,
         size=config.model.hidden_size,
-        parameters=_parameters(run),
+        parameters=sizes.parameters(config.model, len(run.vocabulary)),
+        learning_rate=config.optimizer.learning_rate,
+        operations=float(sizes.training(config.model, len(run.vocabulary)) * symbols * config.train.steps),
         seconds=seconds,
         chars_per_second=speed,
         validation=None if best is None else Interval(mean=float(best[1]), n=1),
@@ -141,25 +142,6 @@ def _count(seeds: object) -> int | None:
     if isinstance(seeds, list):
         return len(seeds)
     return seeds if type(seeds) is int and seeds > 0 else None
-
-
-def _time(records: Sequence[dict[str, Any]], characters: int) -> tuple[float | None, float | None]:
-    """Seconds of training and characters a second, from the speed of every step."""
-    speeds = [row.get("chars_per_second") for row in records if "split" not in row]
-    known = [speed for speed in speeds if isinstance(speed, int | float) and speed > 0]
-    if not known or len(known) < len(speeds):
-        return None, None
-    seconds = sum(characters / speed for speed in known)
-    return (seconds, characters * len(known) / seconds) if 0 < seconds < math.inf else (None, None)
-
-
-def _parameters(run: Run) -> int:
-    import jax
-
-    from charlstm.model import Model
-
-    shapes = jax.eval_shape(Model(run.config.model, len(run.vocabulary)).init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def _distinct(found: Sequence[tuple[Path, Exhibit]]) -> list[Exhibit]:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -106,10 +107,22 @@ def best_loss(folder: Path) -> float:
     return min((record["loss"] for record in read(folder) if "split" in record), default=math.inf)
 
 
-def time_taken(folder: Path, characters: int) -> tuple[float, float]:
-    """Seconds of a run's updates, and its characters a second as their median, from updates of so many characters."""
-    speeds = [record["chars_per_second"] for record in read(folder) if "split" not in record]
-    return sum(characters / speed for speed in speeds), statistics.median(speeds) if speeds else 0.0
+def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
+    """What a run's updates took, from the speed in each one's line.
+
+    Args:
+        records: of a run's metrics.
+        symbols: that an update reads.
+
+    Returns:
+        Seconds, and the median of symbols a second; None where a line has no speed.
+    """
+    speeds = [record.get("chars_per_second") for record in records if "split" not in record]
+    known = [speed for speed in speeds if isinstance(speed, int | float) and 0 < speed < math.inf]
+    if not known or len(known) < len(speeds):
+        return None, None
+    seconds = sum(symbols / speed for speed in known)
+    return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
 
 
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from charlstm.checked import flat
 from charlstm.columns import columns
-from charlstm.config import flat
 from charlstm.errors import InputError, extra
 from charlstm.excerpts import excerpt, legible
 from charlstm.exhibits import Exhibit, Text, gather

@@ -1,16 +1,17 @@
 """Figures become pictures for print: PNG and SVG, with text as text, and readable without colour."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from charlstm import exhibits, results
+from charlstm import exhibits
 from charlstm.errors import extra
 from charlstm.figures import Figure, Series, Style, figures
+from charlstm.results import Results
 
 # "High-contrast" and "bright" of Paul Tol, Colour Schemes (2021); the first three differ in grey as well.
 _COLOURS = ("#004488", "#BB5566", "#DDAA33", "#228833", "#66CCEE", "#AA3377")
@@ -24,11 +25,11 @@ _INSIDE = 4
 """More names than these would cover the lines."""
 
 
-def plots(found: Mapping[str, Any], folder: Path, output: Path) -> list[Path]:
+def plots(found: Results, folder: Path, output: Path) -> list[Path]:
     """Draws the figures of a comparison that there is data for, each as NAME.png and NAME.svg.
 
     Args:
-        found: the values of its results.json.
+        found: what it found.
         folder: of the comparison, with its runs.
         output: the folder of the pictures, made when missing.
 
@@ -36,14 +37,14 @@ def plots(found: Mapping[str, Any], folder: Path, output: Path) -> list[Path]:
         The pictures' paths.
 
     Raises:
-        InputError: the results or a run's files are malformed, or matplotlib is not installed.
+        InputError: a run's files are malformed, or matplotlib is not installed.
     """
     with extra("report"):
         import matplotlib
     matplotlib.use("Agg")
     output.mkdir(parents=True, exist_ok=True)
     made = []
-    for figure in figures(exhibits.of_comparison(results.parse(found), folder)):
+    for figure in figures(exhibits.of_comparison(found, folder)):
         made += _draw(figure, output)
     return made
 
@@ -62,8 +63,8 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
     width, height = _ALONE if len(panels) == 1 else (_PANEL[0] * columns, _PANEL[1] * rows)
     most = max(len({each.name for each in figure.series if each.panel == panel}) for panel in panels)
     height += 0.2 * rows * math.ceil(most / _COLUMNS) if most > _INSIDE else 0
-    # SVG keeps text as text, which can be read and searched.
-    with plt.rc_context({"svg.fonttype": "none", "font.size": 9, "axes.titlesize": 10}):
+    # SVG keeps text as text, which can be read and searched, and the same figure gives the same file.
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.name, "font.size": 9, "axes.titlesize": 10}):
         picture, grid = plt.subplots(
             rows, columns, figsize=(width, height + 0.4), layout="constrained", sharex=True, sharey=True, squeeze=False
         )
@@ -82,7 +83,7 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
         picture.supxlabel(figure.caption, fontsize=8, color="0.3", wrap=True)
         paths = [output / f"{figure.name}.{ending}" for ending in ("png", "svg")]
         for path in paths:
-            picture.savefig(path, dpi=200)
+            picture.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
         plt.close(picture)
     return paths
 

@@ -5,9 +5,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from charlstm.grid import Candidate
+from charlstm.results import ModelResult, Results
 from charlstm.sizes import operations
 from charlstm.tally import RESULT
 from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter
@@ -72,25 +73,24 @@ class Progress:
         """A line worth telling."""
         self._reporter.line(text, style)
 
-    def finish(self, model: Candidate, table: dict[str, Any]) -> None:
+    def finish(self, model: Candidate, table: Results) -> None:
         """A model is trained and measured."""
         new = model.name not in self._finished
         self._finished.add(model.name)
-        rows = {row["name"]: row for row in table["models"] if row["validation"]}
-        if rows:
-            best = min(rows.values(), key=lambda row: row["validation"]["mean"])
-            self._best = f"; best {best['name']} {best['validation']['mean']:.4f}"
+        measured = {row.name: row.validation.mean for row in table.models if row.validation}
+        if measured:
+            best = min(measured, key=measured.__getitem__)
+            self._best = f"; best {best} {measured[best]:.4f}"
         self._reporter.advance(self._done(None, 0), f"{model.name} is done{self._best}")
         if new:
-            self._reporter.line(f"{model.name}: {told(rows.get(model.name))}")
+            self._reporter.line(f"{model.name}: {told(next(row for row in table.models if row.name == model.name))}")
 
 
-def told(row: dict[str, Any] | None) -> str:
+def told(row: ModelResult) -> str:
     """A model's losses in a few words."""
-    if row is None:
-        return "no run of it could be validated"
-    parts = [f"{name} {row[name]['mean']:.4f}" for name in ("validation", "test") if row[name]]
-    return f"{row['parameters']:,} parameters, {', '.join(parts)} nats per character"
+    known = {"validation": row.validation, "test": row.test}
+    parts = [f"{name} {loss.mean:.4f}" for name, loss in known.items() if loss]
+    return f"{', '.join(parts)} nats per character" if parts else "every run of it diverged"
 
 
 def _duration(seconds: float) -> str:

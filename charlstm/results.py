@@ -63,6 +63,7 @@ class ModelResult:
     size: int
     """What models that are compared with each other share; the hidden size of one of them."""
     parameters: int | None = None
+    learning_rate: float | None = None
     operations: float | None = None
     """Floating-point operations of one seed's training."""
     seconds: float | None = None

@@ -79,8 +79,8 @@ class Together:
     def windows(self, batches: Batches, cursor: int) -> Window:
         """The K windows from a cursor on, on the devices: inputs and targets [K, B, T], starts [K]."""
         windows = [batches.window(at) for at in range(cursor, cursor + self.chunk)]
-        stacked = Window(*map(np.stack, zip(*windows, strict=True)))
-        return jax.device_put(stacked, self._windows())
+        stacked: Any = [np.stack(parts) for parts in zip(*windows, strict=True)]
+        return jax.device_put(Window(*stacked), self._windows())
 
     def make_steps(self) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
         """K jitted updates of every run. It donates the states, and gives metrics [S, K]."""

@@ -5,8 +5,6 @@ from dataclasses import replace
 from charlstm.config import Cell, ModelConfig
 
 _GATES: dict[Cell, int] = {"rnn": 1, "gru": 3, "lstm": 4}
-TRAINING = 3
-"""A training step multiplies three times as often as a reading: the gradients of both factors are products too."""
 
 
 def parameters(config: ModelConfig, vocabulary_size: int) -> int:
@@ -24,10 +22,15 @@ def operations(config: ModelConfig, vocabulary_size: int) -> int:
     """Floating-point operations of the products that read one symbol, a multiplication and an addition each.
 
     2·G·H² for the recurrent kernel of each layer, as many for the input kernel of each but the first, whose product is
-    the lookup of a row, and 2·H·V for the head. Training takes `TRAINING` times as many.
+    the lookup of a row, and 2·H·V for the head.
     """
     gates, hidden = _GATES[config.cell], config.hidden_size
     return 2 * gates * hidden**2 * (2 * config.num_layers - 1) + 2 * hidden * vocabulary_size
+
+
+def training(config: ModelConfig, vocabulary_size: int) -> int:
+    """Operations that train on one symbol: three times those that read it, as both factors' gradients are products."""
+    return 3 * operations(config, vocabulary_size)
 
 
 def matched(config: ModelConfig, vocabulary_size: int, wanted: int) -> ModelConfig:

@@ -4,15 +4,16 @@ import csv
 import io
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from charlstm.columns import duration, power_of_ten
 from charlstm.files import write_atomic, write_json
 from charlstm.loss import bits
-from charlstm.tally import RESULTS
+from charlstm.results import RESULTS, Interval, ModelResult, Results, SeedResult
 
 NOTHING = "–"
 _SCALARS = (
@@ -20,21 +21,21 @@ _SCALARS = (
     *("chars_per_second", "baseline", "published"),
 )
 _LEFT_OUT_FIRST = (
-    *("TFLOP", "seeds", "parameters", "characters/s", "validation", "seconds", "bits", "reach", "difference"),
+    *("FLOPs", "seeds", "parameters", "characters/s", "validation", "time", "bits", "reach", "difference"),
     *("published (ours minus it)", "test"),
 )
 """Columns that a narrow terminal has no room for."""
 _SPREADS = ("validation", "test", "difference", "reach")
 
 
-def write_tables(table: dict[str, Any], folder: Path) -> None:
+def write_tables(table: Results, folder: Path) -> None:
     """Writes results.json, results.csv and results.md into a folder."""
-    write_json(folder / RESULTS, table)
+    write_json(folder / RESULTS, asdict(table))
     write_atomic(folder / "results.csv", _csv(table).encode())
     write_atomic(folder / "results.md", markdown(table).encode())
 
 
-def show(table: dict[str, Any]) -> None:
+def show(table: Results) -> None:
     """Prints the table on standard output."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = _columns(table)
@@ -51,38 +52,41 @@ def show(table: dict[str, Any]) -> None:
         console.print(note)
 
 
-def markdown(table: dict[str, Any]) -> str:
+def markdown(table: Results) -> str:
     """The table and its notes as Markdown."""
     columns = _columns(table)
     lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes(table), ""])
 
 
-def notes(table: dict[str, Any]) -> list[str]:
+def notes(table: Results) -> list[str]:
     """What must be known to read the table, and which runs diverged."""
-    percent = f"{table['confidence']:.0%}"
+    percent = f"{table.confidence:.0%}"
     said = [
         f"nats per character, ± the half width of a {percent} interval over seeds (Student's t); the test loss is that"
         " of the step with the best validation loss"
     ]
-    if any(row["difference"] for row in table["models"]):
-        names = dict.fromkeys(row["baseline"] for row in table["models"] if row["baseline"])
+    if any(row.difference for row in table.models):
+        names = dict.fromkeys(row.baseline for row in table.models if row.baseline)
         said.append(f"difference: test nats minus those of {', '.join(names)}, paired by seed; below 0 is better")
-    said.append("reach: the lag in characters at which the gradient in a hidden state has fallen to 1 % of its start")
-    for row in table["models"]:
-        lost = [f"seed {run['seed']} after step {run['diverged_after']:,}" for run in _diverged(row)]
+    if any(row.reach for row in table.models):
+        said.append(f"reach: the lag in {table.symbols} at which ∂loss(t)/∂h(t-k) has fallen to 1 % of its start")
+    if any(row.seconds for row in table.models):
+        said.append("time: of all seeds of a model together; FLOPs: of the products of one seed's training")
+    for row in table.models:
+        lost = [f"seed {run.seed} after step {run.diverged_after:,}" for run in _diverged(row)]
         if lost:
-            said.append(f"{row['name']}: DIVERGED with {', '.join(lost)}; its figures are of the other runs alone")
+            said.append(f"{row.name}: DIVERGED with {', '.join(lost)}; its figures are of the other runs alone")
     return said
 
 
-def _diverged(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return [run for run in row["seeds"] if run["diverged_after"] is not None]
+def _diverged(row: ModelResult) -> list[SeedResult]:
+    return [run for run in row.seeds if run.diverged_after is not None]
 
 
-def _columns(table: dict[str, Any]) -> dict[str, list[str]]:
+def _columns(table: Results) -> dict[str, list[str]]:
     """By title, a word for each model; columns that would be empty are left out."""
-    columns = {title: [of(row) for row in table["models"]] for title, of in _COLUMNS.items()}
+    columns = {title: [of(row) for row in table.models] for title, of in _COLUMNS.items()}
     return {title: words for title, words in columns.items() if any(word != NOTHING for word in words)}
 
 
@@ -90,51 +94,51 @@ def _width(columns: dict[str, list[str]]) -> int:
     return sum(max(map(len, [title, *words])) + 2 for title, words in columns.items())
 
 
-def _spread(values: dict[str, Any] | None, digits: int = 4, sign: str = "") -> str:
+def _spread(values: Interval | None, digits: int = 4, sign: str = "") -> str:
     if values is None:
         return NOTHING
-    mean = f"{values['mean']:{sign}.{digits}f}"
-    return mean if values["low"] is None else f"{mean} ± {(values['high'] - values['low']) / 2:.{digits}f}"
+    mean = f"{values.mean:{sign}.{digits}f}"
+    return mean if values.half is None else f"{mean} ± {values.half:.{digits}f}"
 
 
-def _in_bits(values: dict[str, Any] | None) -> str:
-    return NOTHING if values is None else f"{bits(values['mean']):.4f}"
+def _in_bits(values: Interval | None) -> str:
+    return NOTHING if values is None else f"{bits(values.mean):.4f}"
 
 
-def _published(row: dict[str, Any]) -> str:
-    if row["published"] is None or row["test"] is None:
+def _published(row: ModelResult) -> str:
+    if row.published is None or row.test is None:
         return NOTHING
-    return f"{row['published']:.3f} ({row['test']['mean'] - row['published']:+.3f})"
+    return f"{row.published:.3f} ({row.test.mean - row.published:+.3f})"
 
 
-def _seeds(row: dict[str, Any]) -> str:
+def _seeds(row: ModelResult) -> str:
     lost = len(_diverged(row))
-    return f"{len(row['seeds'])} ({lost} diverged)" if lost else str(len(row["seeds"]))
+    return f"{len(row.seeds)} ({lost} diverged)" if lost else str(len(row.seeds))
 
 
-_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "model": lambda row: row["name"],
-    "parameters": lambda row: f"{row['parameters']:,}",
+_COLUMNS: dict[str, Callable[[ModelResult], str]] = {
+    "model": lambda row: row.name,
+    "parameters": lambda row: f"{row.parameters:,}",
     "seeds": _seeds,
-    "validation": lambda row: _spread(row["validation"]),
-    "test": lambda row: _spread(row["test"]),
-    "bits": lambda row: _in_bits(row["test"]),
-    "difference": lambda row: _spread(row["difference"], sign="+"),
+    "validation": lambda row: _spread(row.validation),
+    "test": lambda row: _spread(row.test),
+    "bits": lambda row: _in_bits(row.test),
+    "difference": lambda row: _spread(row.difference, sign="+"),
     "published (ours minus it)": _published,
-    "reach": lambda row: _spread(row["reach"], digits=0),
-    "characters/s": lambda row: f"{row['chars_per_second']:,.0f}" if row["chars_per_second"] else NOTHING,
-    "seconds": lambda row: f"{row['seconds']:,.0f}" if row["seconds"] else NOTHING,
-    "TFLOP": lambda row: f"{row['operations'] / 1e12:,.1f}",
+    "reach": lambda row: _spread(row.reach, digits=0),
+    "characters/s": lambda row: f"{row.chars_per_second:,.0f}" if row.chars_per_second else NOTHING,
+    "time": lambda row: duration(row.seconds) if row.seconds else NOTHING,
+    "FLOPs": lambda row: power_of_ten(row.operations) if row.operations else NOTHING,
 }
 
 
-def _csv(table: dict[str, Any]) -> str:
+def _csv(table: Results) -> str:
     """A line for each model, with every figure in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = ("mean", "low", "high", "n")
     writer.writerow([*_SCALARS, *(f"{name}_{part}" for name in _SPREADS for part in parts), "diverged"])
-    for row in table["models"]:
-        figures = [(row[name] or {}).get(part) for name in _SPREADS for part in parts]
-        writer.writerow([*(row[name] for name in _SCALARS), *figures, len(_diverged(row))])
+    for row in table.models:
+        figures = [getattr(getattr(row, name), part, None) for name in _SPREADS for part in parts]
+        writer.writerow([*(getattr(row, name) for name in _SCALARS), *figures, len(_diverged(row))])
     return out.getvalue()

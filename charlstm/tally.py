@@ -16,26 +16,31 @@ from charlstm.config import Grid
 from charlstm.files import read_json
 from charlstm.grid import Candidate
 from charlstm.lags import Lags
-from charlstm.sizes import TRAINING, operations
+from charlstm.results import Interval, ModelResult, Recall, Results, SeedResult
+from charlstm.sizes import training
 
-RESULT, RESULTS = "result.json", "results.json"
+RESULT = "result.json"
+"""In the folder of a run that is trained and measured."""
 CONFIDENCE = 0.95
 
+Measured = dict[str, Any]
+"""A run's result.json, and its folder as "run"."""
 
-def results(folder: Path, grid: Grid, models: Sequence[Candidate], vocabulary_size: int) -> dict[str, Any]:
-    """The table of what is measured so far, as JSON values."""
+
+def tally(folder: Path, grid: Grid, models: Sequence[Candidate], vocabulary_size: int) -> Results:
+    """The table of what is measured so far in a comparison's folder."""
     runs = {model.name: list(_runs(folder, model, grid.seeds)) for model in models}
-    return {
-        "name": folder.name,
-        "corpus": grid.base.data.corpus,
-        "symbols": grid.base.data.symbols,
-        "vocabulary": vocabulary_size,
-        "confidence": CONFIDENCE,
-        "models": [_row(model, runs, vocabulary_size) for model in models],
-    }
+    return Results(
+        name=folder.resolve().name,
+        corpus=grid.base.data.corpus,
+        symbols=grid.base.data.symbols,
+        vocabulary=vocabulary_size,
+        confidence=CONFIDENCE,
+        models=tuple(_row(model, runs, vocabulary_size) for model in models),
+    )
 
 
-def interval(values: Sequence[float]) -> dict[str, Any] | None:
+def interval(values: Sequence[float]) -> Interval | None:
     """Mean and t interval of some numbers; no interval of one, and nothing of none."""
     if not values:
         return None
@@ -43,60 +48,55 @@ def interval(values: Sequence[float]) -> dict[str, Any] | None:
     if len(values) > 1:
         error = float(stats.sem(values))
         low, high = map(float, stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)) if error else (mean, mean)
-    return {"mean": mean, "low": low, "high": high, "n": len(values)}
+    return Interval(mean=mean, low=low, high=high, n=len(values))
 
 
-def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any] | None:
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
     """Mean and t interval of ours minus theirs, paired by seed; seeds that one of them lacks are left out."""
     return interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
-def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[dict[str, Any]]:
+def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[Measured]:
     for number in range(seeds):
         name = f"{model.name}/seed-{model.run(number).seed}"
         if (path := folder / name / RESULT).exists():
             yield {"run": name} | read_json(path)
 
 
-def _of(runs: Sequence[dict[str, Any]], field: str) -> dict[int, float]:
-    """A figure by seed. Runs that diverged have none: a mean over them would be one of another training's."""
+def _of(runs: Sequence[Measured], field: str) -> dict[int, Any]:
+    """A figure by seed. A run that diverged has none: what it was before that is not what its training leads to."""
     return {run["seed"]: run[field] for run in runs if run["diverged_after"] is None and run.get(field) is not None}
 
 
-def _row(model: Candidate, runs: Mapping[str, Sequence[dict[str, Any]]], vocabulary_size: int) -> dict[str, Any]:
-    mine = runs[model.name]
-    config, test = model.config, _of(mine, "test")
-    gradients = _of(mine, "gradient")
-    reaches = [_furthest(norms) for norms in gradients.values()]
+def _row(model: Candidate, runs: Mapping[str, Sequence[Measured]], vocabulary_size: int) -> ModelResult:
+    mine, config = runs[model.name], model.config
+    test, gradients = _of(mine, "test"), _of(mine, "gradient")
     symbols = config.train.steps * config.data.batch_size * config.data.seq_length
-    recalled = list(_of(mine, "recall").values())
-    return {
-        "name": model.name,
-        "cell": config.model.cell,
-        "num_layers": config.model.num_layers,
-        "hidden_size": config.model.hidden_size,
-        "size": model.size,
-        "parameters": model.parameters,
-        "learning_rate": config.optimizer.learning_rate,
-        "operations": float(TRAINING * operations(config.model, vocabulary_size) * symbols),
-        "seconds": sum(run["seconds"] for run in mine),
-        "chars_per_second": statistics.fmean(run["chars_per_second"] for run in mine) if mine else None,
-        "validation": interval(list(_of(mine, "validation").values())),
-        "test": interval(list(test.values())),
-        "baseline": model.baseline,
-        "difference": difference(test, _of(runs[model.baseline], "test")) if model.baseline else None,
-        "reach": interval(reaches),
-        "gradient": _mean(gradients),
-        "fresh_gradient": _mean(_of(mine, "fresh_gradient")),
-        "recall": recalled[0] | {"accuracy": np.mean([each["accuracy"] for each in recalled], 0).tolist()}
-        if recalled
-        else None,
-        "published": model.published,
-        "seeds": [
-            {key: run.get(key) for key in ("seed", "run", "best_step", "validation", "test", "diverged_after")}
+    return ModelResult(
+        name=model.name,
+        cell=config.model.cell,
+        num_layers=config.model.num_layers,
+        hidden_size=config.model.hidden_size,
+        size=model.size,
+        parameters=model.parameters,
+        learning_rate=config.optimizer.learning_rate,
+        operations=float(training(config.model, vocabulary_size) * symbols),
+        seconds=sum(seconds) if (seconds := _of(mine, "seconds").values()) else None,
+        chars_per_second=statistics.fmean(speeds) if (speeds := _of(mine, "chars_per_second").values()) else None,
+        validation=interval(list(_of(mine, "validation").values())),
+        test=interval(list(test.values())),
+        difference=difference(test, _of(runs[model.baseline], "test")) if model.baseline else None,
+        published=model.published,
+        baseline=model.baseline,
+        reach=interval([_furthest(norms) for norms in gradients.values()]),
+        gradient=_mean(gradients),
+        fresh_gradient=_mean(_of(mine, "fresh_gradient")),
+        recall=_recall(list(_of(mine, "recall").values())),
+        seeds=tuple(
+            SeedResult(**{name: run.get(name) for name in SeedResult.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
             for run in mine
-        ],
-    }
+        ),
+    )
 
 
 def _furthest(norms: Sequence[Sequence[float]]) -> int:
@@ -106,5 +106,17 @@ def _furthest(norms: Sequence[Sequence[float]]) -> int:
 
 
 def _mean(arrays: Mapping[int, Any]) -> Any:
-    """The mean over seeds of lists of one shape, as a list; None of none."""
-    return np.mean([np.array(each) for each in arrays.values()], 0).tolist() if arrays else None
+    """The mean over seeds of norms [L][K+1], as tuples; None of none."""
+    if not arrays:
+        return None
+    return tuple(map(tuple, np.mean([np.array(each) for each in arrays.values()], 0).tolist()))
+
+
+def _recall(recalled: Sequence[Mapping[str, Any]]) -> Recall | None:
+    """The mean over seeds."""
+    if not recalled:
+        return None
+    accuracy = np.mean([each["accuracy"] for each in recalled], 0).tolist()
+    return Recall(
+        distances=tuple(map(float, recalled[0]["distances"])), accuracy=tuple(accuracy), chance=recalled[0]["chance"]
+    )

@@ -54,7 +54,8 @@ class Reporter:
         )
         progress = Progress(*columns, console=self._console, expand=True, disable=not self.has_bar)
         with progress:
-            self._task = progress.add_task("compiling", total=total, completed=done)
+            self._task = progress.add_task("compiling", total=total)
+            progress.update(self._task, completed=done)
             self._progress = progress
             yield
             self._progress = None

@@ -120,7 +120,8 @@ def test_the_page_refers_to_nothing_outside_and_text_makes_no_element(page: Path
 
 
 def test_every_sample_and_every_config_field_is_there(runs_page: Path) -> None:
-    from charlstm.config import Experiment, flat
+    from charlstm.checked import flat
+    from charlstm.config import Experiment
 
     text = "".join(Elements(runs_page).text)
     assert ("word " * 1000)[:SHOWN] in text

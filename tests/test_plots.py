@@ -17,6 +17,7 @@ from folders import make_comparison
 from charlstm import exhibits
 from charlstm.figures import Style, figures
 from charlstm.plots import plots
+from charlstm.results import parse
 
 ALL = ("loss_vs_step", "loss_vs_depth", "loss_vs_compute", "gradient_vs_lag", "accuracy_vs_distance")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -37,7 +38,7 @@ def test_every_figure_is_drawn_twice_and_names_every_model(
     comparison: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     found, folder = comparison
-    made = plots(found, folder, tmp_path / "plots")
+    made = plots(parse(found), folder, tmp_path / "plots")
     assert made == [tmp_path / "plots" / f"{name}.{ending}" for name in ALL for ending in ("png", "svg")]
     for path in made:
         if path.suffix == ".png":
@@ -60,17 +61,17 @@ def test_what_there_is_no_data_for_is_not_drawn(comparison: tuple[dict[str, Any]
     bare = json.loads(json.dumps(found))
     for model in bare["models"]:
         model |= {"gradient": None, "fresh_gradient": None, "recall": None, "test": None, "operations": None}
-    assert {path.stem for path in plots(bare, folder, tmp_path)} == {"loss_vs_step", "loss_vs_depth"}
+    assert {path.stem for path in plots(parse(bare), folder, tmp_path)} == {"loss_vs_step", "loss_vs_depth"}
     for model in bare["models"]:
         model |= {"seeds": [], "validation": None}
-    assert plots(bare, folder, tmp_path) == []
+    assert plots(parse(bare), folder, tmp_path) == []
 
 
 def test_a_name_is_text_whatever_is_in_it(comparison: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     found, folder = comparison
     hostile = json.loads(json.dumps(found))
     hostile["models"][0]["name"] = r"<script>$\frac$ \$x & ]]>"
-    plots(hostile, folder, tmp_path)
+    plots(parse(hostile), folder, tmp_path)
     tree = ElementTree.parse(tmp_path / "loss_vs_step.svg")
     assert r"<script>$\frac$ \$x & ]]>" in [each.text for each in tree.iter(f"{SVG}text")]
     assert not [*tree.iter(f"{SVG}script")]
