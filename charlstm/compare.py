@@ -1,17 +1,18 @@
 """A grid of models and seeds becomes a folder of runs, and a table of them.
 
     GRID/grid.json, corpus.json       the grid, so that it can be repeated without its file, and which text it read
-    GRID/MODEL/seed-K/                an ordinary run, with result.json once it is trained and measured
+    GRID/MODEL/seed-K/                an ordinary run, with result.json once it is trained, and measures.json
     GRID/MODEL/training/              while its seeds train: which they are, and checkpoints of all their states
     GRID/results.json, .csv, .md      the table, written anew after each model
 
 Whatever has its result stays as it is; what is in training goes on from its newest checkpoint; the rest begins. So a
-grid that was stopped or killed is continued by the same command, and one whose axes have grown trains what is new.
+grid that was stopped or killed is continued by the same command, and one whose axes have grown trains what is new. A run
+without its measures.json is measured, and not trained.
 """
 
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from charlstm.results import GRID, Results
 from charlstm.runs import CORPUS, Run, continued, only_writer, read_fingerprint, refuse_other_text
 from charlstm.seeds import Together, take
 from charlstm.tables import write_tables
-from charlstm.tally import RESULT, tally
+from charlstm.tally import MEASURES, RESULT, tally
 from charlstm.terminal import Reporter
 from charlstm.train import sampled
 
@@ -68,6 +69,9 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
             progress.begin(model)
             for numbers in _groups(folder / model.name, model, grid.seeds):
                 _train(model, numbers, folder / model.name, text, received, progress)
+            _measure(
+                [folder / model.name / f"seed-{model.run(number).seed}" for number in range(grid.seeds)], text, received
+            )
             found = tally(folder, grid, models, len(text.vocabulary))
             write_tables(found, folder)
             progress.finish(model, found)
@@ -93,11 +97,13 @@ def _open(folder: Path, grid: Grid, text: Text, vocabulary_size: int) -> None:
 
 def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
     """The runs that are missing, by number, those first that are in training together."""
-    begun: list[int] = []
-    with suppress(InputError):
-        begun = read_json(folder / TRAINING / SEEDS)["numbers"]
-    seed = model.config.seed
-    missing = [number for number in range(seeds) if not (folder / f"seed-{seed + number}" / RESULT).exists()]
+    missing = [n for n in range(seeds) if not (folder / f"seed-{model.run(n).seed}" / RESULT).exists()]
+    training, begun = folder / TRAINING, list[int]()
+    if (training / SEEDS).exists():
+        begun = [number for number in read_json(training / SEEDS).get("numbers", []) if number in range(seeds)]
+    if training.exists() and not set(begun) & set(missing):
+        shutil.rmtree(training)  # a process was killed while it did so
+        begun = []
     rest = [number for number in missing if number not in begun]
     return [numbers for numbers in (begun, rest) if numbers]
 
@@ -105,7 +111,7 @@ def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
 def _train(
     model: Candidate, numbers: Sequence[int], folder: Path, text: Text, received: Sequence[int], progress: Progress
 ) -> None:
-    """Trains some runs of a model to their end, measures each, and leaves a run's folder for each."""
+    """Trains some runs of a model to their end, and leaves a run's folder for each."""
     training = folder / TRAINING
     training.mkdir(parents=True, exist_ok=True)
     write_json(training / SEEDS, {"numbers": list(numbers)})
@@ -120,7 +126,7 @@ def _train(
             if received:  # all of them are in the checkpoint of the last step
                 raise Interrupted(received[0], group.step)
             if not (member.run.folder / RESULT).exists():
-                _conclude(member, place, group, states, together, text)
+                _conclude(member, place, group, states, together)
     shutil.rmtree(training)
 
 
@@ -138,7 +144,7 @@ def _member(folder: Path, model: Candidate, number: int, text: Text, stack: Exit
     return Member(run, metrics, stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, 0)))
 
 
-def _conclude(member: Member, place: int, group: Group, states: States, together: Together, text: Text) -> None:
+def _conclude(member: Member, place: int, group: Group, states: States, together: Together) -> None:
     """Leaves the checkpoints, a sample and the result of a run that is trained, the result last."""
     run, diverged = member.run, group.diverged.get(place)
     member.metrics.flush()
@@ -160,7 +166,16 @@ def _conclude(member: Member, place: int, group: Group, states: States, together
             checkpoints.save(step, chosen, validation if validated else None)
             result |= {"best_step": step, "validation": validation if validated else None}
             run.write_sample(step, sampled(run, together.model, chosen.params))
-            result |= measured(run, together.model, chosen.params, text.splits)
         if diverged is None and group.step != result["best_step"]:
             checkpoints.save(group.step, take(states.now, place))
     write_json(run.folder / RESULT, result)
+
+
+def _measure(folders: Sequence[Path], text: Text, received: Sequence[int]) -> None:
+    """Measures the trained runs that have not been, on the parameters of the step that was best by validation."""
+    for folder in folders:
+        step = read_json(folder / RESULT)["best_step"]
+        if step is not None and not (folder / MEASURES).exists():
+            write_json(folder / MEASURES, measured(folder, step, text.splits))
+        if received:
+            raise Interrupted(received[0], step or 0)

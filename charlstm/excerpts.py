@@ -47,7 +47,8 @@ def excerpt(exhibit: Exhibit) -> Excerpt:
 
 def legible(text: str) -> str:
     """Text with nothing in it that is obeyed and not read: controls and marks of direction become U+FFFD."""
-    return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in text))
+    lines = text.replace("\r\n", "\n")  # as in a text whose symbols are bytes
+    return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in lines))
 
 
 def _newest(run: Run) -> Path | None:

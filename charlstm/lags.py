@@ -30,7 +30,7 @@ from charlstm.step import initial_state
 LAGS = 200
 """Three of the default windows and more, so that a curve shows whether a state outlives the window's edge."""
 POSITIONS = 256
-"""A mean over so many has a standard error of a sixteenth of their spread."""
+"""Of which the median is taken: a mean is that of the one or two whose gradient happens not to vanish."""
 BLOCK = 32
 """Positions that are read side by side: a gradient keeps the gates of every layer at K + 1 steps of each."""
 
@@ -39,7 +39,7 @@ class Lags(NamedTuple):
     """The gradient of a character's loss in the hidden states before it."""
 
     norms: np.ndarray
-    """[L, K+1] float64: the mean over positions t of the Euclidean norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
+    """[L, K+1] float64: the median over positions t of the Euclidean norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
 
     def reach(self, fraction: float = 0.01) -> list[int | None]:
         """Per layer, the first lag whose norm is at most `fraction` of that at lag 0; None where no lag's is."""
@@ -74,7 +74,7 @@ def gradient_lags(
     layout = Layout.of(block)
     params = jax.device_put(params, layout.whole)
     gradients = _compiled(replace(model, config=replace(model.config, recurrence="fast")))  # all loops' values are its
-    total = np.zeros((lags + 1, model.config.num_layers))
+    found = []
     for at in range(0, len(ends), block):
         part = ends[at : at + block]
         filled = np.pad(part, (0, block - len(part)), mode="edge")  # so that one program reads all blocks
@@ -82,8 +82,8 @@ def gradient_lags(
         rows = ids[np.maximum(columns, 0)].astype(np.int32)
         arrays = jax.device_put((rows[:, :warm], columns[:, :warm] >= 0, rows[:, warm:]), layout.rows)
         wide = np.asarray(gradients(params, *arrays), np.float64)  # squares may leave the range of float32
-        total += np.linalg.norm(wide, axis=-1)[::-1, :, : len(part)].sum(-1)
-    return Lags(total.T / len(ends))
+        found.append(np.linalg.norm(wide, axis=-1)[::-1, :, : len(part)])
+    return Lags(np.median(np.concatenate(found, -1), -1).T)
 
 
 def of_run(folder: Path, checkpoint: str = "best") -> Lags:

@@ -1,26 +1,35 @@
-"""A run that is trained becomes what a comparison says of it: its losses, and how far its memory reaches."""
+"""A run that is trained becomes what a comparison says of it: its test loss, and how far its memory reaches."""
 
+from pathlib import Path
 from typing import Any
 
 from charlstm.batches import Splits
 from charlstm.evaluate import evaluate
 from charlstm.lags import LAGS, gradient_lags
-from charlstm.model import Model, Params
 from charlstm.recall import accuracy, distances_of
 from charlstm.recall_text import is_named
-from charlstm.runs import Run
+from charlstm.restore import trained
 from charlstm.step import initial_state
 
 
-def measured(run: Run, model: Model, params: Params, splits: Splits) -> dict[str, Any]:
-    """JSON values of a run's parameters.
+def measured(folder: Path, step: int, splits: Splits) -> dict[str, Any]:
+    """JSON values of a run's parameters as they were after a step.
+
+    Args:
+        folder: of the run.
+        step: of a checkpoint.
+        splits: of the run's text.
 
     Returns:
         test: nats per character of the test split, which chose nothing; None where there is none.
         gradient, fresh_gradient: norms [L][K+1] of `lags`, of these parameters and of those before the first update;
             None where there is no text to measure them on.
         recall: distances and accuracies of `recall`, where that is the text; else None.
+
+    Raises:
+        InputError: there is no such checkpoint, or it is not whole.
     """
+    run, model, params, *_ = trained(folder, str(step))
     where = splits.validation if len(splits.validation) else splits.train
     lags = min(LAGS, len(where) - 2)
     found: dict[str, Any] = {"test": evaluate(model, params, splits.test).loss if len(splits.test) else None}

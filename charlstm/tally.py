@@ -19,12 +19,12 @@ from charlstm.lags import Lags
 from charlstm.results import Interval, ModelResult, Recall, Results, SeedResult
 from charlstm.sizes import training
 
-RESULT = "result.json"
-"""In the folder of a run that is trained and measured."""
+RESULT, MEASURES = "result.json", "measures.json"
+"""In the folder of a run: what its training came to, and what `measure` says of its best parameters."""
 CONFIDENCE = 0.95
 
 Measured = dict[str, Any]
-"""A run's result.json, and its folder as "run"."""
+"""A run's result.json and measures.json together, and its folder as "run"."""
 
 
 def tally(folder: Path, grid: Grid, models: Sequence[Candidate], vocabulary_size: int) -> Results:
@@ -59,8 +59,9 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interv
 def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[Measured]:
     for number in range(seeds):
         name = f"{model.name}/seed-{model.run(number).seed}"
-        if (path := folder / name / RESULT).exists():
-            yield {"run": name} | read_json(path)
+        if (folder / name / RESULT).exists():
+            found = [read_json(path) for each in (RESULT, MEASURES) if (path := folder / name / each).exists()]
+            yield {"run": name} | found[0] | (found[1] if len(found) > 1 else {})
 
 
 def _of(runs: Sequence[Measured], field: str) -> dict[int, Any]:

@@ -1,0 +1,135 @@
+"""Seeds that train together against as many runs one after the other: whole commands, start and compilation included.
+
+python -m benchmarks.together [EXPERIMENT] [--cell lstm] [--seeds 8] [--steps N] [--rounds 3] [--out FILE]
+
+Of the experiment's grid the model with the fewest operations is taken. One `charlstm compare` trains it with all seeds;
+then a `charlstm train` for each seed trains the same configs. Either begins with an empty cache of compiled programs; a
+run finds there what the runs before it compiled, as it does for anyone.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
+
+from benchmarks import machine
+from benchmarks.command import Parser, check_writable, checked, count, interruptible
+from benchmarks.spreads import Spread
+from benchmarks.table import spread
+from charlstm import corpora
+from charlstm.arguments import load_grid
+from charlstm.checked import to_dict
+from charlstm.config import Cell, Experiment, Grid
+from charlstm.errors import InputError
+from charlstm.grid import candidates
+from charlstm.sizes import operations
+from charlstm.vocabulary import Vocabulary
+
+_DEPTH = Path(__file__).resolve().parents[1] / "experiments" / "depth.py"
+
+
+def main(words: Sequence[str]) -> int:
+    """Train both ways in turns, print and write; the exit code."""
+    asked = _parser().parse_args(words)
+    try:
+        check_writable("--out", asked.out)
+        grid, size = _smallest(load_grid(asked.experiment), asked.cell, asked.steps)
+    except InputError as error:
+        print(f"python -m benchmarks.together: {error}", file=sys.stderr)
+        return 2
+    together: list[float] = []
+    alone: list[float] = []
+    ratios: list[float] = []
+    for number in range(asked.rounds):
+        together.append(_together(grid, asked.seeds))
+        alone.append(_alone(grid.base, asked.seeds))
+        told = f"{asked.seeds} seeds together {together[-1]:.1f} s, one after the other {alone[-1]:.1f} s"
+        print(f"round {number + 1} of {asked.rounds}: {told}", file=sys.stderr)
+        ratios.append(together[-1] / alone[-1])
+        found = {"machine": machine.describe(), "model": size, "config": to_dict(grid.base), "seeds": asked.seeds}
+        found |= {"together": together, "alone": alone, "ratio": ratios}
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(
+        f"{size}, {asked.seeds} seeds of {grid.base.train.steps:,} steps:"
+        f" together {spread(Spread.of(together))} s, one after the other {spread(Spread.of(alone))} s,"
+        f" ratio {spread(Spread.of(ratios))}"
+    )
+    return 0
+
+
+def _smallest(grid: Grid, cell: Cell, steps: int | None) -> tuple[Grid, str]:
+    """A grid of one model, the smallest of a cell, and that model's name."""
+    data = grid.base.data
+    size = len(Vocabulary.of(corpora.load(data.corpus, data.symbols)))
+    ours = [each for each in candidates(grid, size) if each.config.model.cell == cell]
+    if not ours:
+        raise InputError(f"the grid has no model with the cell {cell}; there are {', '.join(grid.cells)}")
+    best = min(ours, key=lambda each: operations(each.config.model, size))
+    train = best.config.train
+    if steps is not None:  # what is done on the way is done as often
+        every = (
+            max(steps * train.validate_every // train.steps, 1),
+            max(steps * train.checkpoint_every // train.steps, 1),
+        )
+        train = replace(train, steps=steps, validate_every=every[0], checkpoint_every=every[1])
+    model = best.config.model
+    alone = Grid(
+        base=replace(best.config, train=train),
+        cells=(cell,),
+        layers=(model.num_layers,),
+        sizes=(model.hidden_size,),
+    )
+    return alone, best.name
+
+
+def _together(grid: Grid, seeds: int) -> float:
+    with TemporaryDirectory(prefix="charlstm-benchmarks-") as name:
+        folder = Path(name)
+        _write(folder / "grid.py", "GRID", "Grid", to_dict(replace(grid, seeds=seeds)))
+        return _seconds(folder, "compare", "grid.py", "--run-dir", "together")
+
+
+def _alone(config: Experiment, seeds: int) -> float:
+    with TemporaryDirectory(prefix="charlstm-benchmarks-") as name:
+        folder = Path(name)
+        _write(folder / "run.py", "CONFIG", "Experiment", to_dict(config))
+        numbers = [str(config.seed + number) for number in range(seeds)]
+        return sum(_seconds(folder, "train", "run.py", "--seed", each, "--run-dir", each) for each in numbers)
+
+
+def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
+    imports = f"from charlstm.checked import from_dict\nfrom charlstm.config import {kind}\n"
+    path.write_text(f"{imports}{name} = from_dict({values!r}, {kind})\n")
+
+
+def _seconds(folder: Path, *words: str) -> float:
+    """Of one command of charlstm, from its start to its end."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "charlstm", *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"charlstm {' '.join(words)} failed: {done.stderr}")
+    return time.perf_counter() - began
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m benchmarks.together", description="Seeds together against one after the other.")
+    parser.add_argument("experiment", nargs="?", type=Path, default=_DEPTH, help="by default experiments/depth.py")
+    parser.add_argument("--cell", choices=get_args(Cell), default="lstm")
+    parser.add_argument("--seeds", type=checked(count), default=8)
+    parser.add_argument("--steps", type=checked(count), help="fewer than the experiment's, for a quick look")
+    parser.add_argument("--rounds", type=checked(count), default=3, help="turns of both ways")
+    parser.add_argument("--out", type=Path, default=Path("together.json"), help="where the raw seconds are written")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(interruptible(main, sys.argv[1:]))
