@@ -121,9 +121,20 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
         raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
     path = Path(words[0])
     grid = load_grid(path)
+    for word in words:
+        _refuse_what_the_axes_decide(word.split("=", 1)[0].replace("_", "-"), grid)
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
     parsed = parse(Compare, words, Compare(experiment=path, axes=axes, config=grid.base))
     return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
+
+
+def _refuse_what_the_axes_decide(option: str, grid: Grid) -> None:
+    """A field of the base that every model has its own of would be typed in vain."""
+    instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
+    if any(getattr(grid, f"{cell}_learning_rate") for cell in grid.cells):
+        instead["--optimizer.learning-rate"] = ", ".join(f"--{cell}-learning-rate" for cell in grid.cells)
+    if option in instead:
+        raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:

@@ -58,5 +58,5 @@ def first_state(
     for note in restored.notes:
         reporter.line(note, "yellow")
     if restored.devices not in (None, layout.devices):
-        reporter.line(summary.other_devices(restored.step, restored.devices, layout), "yellow")
+        reporter.line(summary.other_devices(restored.step, restored.devices, layout.devices), "yellow")
     return restored.state

@@ -1,7 +1,7 @@
 """Dataclasses that check their values on construction, and become plain JSON values and back."""
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -40,7 +40,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return tuple(_checked(name, each, get_args(hint)[0]) for each in value)
     elif hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number and math.isfinite(value), name, value, "a finite number")
+        require(number and abs(value) <= sys.float_info.max, name, value, "a finite number")
         return float(value)
     elif hint is int:
         require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number")

@@ -182,6 +182,7 @@ def _sample(words: list[str]) -> None:
 def _compare(words: list[str]) -> None:
     name, run_dir, grid = compare_arguments(words)
     from charlstm import corpora
+    from charlstm.files import inside
     from charlstm.runs import default_folder
     from charlstm.tables import show
     from charlstm.terminal import Reporter
@@ -198,7 +199,7 @@ def _compare(words: list[str]) -> None:
         from charlstm.page import write_page
         from charlstm.plots import plots
 
-        plots(found, folder, folder / "plots")
+        plots(found, folder, inside(folder, "plots"))
         write_page([folder], folder / "report.html")
     except MissingExtraError as error:
         _note([f"no plots and no page: {error}"])

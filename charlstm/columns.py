@@ -43,7 +43,7 @@ def columns(exhibits: Sequence[Exhibit]) -> list[Column]:
         ("speed", f"{each}s/s", lambda shown: _count(shown.result.chars_per_second)),
         ("training", "all seeds" if exhibits[0].compared else "", lambda shown: _duration(shown.result.seconds)),
         ("FLOPs", "one seed", lambda shown: _operations(shown.result.operations)),
-        ("reach", f"{each}s", lambda shown: _reach(shown.result.reach)),
+        ("reach", f"{each}s", _reach),
     ]
     made = [Column("model", "", False, [_name(shown) for shown in exhibits])]
     for title, small, cell in asked:
@@ -117,8 +117,13 @@ def _operations(count: float | None) -> Cell:
     return Cell() if count is None else Cell(power_of_ten(count), count)
 
 
-def _reach(reach: Interval | None) -> Cell:
-    return Cell() if reach is None else Cell(f"{reach.mean:.1f}{_plus_minus(reach, '.1f')}", reach.mean)
+def _reach(shown: Exhibit) -> Cell:
+    reach = shown.result.reach
+    if reach is None:
+        return Cell()
+    if shown.result.reaches_beyond:  # no interval of what was cut off
+        return Cell(f"≥ {reach.mean:.1f}", reach.mean)
+    return Cell(f"{reach.mean:.1f}{_plus_minus(reach, '.1f')}", reach.mean)
 
 
 def _plus_minus(interval: Interval, digits: str) -> str:

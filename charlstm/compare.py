@@ -6,16 +6,17 @@
     GRID/results.json, .csv, .md      the table, written anew after each model
 
 Whatever has its result stays as it is; what is in training goes on from its newest checkpoint; the rest begins. So a
-grid that was stopped or killed is continued by the same command, and one whose axes have grown trains what is new. A run
-without its measures.json is measured, and not trained.
+grid that was stopped or killed is continued by the same command, and one whose axes have grown trains what is new. A
+run without its measures.json is measured, and not trained.
 """
 
+import math
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from charlstm import cudnn, signals
 from charlstm.batches import Batches
@@ -25,18 +26,19 @@ from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Grid
 from charlstm.errors import InputError, Interrupted
-from charlstm.files import read_json, write_json
+from charlstm.files import inside, one_line, read_json, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
-from charlstm.group import Group, Member, States
+from charlstm.group import Group, Member
 from charlstm.measure import measured
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, read, time_taken
 from charlstm.progress import Progress
-from charlstm.results import GRID, Results
-from charlstm.runs import CORPUS, Run, continued, only_writer, read_fingerprint, refuse_other_text
+from charlstm.results import RESULTS, Outcome, Results
+from charlstm.runs import CORPUS, GRID, Run, continued, only_writer, read_fingerprint, refuse_other_text
 from charlstm.seeds import Together, take
+from charlstm.step import TrainState
 from charlstm.tables import write_tables
-from charlstm.tally import MEASURES, RESULT, tally
+from charlstm.tally import MEASURES, RESULT, outcome, tally
 from charlstm.terminal import Reporter
 from charlstm.train import sampled
 
@@ -59,50 +61,69 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     models = candidates(grid, len(text.vocabulary))
     for model in models:
         cudnn.settled(model.config.model)
+    _open(folder, grid, text)
     with ExitStack() as stack:
-        _open(folder, grid, text, len(text.vocabulary))
         stack.enter_context(only_writer(folder))
         write_json(folder / GRID, to_dict(grid))
         received = stack.enter_context(signals.collected())
-        progress = stack.enter_context(Progress(models, grid.seeds, folder, len(text.vocabulary), reporter))
+        progress = stack.enter_context(Progress(models, grid.seeds, folder, text, reporter))
         for model in models:
             progress.begin(model)
-            for numbers in _groups(folder / model.name, model, grid.seeds):
-                _train(model, numbers, folder / model.name, text, received, progress)
-            _measure(
-                [folder / model.name / f"seed-{model.run(number).seed}" for number in range(grid.seeds)], text, received
-            )
+            here = inside(folder, model.name)
+            for numbers in _groups(here, model, grid.seeds):
+                _train(model, numbers, here, text, received, progress)
+            for number in range(grid.seeds):
+                if received:
+                    raise Interrupted(received[0], model.config.train.steps, model.name)
+                _measure(_seed_folder(here, model, number), text)
             found = tally(folder, grid, models, len(text.vocabulary))
             write_tables(found, folder)
             progress.finish(model, found)
     return tally(folder, grid, models, len(text.vocabulary))
 
 
-def _open(folder: Path, grid: Grid, text: Text, vocabulary_size: int) -> None:
+def _open(folder: Path, grid: Grid, text: Text) -> None:
     """Makes a grid's folder, or refuses one that this grid cannot go on from."""
-    if (folder / GRID).exists():
-        before = from_dict(read_json(folder / GRID), Grid)
-        refuse_other_grid(before, grid, vocabulary_size)
-        refuse_other_text(folder, read_fingerprint(folder / CORPUS), text.fingerprint)
-        return
-    if Run.exists(folder):
-        raise InputError(f"{folder} is a run, not a comparison; use another --run-dir")
+    if not (folder / GRID).exists():
+        present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
+        if present or Run.exists(folder):
+            what = "is a run" if Run.exists(folder) else f"holds {present[0]}"
+            raise InputError(f"{folder} {what}, and is no comparison; use another --run-dir")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / GRID, to_dict(grid))
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"the folder {folder} cannot be made: {why}; use another --run-dir") from None
+    path = inside(folder, GRID)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CORPUS, asdict(text.fingerprint))
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"the folder {folder} cannot be made: {why}; use another --run-dir") from None
+        before = from_dict(read_json(path), Grid)
+    except (InputError, RecursionError) as error:
+        raise InputError(f"{path} is malformed: {one_line(error)}; put back the comparison's own file") from None
+
+    def begun(model: Candidate, number: int) -> bool:
+        return Run.exists(_seed_folder(folder / model.name, model, number))
+
+    refuse_other_grid(before, grid, len(text.vocabulary), begun)
+    if (corpus := inside(folder, CORPUS)).exists():
+        refuse_other_text(folder, read_fingerprint(corpus), text.fingerprint)
+    else:
+        write_json(corpus, asdict(text.fingerprint))
+
+
+def _seed_folder(folder: Path, model: Candidate, number: int) -> Path:
+    return inside(folder, f"seed-{model.run(number).seed}")
 
 
 def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
     """The runs that are missing, by number, those first that are in training together."""
-    missing = [n for n in range(seeds) if not (folder / f"seed-{model.run(n).seed}" / RESULT).exists()]
-    training, begun = folder / TRAINING, list[int]()
+    missing = [number for number in range(seeds) if not (_seed_folder(folder, model, number) / RESULT).exists()]
+    training, begun = inside(folder, TRAINING), list[int]()
     if (training / SEEDS).exists():
-        begun = [number for number in read_json(training / SEEDS).get("numbers", []) if number in range(seeds)]
+        listed = read_json(inside(training, SEEDS)).get("numbers")
+        begun = [number for number in range(seeds) if number in listed] if isinstance(listed, list) else []
     if training.exists() and not set(begun) & set(missing):
-        shutil.rmtree(training)  # a process was killed while it did so
+        shutil.rmtree(training)  # its runs are finished, and a process was killed before it was gone
         begun = []
     rest = [number for number in missing if number not in begun]
     return [numbers for numbers in (begun, rest) if numbers]
@@ -116,23 +137,23 @@ def _train(
     training.mkdir(parents=True, exist_ok=True)
     write_json(training / SEEDS, {"numbers": list(numbers)})
     with ExitStack() as stack:
-        members = [_member(folder, model, number, text, stack) for number in numbers]
+        # All states of the group are in one checkpoint; the one before it is there in case that is damaged.
+        checkpoints = stack.enter_context(Checkpoints(training / "checkpoints", keep=2))
+        step = checkpoints.latest() or 0
+        members = [_member(folder, model, number, text, step, stack) for number in numbers]
         together = Together(tuple(member.run.config for member in members), len(text.vocabulary))
-        # Both states of a run are in one checkpoint, and neither is of any use once the runs have theirs.
-        checkpoints = stack.enter_context(Checkpoints(training / "checkpoints", keep=1))
         group = Group(together, members, text, checkpoints)
-        states = group.train(received, progress)
+        now, best = group.train(received, progress)
         for place, member in enumerate(members):
             if received:  # all of them are in the checkpoint of the last step
-                raise Interrupted(received[0], group.step)
+                raise Interrupted(received[0], group.step, model.name)
             if not (member.run.folder / RESULT).exists():
-                _conclude(member, place, group, states, together)
+                _conclude(member, together, group.step, take(now, place), take(best, place), group.diverged.get(place))
     shutil.rmtree(training)
 
 
-def _member(folder: Path, model: Candidate, number: int, text: Text, stack: ExitStack) -> Member:
-    config = model.run(number)
-    path = folder / f"seed-{config.seed}"
+def _member(folder: Path, model: Candidate, number: int, text: Text, step: int, stack: ExitStack) -> Member:
+    config, path = model.run(number), _seed_folder(folder, model, number)
     if Run.exists(path):
         run = Run.open(path)
         run = replace(run, config=continued(run.config, config))
@@ -141,41 +162,39 @@ def _member(folder: Path, model: Candidate, number: int, text: Text, stack: Exit
         run = Run.create(path, config, text.vocabulary, text.fingerprint)
     stack.enter_context(only_writer(path))
     metrics = stack.enter_context(MetricsFile(run.metrics))
-    return Member(run, metrics, stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, 0)))
+    board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, step))
+    return Member(run, metrics, board)
 
 
-def _conclude(member: Member, place: int, group: Group, states: States, together: Together) -> None:
+def _conclude(
+    member: Member, together: Together, last: int, now: TrainState, best: TrainState, diverged: int | None
+) -> None:
     """Leaves the checkpoints, a sample and the result of a run that is trained, the result last."""
-    run, diverged = member.run, group.diverged.get(place)
+    run, count = member.run, len(together.configs)
     member.metrics.flush()
     validation = best_loss(run.folder)
-    validated = validation < float("inf")
-    chosen = take(states.best if validated else states.now, place)
+    validated = math.isfinite(validation)
     seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
-    count = len(together.configs)
-    result: dict[str, Any] = {
-        "seed": run.config.seed,
-        "diverged_after": diverged,
-        "best_step": None,
-        "seconds": seconds and seconds / count,
-        "chars_per_second": speed and speed * count,
-    }
+    chosen = best if validated else None if diverged is not None else now
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
-        if validated or diverged is None:
-            step = int(chosen.step)
-            checkpoints.save(step, chosen, validation if validated else None)
-            result |= {"best_step": step, "validation": validation if validated else None}
-            run.write_sample(step, sampled(run, together.model, chosen.params))
-        if diverged is None and group.step != result["best_step"]:
-            checkpoints.save(group.step, take(states.now, place))
-    write_json(run.folder / RESULT, result)
+        if chosen is not None:
+            checkpoints.save(int(chosen.step), chosen, validation if validated else None)
+            run.write_sample(int(chosen.step), sampled(run, together.model, chosen.params))
+        if diverged is None and (chosen is None or int(chosen.step) != last):
+            checkpoints.save(last, now)
+    result = Outcome(
+        seed=run.config.seed,
+        diverged_after=diverged,
+        best_step=None if chosen is None else int(chosen.step),
+        validation=validation if validated else None,
+        seconds=seconds and seconds / count,
+        chars_per_second=speed and speed * count,
+    )
+    write_json(run.folder / RESULT, asdict(result))
 
 
-def _measure(folders: Sequence[Path], text: Text, received: Sequence[int]) -> None:
-    """Measures the trained runs that have not been, on the parameters of the step that was best by validation."""
-    for folder in folders:
-        step = read_json(folder / RESULT)["best_step"]
-        if step is not None and not (folder / MEASURES).exists():
-            write_json(folder / MEASURES, measured(folder, step, text.splits))
-        if received:
-            raise Interrupted(received[0], step or 0)
+def _measure(folder: Path, text: Text) -> None:
+    """Measures a trained run that has not been, on the parameters of the step that was best by validation."""
+    found = outcome(folder)
+    if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
+        write_json(folder / MEASURES, measured(folder, found.best_step, text.splits))

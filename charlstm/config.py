@@ -202,8 +202,12 @@ class Axes(Checked):
     """Runs of each model: with `seed`, with `seed` + 1, and so on."""
     match_parameters: bool = False
     """Choose each width so that the number of parameters is nearest to that of the one-layer LSTM of the size."""
-    learning_rates: tuple[float, ...] = ()
-    """A learning rate for each of the cells, in their order; none leaves all of them that of the optimizer."""
+    rnn_learning_rate: float = 0.0
+    """Of every model with this cell; 0 leaves it that of the optimizer."""
+    gru_learning_rate: float = 0.0
+    """Likewise."""
+    lstm_learning_rate: float = 0.0
+    """Likewise."""
     baseline_cell: Cell = "rnn"
     """The cell of the model that each other one of its size is compared with."""
     baseline_layers: int = 1
@@ -216,10 +220,8 @@ class Axes(Checked):
         for name in ("layers", "sizes"):
             require(min(getattr(self, name)) >= 1, name, getattr(self, name), "at least 1, each of them")
         require(1 <= self.seeds <= 1000, "seeds", self.seeds, "between 1 and 1000")
-        rates = self.learning_rates
-        fits = not rates or len(rates) == len(self.cells)
-        require(fits, "learning_rates", rates, f"one for each of the cells {', '.join(self.cells)}, or none at all")
-        require(min(rates, default=1) > 0, "learning_rates", rates, "above 0, each of them")
+        for name in ("rnn_learning_rate", "gru_learning_rate", "lstm_learning_rate"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "above 0, or 0 for that of the optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ class TrainingError(RuntimeError):
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """A signal stopped a run after `step`, and everything is saved (exit code 128 + signal)."""
 
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped after step {step:,}")
+    def __init__(self, signal_number: int, step: int, of: str = "") -> None:
+        super().__init__(f"stopped after step {step:,}{f' of {of}' if of else ''}")
         self.signal_number, self.step = signal_number, step
 
 

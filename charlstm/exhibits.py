@@ -9,8 +9,8 @@ from charlstm import curves, metrics, results, sizes
 from charlstm.curves import Curve
 from charlstm.errors import InputError
 from charlstm.files import inside, one_line, read_json
-from charlstm.results import GRID, Interval, ModelResult, Results, SeedResult
-from charlstm.runs import CONFIG, Run
+from charlstm.results import Interval, ModelResult, Results, SeedResult
+from charlstm.runs import CONFIG, GRID, Run
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def gather(folders: Sequence[Path]) -> list[Exhibit]:
 def of_comparison(found: Results, folder: Path) -> list[Exhibit]:
     """The models of a comparison whose runs lie in a folder."""
     grid = read_json(folder / GRID) if (folder / GRID).exists() else {}
-    wanted = _count(grid.get("seeds")) or max((len(model.seeds) for model in found.models), default=0) or None
+    asked = grid.get("seeds")
+    wanted = asked if type(asked) is int else max((len(model.seeds) for model in found.models), default=0) or None
     text = Text(found.corpus, found.symbols, found.vocabulary)
     exhibits = []
     for model in found.models:
@@ -135,13 +136,6 @@ def _note(model: ModelResult, wanted: int | None) -> str:
     if wanted is None:
         return "" if done else "no seed is finished"
     return f"{done} of {wanted} seeds finished" if done < wanted else ""
-
-
-def _count(seeds: object) -> int | None:
-    """How many seeds a grid asks for, which it may list or count."""
-    if isinstance(seeds, list):
-        return len(seeds)
-    return seeds if type(seeds) is int and seeds > 0 else None
 
 
 def _distinct(found: Sequence[tuple[Path, Exhibit]]) -> list[Exhibit]:

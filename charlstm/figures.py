@@ -251,8 +251,8 @@ def _lags(exhibits: Sequence[Exhibit], styles: Sequence[Style]) -> Figure | None
     return Figure(
         name="gradient_vs_lag",
         title="Gradient against lag",
-        caption="Norm of ∂loss(t)/∂h(t−k) as part of what it is at k = 0: the median over t, and the mean over seeds, in"
-        f" the layer where it reaches furthest.{untrained}",
+        caption="Norm of ∂loss(t)/∂h(t−k) as part of what it is at k = 0: the median over t, and the mean over seeds,"
+        f" in the layer where it reaches furthest.{untrained}",
         x_title=f"lag k in {unit(exhibits)}s",
         y_title="gradient, part of its start",
         series=tuple(series),

@@ -1,5 +1,6 @@
 """A grid becomes the models that it compares, each with the config of its runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from charlstm.config import Cell, Experiment, Grid
@@ -35,7 +36,6 @@ def candidates(grid: Grid, vocabulary_size: int) -> list[Candidate]:
     Raises:
         InputError: two of them are the same.
     """
-    rates = dict(zip(grid.cells, grid.learning_rates, strict=True)) if grid.learning_rates else {}
     published = {(each.cell, each.num_layers, each.size): each.test for each in grid.published}
 
     def make(size: int, cell: Cell, layers: int, baseline: str | None) -> Candidate:
@@ -44,7 +44,8 @@ def candidates(grid: Grid, vocabulary_size: int) -> list[Candidate]:
         if grid.match_parameters:
             wanted = parameters(replace(base.model, cell="lstm", num_layers=1, hidden_size=size), vocabulary_size)
             model = matched(model, vocabulary_size, wanted)
-        optimizer = replace(base.optimizer, learning_rate=rates.get(cell, base.optimizer.learning_rate))
+        rate = getattr(grid, f"{cell}_learning_rate") or base.optimizer.learning_rate
+        optimizer = replace(base.optimizer, learning_rate=rate)
         name = f"{cell}-{layers}x{model.hidden_size}"
         return Candidate(
             name,
@@ -66,14 +67,25 @@ def candidates(grid: Grid, vocabulary_size: int) -> list[Candidate]:
     return found
 
 
-def refuse_other_grid(old: Grid, new: Grid, vocabulary_size: int) -> None:
-    """Raises InputError unless `new` is `old`, or its axes have grown: every run of `old` must be one of `new` too."""
+def refuse_other_grid(old: Grid, new: Grid, vocabulary_size: int, begun: Callable[[Candidate, int], bool]) -> None:
+    """Raises InputError unless `new` has every run of `old` that was begun, and the same config for it.
+
+    Args:
+        old, new: the grids.
+        vocabulary_size: V.
+        begun: whether a model's run of a number was begun.
+    """
     before, after = ({each.name: each for each in candidates(grid, vocabulary_size)} for grid in (old, new))
     for name, candidate in before.items():
+        runs = [number for number in range(old.seeds) if begun(candidate, number)]
+        if not runs:
+            continue
         if name not in after:
             raise InputError(f"the comparison began with {name} too, which this grid lacks; use another --run-dir")
         refuse_changes(candidate.config, after[name].config)
         if candidate.config.train.steps != after[name].config.train.steps:
             raise InputError("train.steps cannot change in a comparison that has begun; use another --run-dir")
-    if new.seeds < old.seeds:
-        raise InputError(f"the comparison began with {old.seeds} seeds, not {new.seeds}; use another --run-dir")
+        if max(runs) >= new.seeds:
+            raise InputError(
+                f"the comparison began {max(runs) + 1} seeds of {name}, not {new.seeds}; use another --run-dir"
+            )

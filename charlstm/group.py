@@ -12,15 +12,17 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from charlstm import summary
 from charlstm.batches import Batches
 from charlstm.begin import Text
 from charlstm.board import Board
 from charlstm.checkpoint import Checkpoints
-from charlstm.errors import Interrupted
+from charlstm.errors import InputError, Interrupted
 from charlstm.evaluate import evaluate
 from charlstm.metrics import Metrics as MetricsFile
-from charlstm.metrics import best_loss, read, training_record, validation_record
+from charlstm.metrics import best_loss, training_record, validation_record
 from charlstm.runs import Run
 from charlstm.seeds import Together, keep_better, take
 from charlstm.step import Metrics, TrainState
@@ -48,11 +50,15 @@ class Member(NamedTuple):
 
 
 class States(NamedTuple):
-    """What a group's checkpoint holds, each stacked."""
+    """What a group's checkpoint holds, stacked; it has no fillers there, so that other devices can go on from it."""
 
     now: TrainState
     best: TrainState
     """Of each run when its validation loss was lowest; its first state while there is none."""
+    diverged: Array
+    """[S] int32, the last step whose loss was finite; -1 of a run that has not diverged."""
+    devices: Array
+    """[] int32, how many shared the rows of a run."""
 
 
 class Group:
@@ -73,27 +79,31 @@ class Group:
         self._together, self._members, self._text, self._checkpoints = together, members, text, checkpoints
         self._config = together.configs[0]
         self._batches = Batches(text.splits.train, self._config.data.batch_size, self._config.data.seq_length)
+        model = self._config.model
+        self._name = f"{model.cell}-{model.num_layers}x{model.hidden_size}"
         self.step = 0
         self.diverged: dict[int, int] = {}
 
-    def train(self, received: Sequence[int], watch: Watch) -> States:
+    def train(self, received: Sequence[int], watch: Watch) -> tuple[TrainState, TrainState]:
         """Goes on to the last step, or until no run is left.
 
         Args:
             received: gets a signal's number when it is time to save and stop.
             watch: is told.
 
+        Returns:
+            The stacked states after it, and those with the lowest validation loss.
+
         Raises:
             Interrupted: it was, and everything is saved.
             TrainingError: a checkpoint cannot be written.
         """
-        states = self._restore(watch)
+        now, best = self._restore(watch)
         steps, update = self._config.train.steps, self._together.make_steps()
         self._losses = [best_loss(member.run.folder) for member in self._members]
         pending, windows, self._since = None, self._together.windows(self._batches, self.step), time.perf_counter()
         while self.step < steps and len(self.diverged) < len(self._members):
-            now, metrics = update(states.now, windows)
-            states = states._replace(now=now)
+            now, metrics = update(now, windows)
             self._drain(pending, watch)
             self.step += self._together.chunk
             windows = self._together.windows(self._batches, self.step)
@@ -105,36 +115,44 @@ class Group:
                 self._drain(pending, watch)
                 pending = None
                 if validates:
-                    states = states._replace(best=self._validate(states))
+                    best = self._validate(now, best, watch)
                 if samples:
-                    self._sample(states)
+                    self._sample(now)
+                if self.step == steps:
+                    self._lose_those_without_numbers(now, watch)
                 if saves or received or self.step == steps:
-                    self._save(states)
+                    self._save(now, best)
                 if received:
                     self._checkpoints.wait()
-                    raise Interrupted(received[0], self.step)
+                    raise Interrupted(received[0], self.step, self._name)
                 self._since = time.perf_counter()
         self._drain(pending, watch)
-        return states
+        return now, best
 
-    def _restore(self, watch: Watch) -> States:
-        if not self._checkpoints.steps():
-            states = self._together.initial()
-            for member in self._members:
-                member.metrics.truncate_after(0)
-            return States(states, jax.tree.map(jnp.copy, states))
-        like = jax.eval_shape(lambda: States(*[self._together.initial()] * 2))
-        restored = self._checkpoints.restore_newest(like)
-        assert restored is not None  # there are checkpoints, and were none of them whole, it would have raised
-        for note in restored.notes:
-            watch.line(note, "yellow")
-        self.step = restored.step
-        for number, member in enumerate(self._members):
+    def _restore(self, watch: Watch) -> tuple[TrainState, TrainState]:
+        try:
+            restored = self._checkpoints.restore_newest(jax.eval_shape(self._first))
+        except InputError as error:  # training is a function of the config, so nothing but time is lost
+            watch.line(f"{error}; its seeds begin again", "yellow")
+            restored = None
+        if restored is None:
+            now, best = self._first()[:2]
+        else:
+            for note in restored.notes:
+                watch.line(note, "yellow")
+            self.step = restored.step
+            now, best, diverged, devices = restored.state
+            self.diverged = {place: int(step) for place, step in enumerate(diverged) if step >= 0}
+            if int(devices) != self._together.row_devices:
+                watch.line(summary.other_devices(self.step, int(devices), self._together.row_devices), "yellow")
+        for member in self._members:
             member.metrics.truncate_after(self.step)
-            last = max((each["step"] for each in read(member.run.folder) if "split" not in each), default=0)
-            if last < self.step:
-                self.diverged[number] = last
-        return States(*map(self._together.put, restored.state))
+        return self._together.put(now), self._together.put(best)
+
+    def _first(self) -> States:
+        now = self._together.real(self._together.initial())
+        none = jnp.full(len(self._members), -1, jnp.int32)
+        return States(now, jax.tree.map(jnp.copy, now), none, jnp.int32(self._together.row_devices))
 
     def _drain(self, metrics: Metrics | None, watch: Watch) -> None:
         """Writes the metrics of the K updates up to this step."""
@@ -143,51 +161,57 @@ class Group:
         losses, norms, rates = (np.asarray(each, np.float64) for each in metrics)
         chunk, data, now = losses.shape[1], self._config.data, time.perf_counter()
         speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
-        for number, member in enumerate(self._members):
-            if number in self.diverged:
-                continue
+        for place, member in self._steady():
             for at in range(chunk):
                 step = self.step - chunk + at + 1
-                loss, norm = losses[number, at], norms[number, at]
+                loss, norm = float(losses[place, at]), float(norms[place, at])
                 if not (math.isfinite(loss) and math.isfinite(norm)):
-                    self._lost(number, step - 1, watch)
+                    self._lose(place, step - 1, watch)
                     break
-                epoch = self._batches.epoch(step)
-                record = training_record(step, epoch, float(loss), float(norm), float(rates[number, at]), speed)
+                record = training_record(step, self._batches.epoch(step), loss, norm, float(rates[place, at]), speed)
                 member.metrics.append(record)
                 member.board.add(step, {f"train/{name}": value for name, value in record.items() if name != "step"})
-        alive = [number for number in range(len(self._members)) if number not in self.diverged]
-        if alive:
-            watch.advance(self.step, float(losses[alive, -1].mean()), speed * len(self._members))
+        if steady := [place for place, _ in self._steady()]:
+            watch.advance(self.step, float(losses[steady, -1].mean()), speed * len(self._members))
 
-    def _validate(self, states: States) -> TrainState:
+    def _validate(self, now: TrainState, best: TrainState, watch: Watch) -> TrainState:
         """Measures each run, and gives the best states with those that are better now."""
         if not len(self._text.splits.validation):
-            return states.best
+            return best
         better = np.zeros(self._together.stacked, bool)
-        for number, member in enumerate(self._members):
-            if number in self.diverged:
-                continue
-            loss = evaluate(self._together.model, take(states.now.params, number), self._text.splits.validation).loss
+        for place, member in self._steady():
+            loss = evaluate(self._together.model, take(now.params, place), self._text.splits.validation).loss
             if not math.isfinite(loss):
-                continue  # it is no better, and if it has diverged, its next update will show that
+                self._lose(place, self.step, watch)
+                continue
             member.metrics.append(record := validation_record(self.step, loss))
             member.board.add(self.step, {f"validation/{name}": record[name] for name in ("loss", "bits_per_char")})
-            better[number], self._losses[number] = loss < self._losses[number], min(loss, self._losses[number])
-        return keep_better(states.best, states.now, jnp.asarray(better))
+            better[place], self._losses[place] = loss < self._losses[place], min(loss, self._losses[place])
+        return keep_better(best, now, jnp.asarray(better))
 
-    def _lost(self, number: int, step: int, watch: Watch) -> None:
-        self.diverged[number] = step
-        seed = self._members[number].run.config.seed
-        watch.line(f"seed {seed} diverged: after step {step:,} its loss or gradient is not finite", "yellow")
+    def _steady(self) -> list[tuple[int, Member]]:
+        """The runs that have not diverged, and their places."""
+        return [(place, member) for place, member in enumerate(self._members) if place not in self.diverged]
 
-    def _sample(self, states: States) -> None:
-        for number, member in enumerate(self._members):
-            if number not in self.diverged:
-                params = take(states.now.params, number)
-                member.run.write_sample(self.step, sampled(member.run, self._together.model, params))
+    def _lose(self, place: int, step: int, watch: Watch) -> None:
+        self.diverged[place] = step
+        seed = self._members[place].run.config.seed
+        watch.line(f"{self._name}: seed {seed} diverged; its numbers are not finite after step {step:,}", "yellow")
 
-    def _save(self, states: States) -> None:
+    def _lose_those_without_numbers(self, now: TrainState, watch: Watch) -> None:
+        """The last update has no next one to show that it went wrong."""
+        for place, _ in self._steady():
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(take(now.params, place))):
+                self._lose(place, self.step, watch)
+
+    def _sample(self, now: TrainState) -> None:
+        for place, member in self._steady():
+            member.run.write_sample(self.step, sampled(member.run, self._together.model, take(now.params, place)))
+
+    def _save(self, now: TrainState, best: TrainState) -> None:
         for member in self._members:
             member.metrics.flush()
+        diverged = jnp.array([self.diverged.get(place, -1) for place in range(len(self._members))], jnp.int32)
+        devices = jnp.int32(self._together.row_devices)
+        states = States(self._together.real(now), self._together.real(best), diverged, devices)
         self._checkpoints.save(self.step, states)

@@ -1,7 +1,10 @@
 """A run that is trained becomes what a comparison says of it: its test loss, and how far its memory reaches."""
 
+import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from charlstm.batches import Splits
 from charlstm.evaluate import evaluate
@@ -32,9 +35,11 @@ def measured(folder: Path, step: int, splits: Splits) -> dict[str, Any]:
     run, model, params, *_ = trained(folder, str(step))
     where = splits.validation if len(splits.validation) else splits.train
     lags = min(LAGS, len(where) - 2)
-    found: dict[str, Any] = {"test": evaluate(model, params, splits.test).loss if len(splits.test) else None}
+    test = evaluate(model, params, splits.test).loss if len(splits.test) else math.nan
+    found: dict[str, Any] = {"test": test if math.isfinite(test) else None}
     for name, each in (("gradient", params), ("fresh_gradient", initial_state(run.config, model).params)):
-        found[name] = gradient_lags(model, each, where, lags=lags).norms.tolist() if lags > 0 else None
+        norms = gradient_lags(model, each, where, lags=lags).norms if lags > 0 else np.array(math.nan)
+        found[name] = norms.tolist() if np.isfinite(norms).all() else None
     corpus = run.config.data.corpus
     recalled = accuracy(model, params, run.vocabulary, distances_of(corpus))._asdict() if is_named(corpus) else None
     return found | {"recall": recalled}

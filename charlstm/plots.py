@@ -1,5 +1,6 @@
 """Figures become pictures for print: PNG and SVG, with text as text, and readable without colour."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from charlstm import exhibits
 from charlstm.errors import extra
 from charlstm.figures import Figure, Series, Style, figures
+from charlstm.files import write_atomic
 from charlstm.results import Results
 
 # "High-contrast" and "bright" of Paul Tol, Colour Schemes (2021); the first three differ in grey as well.
@@ -83,7 +85,9 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
         picture.supxlabel(figure.caption, fontsize=8, color="0.3", wrap=True)
         paths = [output / f"{figure.name}.{ending}" for ending in ("png", "svg")]
         for path in paths:
-            picture.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+            drawn, ending = io.BytesIO(), path.suffix[1:]
+            picture.savefig(drawn, format=ending, dpi=200, metadata={"Date": None} if ending == "svg" else None)
+            write_atomic(path, drawn.getvalue())  # which follows no link
         plt.close(picture)
     return paths
 

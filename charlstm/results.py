@@ -5,13 +5,15 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from charlstm.config import Symbols
 from charlstm.errors import InputError
 from charlstm.files import inside, one_line, read_json
+from charlstm.runs import GRID
 
-RESULTS, GRID = "results.json", "grid.json"
+RESULTS = "results.json"
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,36 @@ class Recall:
     distances: tuple[float, ...]
     accuracy: tuple[float, ...]
     chance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one training came to; a run's result.json."""
+
+    seed: int
+    diverged_after: int | None = None
+    """The last step before its numbers were no longer finite."""
+    best_step: int | None = None
+    """The step with the lowest validation loss; the last where nothing was validated."""
+    validation: float | None = None
+    """That loss, in nats per character."""
+    seconds: float | None = None
+    """Of its training, its share where several runs trained together."""
+    chars_per_second: float | None = None
+    """Of all the runs together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What the parameters of a run's best step are like; its measures.json."""
+
+    test: float | None = None
+    """Nats per character."""
+    gradient: tuple[tuple[float, ...], ...] | None = None
+    """[L][K+1] norms of ∂loss(t)/∂h(t−k) for k from 0 to K."""
+    fresh_gradient: tuple[tuple[float, ...], ...] | None = None
+    """The same before training."""
+    recall: Recall | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +111,10 @@ class ModelResult:
     baseline: str | None = None
     reach: Interval | None = None
     """The lag, in characters, at which the gradient falls to 1 % of its start; of the furthest layer."""
+    reaches_beyond: bool = False
+    """Whether some seed's gradient was still larger at the largest lag that was measured, which counts as its reach."""
     gradient: tuple[tuple[float, ...], ...] | None = None
-    """[L][K+1] mean norm of ∂loss(t)/∂h(t−k) for k from 0 to K."""
+    """[L][K+1] norm, mean over seeds, of ∂loss(t)/∂h(t−k) for k from 0 to K."""
     fresh_gradient: tuple[tuple[float, ...], ...] | None = None
     """The same before training."""
     recall: Recall | None = None
@@ -122,8 +156,13 @@ def parse(values: Mapping[str, Any], source: object = RESULTS) -> Results:
     Raises:
         InputError: a field is missing or has an impossible value; `source` is named.
     """
+    return typed(values, Results, source)
+
+
+def typed(values: Mapping[str, Any], kind: type[Kind], source: object) -> Kind:
+    """A dataclass of this room from JSON values; as `parse`."""
     try:
-        return _typed(values, Results, "")
+        return _typed(values, kind, "")
     except ValueError as error:
         raise InputError(f"{one_line(source)} is malformed: {one_line(error)}; put back the comparison's own") from None
 

@@ -17,6 +17,8 @@ from charlstm.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
+GRID = "grid.json"
+"""What makes a folder a comparison's, and not a run's."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Run:
         """Makes the folder and its files; config.json is the last, so a crash on the way leaves no run.
 
         Raises:
-            InputError: a run or part of one is there already, or the folder cannot be made.
+            InputError: a run, part of one or a comparison is there already, or the folder cannot be made.
         """
-        present = [name for name in (CONFIG, METRICS, CHECKPOINTS) if os.path.lexists(folder / name)]
+        present = [name for name in (CONFIG, METRICS, CHECKPOINTS, GRID) if os.path.lexists(folder / name)]
         if present:
-            raise InputError(f"{folder} already holds a run's {present[0]}; use another --run-dir, or move it away")
+            raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
         run = cls(folder, config, vocabulary, fingerprint)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ class Together:
 
     @property
     def model(self) -> Model:
-        """Of all the runs; cuDNN has no way of mapping over seeds, so charlstm's own loop takes its place."""
+        """Of all the runs; JAX cannot map cuDNN over seeds, so charlstm's own loop takes its place."""
         config = self.configs[0].model
         mapped = len(self.configs) > 1 and cudnn.settled(config) == "cudnn"
         return Model(replace(config, recurrence="fast") if mapped else config, self.vocabulary_size)
@@ -68,13 +68,26 @@ class Together:
 
     def initial(self) -> TrainState:
         """The stacked states before the first update, to the bit those of each run alone."""
-        configs = [*self.configs, *self.configs[-1:] * (self.stacked - len(self.configs))]
-        states = [initial_state(config, self.model) for config in configs]
+        states = [initial_state(config, self.model) for config in self.configs]
         return self.put(jax.tree.map(lambda *parts: jnp.stack(parts), *states))
 
+    @property
+    def row_devices(self) -> int:
+        """How many devices share the rows of one run, and with it the order of its sums."""
+        return 1 if self.share_seeds else self.layout.devices
+
     def put(self, states: TrainState) -> TrainState:
-        """Stacked states on their devices."""
-        return jax.device_put(states, self._states())
+        """The states of S runs, or of these and the fillers, on their devices and with fillers."""
+
+        def fill(part: Array) -> Array:
+            missing = self.stacked - len(part)
+            return jnp.concatenate([part, jnp.repeat(part[-1:], missing, 0)]) if missing else part
+
+        return jax.device_put(jax.tree.map(fill, states), self._states())
+
+    def real(self, states: TrainState) -> TrainState:
+        """The states without the fillers, which depend on how many devices there are."""
+        return jax.tree.map(lambda part: part[: len(self.configs)], states)
 
     def windows(self, batches: Batches, cursor: int) -> Window:
         """The K windows from a cursor on, on the devices: inputs and targets [K, B, T], starts [K]."""
@@ -91,8 +104,8 @@ class Together:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:
                 return lax.scan(update, state, windows)
 
-            on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
-            return lax.map(one, states) if on_cpu else jax.vmap(one)(states)
+            take_turns = len(self.configs) == 1 or self.layout.mesh.devices.flat[0].platform == "cpu"
+            return lax.map(one, states) if take_turns else jax.vmap(one)(states)
 
         shared: Any = train_seeds
         if self.share_seeds and self.layout.devices > 1:

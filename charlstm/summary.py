@@ -60,11 +60,11 @@ def what_next(run: Run) -> list[str]:
     ]
 
 
-def other_devices(step: int, before: int | None, layout: Layout) -> str:
+def other_devices(step: int, before: int | None, now: int) -> str:
     """That a run goes on with another number of devices, which changes the order of its sums."""
     devices = "1 device" if before == 1 else f"{before} devices"
     return (
-        f"up to step {step:,} this run had {devices}, and now it has {layout.devices}:"
+        f"up to step {step:,} this run had {devices}, and now it has {now}:"
         " its losses agree with those of an unbroken run to about 1e-5, not to the bit"
     )
 

@@ -21,8 +21,18 @@ _SCALARS = (
     *("chars_per_second", "baseline", "published"),
 )
 _LEFT_OUT_FIRST = (
-    *("FLOPs", "seeds", "parameters", "characters/s", "validation", "time", "bits", "reach", "difference"),
-    *("published (ours minus it)", "test"),
+    *(
+        "FLOPs",
+        "validation in bits",
+        "seeds",
+        "parameters",
+        "characters/s",
+        "test in bits",
+        "validation",
+        "time",
+        "reach",
+    ),
+    *("difference", "published (ours minus it)", "test"),
 )
 """Columns that a narrow terminal has no room for."""
 _SPREADS = ("validation", "test", "difference", "reach")
@@ -61,10 +71,11 @@ def markdown(table: Results) -> str:
 
 def notes(table: Results) -> list[str]:
     """What must be known to read the table, and which runs diverged."""
-    percent = f"{table.confidence:.0%}"
+    percent, unit = f"{table.confidence:.0%}", table.symbols.removesuffix("s")
+    validated = any(row.validation and row.test for row in table.models)
     said = [
-        f"nats per character, ± the half width of a {percent} interval over seeds (Student's t); the test loss is that"
-        " of the step with the best validation loss"
+        f"nats per {unit}, ± the half width of a {percent} interval over seeds (Student's t)"
+        + ("; the test loss is that of the step with the best validation loss" if validated else "")
     ]
     if any(row.difference for row in table.models):
         names = dict.fromkeys(row.baseline for row in table.models if row.baseline)
@@ -94,15 +105,17 @@ def _width(columns: dict[str, list[str]]) -> int:
     return sum(max(map(len, [title, *words])) + 2 for title, words in columns.items())
 
 
-def _spread(values: Interval | None, digits: int = 4, sign: str = "") -> str:
+def _spread(values: Interval | None, digits: int = 4, sign: str = "", scale: float = 1) -> str:
     if values is None:
         return NOTHING
-    mean = f"{values.mean:{sign}.{digits}f}"
-    return mean if values.half is None else f"{mean} ± {values.half:.{digits}f}"
+    mean = f"{values.mean * scale:{sign}.{digits}f}"
+    return mean if values.half is None else f"{mean} ± {values.half * scale:.{digits}f}"
 
 
-def _in_bits(values: Interval | None) -> str:
-    return NOTHING if values is None else f"{bits(values.mean):.4f}"
+def _reach(row: ModelResult) -> str:
+    if row.reach is not None and row.reaches_beyond:
+        return f"≥ {row.reach.mean:.0f}"  # no interval of what was cut off
+    return _spread(row.reach, digits=0)
 
 
 def _published(row: ModelResult) -> str:
@@ -121,11 +134,12 @@ _COLUMNS: dict[str, Callable[[ModelResult], str]] = {
     "parameters": lambda row: f"{row.parameters:,}",
     "seeds": _seeds,
     "validation": lambda row: _spread(row.validation),
+    "validation in bits": lambda row: _spread(row.validation, scale=bits(1)),
     "test": lambda row: _spread(row.test),
-    "bits": lambda row: _in_bits(row.test),
+    "test in bits": lambda row: _spread(row.test, scale=bits(1)),
     "difference": lambda row: _spread(row.difference, sign="+"),
     "published (ours minus it)": _published,
-    "reach": lambda row: _spread(row.reach, digits=0),
+    "reach": _reach,
     "characters/s": lambda row: f"{row.chars_per_second:,.0f}" if row.chars_per_second else NOTHING,
     "time": lambda row: duration(row.seconds) if row.seconds else NOTHING,
     "FLOPs": lambda row: power_of_ten(row.operations) if row.operations else NOTHING,

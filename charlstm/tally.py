@@ -6,25 +6,32 @@ say how much of a figure is the seed's doing, not the text's: all runs read the 
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from charlstm.config import Grid
-from charlstm.files import read_json
+from charlstm.files import inside, read_json
 from charlstm.grid import Candidate
 from charlstm.lags import Lags
-from charlstm.results import Interval, ModelResult, Recall, Results, SeedResult
+from charlstm.results import Interval, Measures, ModelResult, Outcome, Recall, Results, SeedResult, typed
 from charlstm.sizes import training
 
 RESULT, MEASURES = "result.json", "measures.json"
 """In the folder of a run: what its training came to, and what `measure` says of its best parameters."""
 CONFIDENCE = 0.95
 
-Measured = dict[str, Any]
-"""A run's result.json and measures.json together, and its folder as "run"."""
+
+class Finished(NamedTuple):
+    """A run that is trained."""
+
+    run: str
+    """Its folder, inside the comparison's."""
+    outcome: Outcome
+    measures: Measures
 
 
 def tally(folder: Path, grid: Grid, models: Sequence[Candidate], vocabulary_size: int) -> Results:
@@ -56,23 +63,39 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interv
     return interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
-def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[Measured]:
+def outcome(folder: Path) -> Outcome:
+    """A trained run's result.json.
+
+    Raises:
+        InputError: there is none, or it is malformed.
+    """
+    path = inside(folder, RESULT)
+    return typed(read_json(path), Outcome, path)
+
+
+def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[Finished]:
     for number in range(seeds):
         name = f"{model.name}/seed-{model.run(number).seed}"
         if (folder / name / RESULT).exists():
-            found = [read_json(path) for each in (RESULT, MEASURES) if (path := folder / name / each).exists()]
-            yield {"run": name} | found[0] | (found[1] if len(found) > 1 else {})
+            path = inside(folder, f"{name}/{MEASURES}")
+            measures = typed(read_json(path), Measures, path) if path.exists() else Measures()
+            yield Finished(name, outcome(inside(folder, name)), measures)
 
 
-def _of(runs: Sequence[Measured], field: str) -> dict[int, Any]:
+def _of(runs: Sequence[Finished], part: str, field: str) -> dict[int, Any]:
     """A figure by seed. A run that diverged has none: what it was before that is not what its training leads to."""
-    return {run["seed"]: run[field] for run in runs if run["diverged_after"] is None and run.get(field) is not None}
+    known = {run.outcome.seed: getattr(getattr(run, part), field) for run in runs if run.outcome.diverged_after is None}
+    return {seed: value for seed, value in known.items() if value is not None}
 
 
-def _row(model: Candidate, runs: Mapping[str, Sequence[Measured]], vocabulary_size: int) -> ModelResult:
+def _row(model: Candidate, runs: Mapping[str, Sequence[Finished]], vocabulary_size: int) -> ModelResult:
     mine, config = runs[model.name], model.config
-    test, gradients = _of(mine, "test"), _of(mine, "gradient")
+    test, gradients = _of(mine, "measures", "test"), _of(mine, "measures", "gradient")
+    theirs = _of(runs[model.baseline], "measures", "test") if model.baseline else {}
     symbols = config.train.steps * config.data.batch_size * config.data.seq_length
+    times = [run.outcome.seconds for run in mine if run.outcome.seconds is not None]
+    speeds = [run.outcome.chars_per_second for run in mine if run.outcome.chars_per_second is not None]
+    reaches = [Lags(np.array(norms)).reach() for norms in gradients.values()]
     return ModelResult(
         name=model.name,
         cell=config.model.cell,
@@ -82,28 +105,38 @@ def _row(model: Candidate, runs: Mapping[str, Sequence[Measured]], vocabulary_si
         parameters=model.parameters,
         learning_rate=config.optimizer.learning_rate,
         operations=float(training(config.model, vocabulary_size) * symbols),
-        seconds=sum(seconds) if (seconds := _of(mine, "seconds").values()) else None,
-        chars_per_second=statistics.fmean(speeds) if (speeds := _of(mine, "chars_per_second").values()) else None,
-        validation=interval(list(_of(mine, "validation").values())),
+        seconds=sum(times) if times else None,
+        chars_per_second=statistics.fmean(speeds) if speeds else None,
+        validation=interval(list(_of(mine, "outcome", "validation").values())),
         test=interval(list(test.values())),
-        difference=difference(test, _of(runs[model.baseline], "test")) if model.baseline else None,
+        difference=difference(test, theirs),
         published=model.published,
         baseline=model.baseline,
-        reach=interval([_furthest(norms) for norms in gradients.values()]),
-        gradient=_mean(gradients),
-        fresh_gradient=_mean(_of(mine, "fresh_gradient")),
-        recall=_recall(list(_of(mine, "recall").values())),
-        seeds=tuple(
-            SeedResult(**{name: run.get(name) for name in SeedResult.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
-            for run in mine
+        reach=interval(
+            [_furthest(layers, len(norms[0])) for layers, norms in zip(reaches, gradients.values(), strict=True)]
         ),
+        reaches_beyond=any(None in layers for layers in reaches),
+        gradient=_mean(gradients),
+        fresh_gradient=_mean(_of(mine, "measures", "fresh_gradient")),
+        recall=_recall(list(_of(mine, "measures", "recall").values())),
+        seeds=tuple(_seed(run) for run in mine),
     )
 
 
-def _furthest(norms: Sequence[Sequence[float]]) -> int:
-    """The lag at which the last layer's gradient falls to 1 % of its start; the largest that was measured, if none."""
-    lags = Lags(np.array(norms))
-    return max(lags.norms.shape[1] - 1 if reach is None else reach for reach in lags.reach())
+def _seed(run: Finished) -> SeedResult:
+    return SeedResult(
+        seed=run.outcome.seed,
+        run=run.run,
+        best_step=run.outcome.best_step,
+        validation=run.outcome.validation,
+        test=run.measures.test,
+        diverged_after=run.outcome.diverged_after,
+    )
+
+
+def _furthest(layers: Sequence[int | None], lags: int) -> int:
+    """The reach of the layer that has the largest; where it lies beyond what was measured, the largest lag that was."""
+    return max(lags - 1 if reach is None else reach for reach in layers)
 
 
 def _mean(arrays: Mapping[int, Any]) -> Any:
@@ -113,11 +146,8 @@ def _mean(arrays: Mapping[int, Any]) -> Any:
     return tuple(map(tuple, np.mean([np.array(each) for each in arrays.values()], 0).tolist()))
 
 
-def _recall(recalled: Sequence[Mapping[str, Any]]) -> Recall | None:
+def _recall(recalled: Sequence[Recall]) -> Recall | None:
     """The mean over seeds."""
     if not recalled:
         return None
-    accuracy = np.mean([each["accuracy"] for each in recalled], 0).tolist()
-    return Recall(
-        distances=tuple(map(float, recalled[0]["distances"])), accuracy=tuple(accuracy), chance=recalled[0]["chance"]
-    )
+    return replace(recalled[0], accuracy=tuple(np.mean([each.accuracy for each in recalled], 0).tolist()))

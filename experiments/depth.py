@@ -8,15 +8,17 @@ from charlstm.config import DataConfig, Experiment, Grid, ModelConfig, Optimizer
 GRID = Grid(
     cells=("rnn", "gru", "lstm"),
     layers=(1, 2, 3),
-    sizes=(128,),
+    sizes=(96,),
     seeds=5,
     match_parameters=True,
-    learning_rates=(1e-2, 3e-2, 4e-2),
+    rnn_learning_rate=8e-3,
+    gru_learning_rate=0.015,
+    lstm_learning_rate=0.04,
     base=Experiment(
-        data=DataConfig(corpus="anna_karenina", batch_size=64, seq_length=100),
+        data=DataConfig(corpus="anna_karenina", batch_size=32, seq_length=64),
         model=ModelConfig(dropout=0.0),
         optimizer=OptimizerConfig(schedule="cosine", warmup_steps=50, grad_clip=1.0),
-        train=TrainConfig(steps=2800, validate_every=280, checkpoint_every=140, tensorboard=False),
+        train=TrainConfig(steps=8640, validate_every=864, checkpoint_every=432, tensorboard=False),
         sample=SampleConfig(prime="Levin ", length=600, temperature=0.7),
     ),
 )

@@ -145,15 +145,17 @@ def test_a_signal_saves_and_the_same_command_continues(
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 9, number)
         assert cli.run(words(template, folder)) == code
-    assert "stopped after step 12; the same command continues" in capsys.readouterr().err
+    assert "stopped after step 12 of rnn-1x8; the same command continues" in capsys.readouterr().err
     assert cli.run(words(template, folder)) == 0
     assert_same_comparison(whole, folder)
 
 
-@pytest.mark.parametrize("moment", ["step", "save", "first-result", "second-model"])
+@pytest.mark.parametrize(
+    "moment", ["step", "save", "result.json", "measures.json", "seeds.json", "checkpoints", "second-model"]
+)
 def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, moment: str) -> None:
     script = textwrap.dedent("""
-        import os, signal, sys
+        import os, shutil, signal, sys
         from charlstm import board, checkpoint, cli, compare
 
         moment, saves, models = sys.argv[1], [], []
@@ -175,8 +177,11 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
             checkpoint.Checkpoints.save = dying(
                 checkpoint.Checkpoints.save, lambda self, step, *rest: saves.append(step) or step == 12
             )
-        elif moment == "first-result":
-            compare.write_json = dying(compare.write_json, lambda path, value: path.name == "result.json")
+        elif moment in ("result.json", "measures.json"):
+            compare.write_json = dying(compare.write_json, lambda path, value: path.name == moment)
+        elif moment in ("seeds.json", "checkpoints"):  # where a removal may have come to
+            remove = {"seeds.json": os.unlink, "checkpoints": shutil.rmtree}[moment]
+            compare.shutil = type("", (), {"rmtree": lambda path: (remove(path / moment), die())})
         else:
             compare._train = dying(compare._train, lambda model, *rest: models.append(model) or len(models) == 1)
         cli.run(sys.argv[2:])
@@ -193,7 +198,7 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "diverged"
-    fields = {"learning_rates": (1e38, 6e-3), "optimizer__warmup_steps": 0}
+    fields = {"rnn_learning_rate": 1e38, "optimizer__warmup_steps": 0}
     assert cli.run(words(template, folder, **fields)) == 0
     told_ = capsys.readouterr()
     assert "diverged" in told_.err
@@ -223,7 +228,7 @@ def test_axes_may_grow_and_what_is_done_stays(template: Path, whole: Path) -> No
     ("fields", "message"),
     [
         ({"cells": "rnn"}, "began with lstm-1x8"),
-        ({"seeds": 1}, "began with 2 seeds"),
+        ({"seeds": 1}, "began 2 seeds of rnn-1x8, not 1"),
         ({"train__steps": 30}, "train.steps cannot change"),
         ({"data__seq_length": 8}, "data.seq_length"),
     ],
@@ -243,7 +248,7 @@ def test_folders_that_are_no_comparison_are_refused(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(words(template, whole / "rnn-1x8" / "seed-0")) == 2
-    assert "is a run, not a comparison" in capsys.readouterr().err
+    assert "is a run, and is no comparison" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert cli.run(words(template, tmp_path / "file")) == 2
     with only_writer(whole):
@@ -251,13 +256,15 @@ def test_folders_that_are_no_comparison_are_refused(
     assert "another process" in capsys.readouterr().err
 
 
-def test_a_changed_text_is_refused(
-    template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copy(template / "small.py", tmp_path)
-    (tmp_path / "tiny.txt").write_text(TEXT.replace("tiny", "tidy"))
-    assert cli.run(words(tmp_path, whole)) == 2
-    assert "data.corpus" in capsys.readouterr().err or "changed since" in capsys.readouterr().err
+def test_a_changed_text_is_refused(template: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(whole)
+    (template / "tiny.txt").write_text(TEXT.replace("tiny", "tidy"))
+    try:
+        assert cli.run(words(template, whole)) == 2
+    finally:
+        (template / "tiny.txt").write_text(TEXT)
+    assert "changed since" in capsys.readouterr().err
+    assert content(whole) == before
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def test_runs_of_a_model_differ_in_their_seeds_alone() -> None:
 
 
 def test_each_cell_has_its_learning_rate() -> None:
-    grid = Grid(cells=("lstm", "rnn"), learning_rates=(0.01, 0.001), layers=(1,))
-    assert [each.config.optimizer.learning_rate for each in candidates(grid, V)] == [0.01, 0.001]
+    grid = Grid(cells=("lstm", "gru", "rnn"), lstm_learning_rate=0.01, rnn_learning_rate=0.001, layers=(1,))
+    assert [each.config.optimizer.learning_rate for each in candidates(grid, V)] == [0.01, 0.006, 0.001]
 
 
 def test_published_losses_stand_beside_their_models() -> None:
@@ -99,8 +99,8 @@ def test_models_that_are_the_same_are_refused() -> None:
         ({"sizes": (1.5,)}, "whole number"),
         ({"sizes": 3}, "a list"),
         ({"seeds": 0}, "seeds"),
-        ({"learning_rates": (0.1,)}, "one for each of the cells rnn, gru, lstm"),
-        ({"learning_rates": (0.1, 0.1, -1.0)}, "above 0"),
+        ({"gru_learning_rate": -1.0}, "above 0"),
+        ({"gru_learning_rate": 10**400}, "a finite number"),
         ({"base": Experiment(seed=2**32 - 2)}, "below 2\\*\\*32"),
     ],
 )
@@ -124,12 +124,13 @@ def test_axes_are_a_grid_without_its_base() -> None:
 def test_a_grid_may_grow_and_not_shrink(larger: dict) -> None:
     small = Grid(cells=("rnn",), layers=(1,), sizes=(8,), seeds=2)
     grown = replace(small, **larger)
-    refuse_other_grid(small, grown, V)
+    refuse_other_grid(small, grown, V, lambda model, number: True)
     with pytest.raises(InputError, match="use another --run-dir"):
-        refuse_other_grid(grown, small, V)
+        refuse_other_grid(grown, small, V, lambda model, number: True)
+    refuse_other_grid(grown, small, V, lambda model, number: False)  # none of its runs was begun
 
 
 @pytest.mark.parametrize("base", [Experiment(seed=1), Experiment(train=TrainConfig(steps=2000))])
 def test_another_base_is_refused(base: Experiment) -> None:
     with pytest.raises(InputError, match="use another --run-dir"):
-        refuse_other_grid(Grid(), replace(Grid(), base=base), V)
+        refuse_other_grid(Grid(), replace(Grid(), base=base), V, lambda model, number: True)

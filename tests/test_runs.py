@@ -72,7 +72,7 @@ def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
     assert not Run.exists(tmp_path)
     begin(tmp_path)
     assert Run.exists(tmp_path)
-    with pytest.raises(InputError, match=r"already holds a run's config\.json; use another --run-dir"):
+    with pytest.raises(InputError, match=r"already holds config\.json; use another --run-dir"):
         begin(tmp_path)
     (tmp_path / "config.json").unlink()
     begin(tmp_path)  # as after a crash before config.json was there
@@ -80,7 +80,7 @@ def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
 
 def test_other_peoples_checkpoints_are_not_continued(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="already holds a run's checkpoints"):
+    with pytest.raises(InputError, match="already holds checkpoints"):
         begin(tmp_path)
 
 
