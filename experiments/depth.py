@@ -18,7 +18,7 @@ GRID = Grid(
         data=DataConfig(corpus="anna_karenina", batch_size=32, seq_length=64),
         model=ModelConfig(dropout=0.0),
         optimizer=OptimizerConfig(schedule="cosine", warmup_steps=50, grad_clip=1.0),
-        train=TrainConfig(steps=8640, validate_every=864, checkpoint_every=432, tensorboard=False),
+        train=TrainConfig(steps=6480, validate_every=648, checkpoint_every=324, tensorboard=False),
         sample=SampleConfig(prime="Levin ", length=600, temperature=0.7),
     ),
 )
