@@ -115,8 +115,8 @@ def train_arguments(words: list[str]) -> tuple[str, Train]:
 
 def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     """The name of the experiment, the folder that was asked for, and its GRID under what was typed."""
-    if {"-h", "--help"} & set(words):
-        parse(Compare, ["--help"])
+    if words and words[0] in ("-h", "--help"):
+        parse(Compare, words)
     if not words or words[0].startswith("-"):
         raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
     path = Path(words[0])

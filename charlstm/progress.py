@@ -99,6 +99,8 @@ def _introduction(models: Sequence[Candidate], seeds: int, done: int, folder: Pa
         f"models   {len(models)} with {seeds} {'seed' if seeds == 1 else 'seeds'} each, of {count} parameters",
         f"folder   {one_line(folder)}{f', where {done} of them are trained' if done else ''}",
     ]
+    if len(models) > 1 and all(each.baseline is None for each in models):
+        lines.append("none of them is the baseline that --baseline-cell and --baseline-layers name: no differences")
     if not len(splits.validation):
         lines.append("there is no validation split, so the last step of each run counts as its best")
     return lines

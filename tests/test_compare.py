@@ -9,6 +9,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from test_train import REPOSITORY, TEXT, bits, stop_at, told
 
@@ -19,6 +21,8 @@ from charlstm.evaluate import evaluate
 from charlstm.metrics import read
 from charlstm.restore import trained
 from charlstm.runs import Run, only_writer
+from charlstm.seeds import Together
+from charlstm.step import TrainState
 
 FIELDS = {
     "data.batch-size": 3,
@@ -213,6 +217,93 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     assert figures(folder) == before
 
 
+def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: Path, tmp_path: Path) -> None:
+    """It is stopped and goes on after that, too."""
+    folder, initial = tmp_path / "diverged", Together.initial
+
+    def poisoned(together: Together) -> TrainState:
+        states = initial(together)
+        return states._replace(params=jax.tree.map(lambda part: part.at[1].set(np.nan), states.params))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Together, "initial", poisoned)
+        stop_at(patch, 9, signal.SIGINT)
+        assert cli.run(words(template, folder)) == 130
+    assert cli.run(words(template, folder)) == 0
+    ours, theirs = figures(folder)[0], figures(whole)[0]
+    assert ours["seeds"][0] == theirs["seeds"][0]
+    assert ours["seeds"][1]["diverged_after"] == 0
+    assert ours["test"] == {"mean": theirs["seeds"][0]["test"], "low": None, "high": None, "n": 1}
+    assert bits(folder / "rnn-1x8" / "seed-0", 24) == bits(whole / "rnn-1x8" / "seed-0", 24)
+
+
+def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tmp_path: Path) -> None:
+    fields = {"rnn_learning_rate": 1e38, "optimizer__warmup_steps": 0, "train__steps": 1}
+    nothing = {"train__validate_every": 0, "train__checkpoint_every": 0, "train__sample_every": 0}
+    splits = {"data__validation_fraction": 0.0, "data__test_fraction": 0.0}
+    assert cli.run(words(template, tmp_path / "run", **fields, **nothing | splits)) == 0
+    lost, good = figures(tmp_path / "run")
+    assert [run["diverged_after"] for run in lost["seeds"]] == [1, 1]
+    assert [run["best_step"] for run in good["seeds"]] == [1, 1]  # nothing chose between steps
+    assert good["validation"] is None
+    assert good["test"] is None
+    assert good["gradient"] is not None
+
+
+def test_seeds_may_be_added_while_some_are_in_training(template: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "grown"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 9, signal.SIGINT)
+        assert cli.run(words(template, folder)) == 130
+    assert cli.run(words(template, folder, seeds=3)) == 0
+    for ours, theirs in zip(figures(folder), figures(whole), strict=True):
+        assert ours["seeds"][:2] == theirs["seeds"]
+        assert ours["test"]["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("grid.json", '{"cells": 3}'),
+        ("grid.json", '{"\\u001b[31m": 3}'),
+        ("corpus.json", "{}"),
+        ("rnn-1x8/seed-0/result.json", "{}"),
+        ("rnn-1x8/seed-0/result.json", '{"seed": 0, "best_step": "x"}'),
+        ("rnn-1x8/seed-0/measures.json", '{"test": []}'),
+        ("rnn-1x8/seed-0/config.json", "["),
+    ],
+)
+def test_a_malformed_file_is_named_in_one_line(
+    template: Path, whole: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    (whole / name).write_text(text)
+    if name.endswith("config.json"):  # which is only read to go on
+        (whole / name).with_name("result.json").unlink()
+    capsys.readouterr()
+    assert cli.run(words(template, whole)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert Path(name).name in last
+    assert "malformed" in last
+    assert last.isprintable()
+
+
+@pytest.mark.parametrize("name", ["rnn-1x8", "rnn-1x8/training", "rnn-1x8/seed-0", "plots"])
+def test_nothing_is_read_or_written_through_a_link_out(
+    template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "training").mkdir(parents=True)
+    (outside / "kept.txt").write_text("kept")
+    if (whole / name).exists():
+        shutil.rmtree(whole / name)
+    (whole / name).symlink_to(outside)
+    before = content(outside)
+    assert cli.run(words(template, whole)) == 2
+    assert "symbolic link" in capsys.readouterr().err
+    assert content(outside) == before
+    assert (outside / "training").is_dir()
+
+
 def test_axes_may_grow_and_what_is_done_stays(template: Path, whole: Path) -> None:
     before = {name: data for name, data in content(whole).items() if "seed-" in name}
     grown = {"cells": ("rnn", "lstm", "gru"), "seeds": 3}
@@ -276,6 +367,26 @@ def test_a_wrong_command_line_is_one_line(line: list[str], message: str, capsys:
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("--model.cell", "--cells"),
+        ("--model.hidden_size", "--sizes"),
+        ("--optimizer.learning-rate", "--lstm-learning-rate"),
+    ],
+)
+def test_a_field_that_the_axes_decide_is_refused(option: str, instead: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["compare", str(REPOSITORY / "experiments" / "depth.py"), option, "1"]) == 2
+    assert instead in capsys.readouterr().err
+
+
+def test_help_shows_the_defaults_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.run(["compare", str(REPOSITORY / "experiments" / "depth.py"), "--help"])
+    assert not stop.value.code
+    assert "default: 0.04" in capsys.readouterr().out
 
 
 def test_an_experiment_for_training_is_no_grid(capsys: pytest.CaptureFixture[str]) -> None:

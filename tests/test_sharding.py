@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import test_seeds
-from reference import random_params
+from reference import assert_trees_equal, random_params
 from test_cudnn import pretend
 from test_seeds import assert_each_is_as_alone, configs
 from test_train import bits, stop_at, told, words
@@ -85,6 +85,8 @@ def seeds_together() -> list[int]:
     groups = [Together(configs("lstm", seeds), test_seeds.V) for seeds in (3, 11)]
     for each in groups:
         assert_each_is_as_alone(each)
+        states = each.initial()
+        assert_trees_equal(test_seeds.bits(each.put(each.real(states))), test_seeds.bits(states))
     return [each.layout.devices for each in groups]
 
 
