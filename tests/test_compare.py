@@ -238,7 +238,12 @@ def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: P
 
 
 def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tmp_path: Path) -> None:
-    fields = {"rnn_learning_rate": 1e39, "optimizer__warmup_steps": 0, "train__steps": 1}
+    fields = {
+        "rnn_learning_rate": 1e38,
+        "optimizer__weight_decay": 1e3,
+        "optimizer__warmup_steps": 0,
+        "train__steps": 1,
+    }
     nothing = {"train__validate_every": 0, "train__checkpoint_every": 0, "train__sample_every": 0}
     splits = {"data__validation_fraction": 0.0, "data__test_fraction": 0.0}
     assert cli.run(words(template, tmp_path / "run", **fields, **nothing | splits)) == 0
