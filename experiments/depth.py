@@ -16,7 +16,7 @@ GRID = Grid(
     lstm_learning_rate=0.04,
     base=Experiment(
         data=DataConfig(corpus="anna_karenina", batch_size=32, seq_length=64),
-        model=ModelConfig(dropout=0.0),
+        model=ModelConfig(dropout=0.0, forget_bias=-1.0),
         optimizer=OptimizerConfig(schedule="cosine", warmup_steps=50, grad_clip=1.0),
         train=TrainConfig(steps=6480, validate_every=648, checkpoint_every=324, tensorboard=False),
         sample=SampleConfig(prime="Levin ", length=600, temperature=0.7),

@@ -51,7 +51,7 @@ GRID = Grid(
             test_fraction=0.1,
             held_out="rows",
         ),
-        model=ModelConfig(dropout=0.0),
+        model=ModelConfig(dropout=0.0, forget_bias=-1.0),
         optimizer=OptimizerConfig(schedule="cosine", warmup_steps=100, grad_clip=1.0),
         train=TrainConfig(steps=3900, validate_every=260, checkpoint_every=130, tensorboard=False),
         sample=SampleConfig(prime="The ", length=600, temperature=0.7),
