@@ -59,8 +59,10 @@ class Eval:
     """A file to evaluate on instead of the run's own text."""
     exact: bool = False
     """Read the text as one row: slower, and a function of text and parameters alone."""
+    lags: bool = False
+    """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
     checkpoint: str = "best"
-    """best by validation, latest, or a step."""
+    """best by validation, latest, a step, or fresh for the parameters before training."""
     json: bool = False
     """Print one JSON object."""
 
@@ -88,7 +90,7 @@ class Sample:
     skip_unknown: bool = False
     """Drop characters of the prime that the model does not know, instead of refusing them."""
     checkpoint: str = "best"
-    """best by validation, latest, or a step."""
+    """best by validation, latest, a step, or fresh for the parameters before training."""
 
 
 @dataclass(kw_only=True)

@@ -108,6 +108,7 @@ def _eval(words: list[str]) -> None:
     from charlstm import corpora
     from charlstm.begin import split_as
     from charlstm.evaluate import evaluate
+    from charlstm.lags import described, gradient_lags
     from charlstm.restore import trained
     from charlstm.runs import Fingerprint
 
@@ -124,6 +125,7 @@ def _eval(words: list[str]) -> None:
     if not len(ids):
         raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
+    lags = gradient_lags(found.model, found.params, ids) if asked.lags else None
     if asked.json:
         print(
             json.dumps(
@@ -137,6 +139,7 @@ def _eval(words: list[str]) -> None:
                     "loss": result.loss,
                     "bits_per_char": result.bits_per_char,
                 }
+                | ({"lags": lags.norms.tolist(), "reach": lags.reach()} if lags else {})
             )
         )
     else:
@@ -145,6 +148,8 @@ def _eval(words: list[str]) -> None:
             f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
             f" over {result.characters:,} {data.symbols} {how}"
         )
+        if lags:
+            print("\n".join(described(lags)))
 
 
 def _sample(words: list[str]) -> None:

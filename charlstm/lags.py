@@ -23,9 +23,7 @@ from charlstm.loss import nats
 from charlstm.model import Carry, Model, Params
 from charlstm.recurrence import CELLS
 from charlstm.restore import trained
-from charlstm.runs import Run
 from charlstm.sharding import Layout
-from charlstm.step import initial_state
 
 LAGS = 200
 """Three of the default windows and more, so that a curve shows whether a state outlives the window's edge."""
@@ -91,22 +89,25 @@ def of_run(folder: Path, checkpoint: str = "best") -> Lags:
 
     Args:
         folder: of the run.
-        checkpoint: as `restore.trained` takes it, with the same way out where the best is not whole; or "fresh" for the
-            parameters before the first update.
+        checkpoint: as `restore.trained` takes it.
 
     Raises:
         InputError: the folder is not a run, its checkpoint cannot be used, or its text is another or too short.
     """
-    run = Run.open(folder)
+    run, model, params, *_ = trained(folder, checkpoint)
     text = Text.read(run.config)
     run.refuse_other_text(text.fingerprint)
-    if checkpoint == "fresh":
-        model = Model(run.config.model, len(run.vocabulary))
-        params = initial_state(run.config, model).params
-    else:
-        found = trained(folder, checkpoint)
-        model, params = found.model, found.params
     return gradient_lags(model, params, text.splits.validation)
+
+
+def described(found: Lags) -> list[str]:
+    """Lines of a table: the norms at lags that double, as parts of those at lag 0, and each layer's reach."""
+    shown = [0, *(2**power for power in range(found.norms.shape[1].bit_length()) if 2**power < found.norms.shape[1])]
+    lines = ["gradient by lag " + "".join(f"{lag:>9}" for lag in shown) + "   at 1 %"]
+    for number, (norms, reach) in enumerate(zip(found.norms, found.reach(), strict=True), start=1):
+        parts = "".join(f"{part:9.1e}" for part in norms[shown] / norms[0])
+        lines.append(f"  layer {number:<7} {parts}   {f'> {found.norms.shape[1] - 1}' if reach is None else reach:>6}")
+    return lines
 
 
 def _ends(characters: int, lags: int, positions: int) -> np.ndarray:

@@ -30,13 +30,16 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
 
     Args:
         folder: of the run.
-        checkpoint: "best" by validation (the newest where none was validated), "latest", or a step.
+        checkpoint: "best" by validation (the newest where none was validated), "latest", a step, or "fresh" for the
+            parameters before the first update.
 
     Raises:
         InputError: the folder is not a run, or the checkpoint is not there or not whole.
     """
     run = Run.open(folder)
     model = Model(_anywhere(run.config.model), len(run.vocabulary))
+    if checkpoint == "fresh":
+        return Trained(run, model, initial_state(run.config, model).params, 0, ())
     like = jax.eval_shape(lambda: initial_state(run.config, model))
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints, read_only=True) as checkpoints:
         if not checkpoints.steps():
@@ -44,7 +47,7 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
         notes: tuple[str, ...] = ()
         if checkpoint not in ("best", "latest"):
             if not (checkpoint.isascii() and checkpoint.isdigit()):
-                raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest or a step")
+                raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")
             return Trained(run, model, checkpoints.restore(int(checkpoint), like).params, int(checkpoint), notes)
         if checkpoint == "best" and (best := checkpoints.best()) is not None:
             try:

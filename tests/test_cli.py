@@ -208,7 +208,7 @@ def test_a_checkpoint_can_be_chosen(trained: Path, capsys: pytest.CaptureFixture
     assert cli.run(["eval", str(trained), "--checkpoint", "40", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 40
     assert "there is no checkpoint 7" in refusal(capsys, "eval", str(trained), "--checkpoint", "7")
-    assert "best, latest or a step" in refusal(capsys, "eval", str(trained), "--checkpoint", "newest")
+    assert "best, latest, fresh or a step" in refusal(capsys, "eval", str(trained), "--checkpoint", "newest")
 
 
 def test_corpora_lists_all_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,3 +226,19 @@ def test_bytes_can_be_modelled(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert cli.run(["train", "--run-dir", str(tmp_path / "run"), *typed, *size, "--sample.length", "30"]) == 0
     assert capsys.readouterr().out.startswith("λόγος")
     assert all(ord(each) < 256 for each in json.loads((tmp_path / "run" / "vocabulary.json").read_text()))
+
+
+def test_eval_tells_how_far_a_gradient_reaches(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", str(trained), "--split", "train", "--lags"]
+    assert cli.run(words) == 0
+    header, *layers = capsys.readouterr().out.splitlines()[1:]
+    assert header.split()[3:6] == ["0", "1", "2"]
+    assert all(line.split()[2] == "1.0e+00" for line in layers)
+    norms = []
+    for checkpoint in ("best", "fresh"):
+        assert cli.run([*words, "--json", "--checkpoint", checkpoint]) == 0
+        told = json.loads(capsys.readouterr().out)
+        norms.append(told["lags"])
+        assert len(told["reach"]) == len(told["lags"]) == len(layers)
+    assert told["step"] == 0
+    assert norms[0] != norms[1]
