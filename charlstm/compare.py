@@ -35,7 +35,7 @@ from charlstm.metrics import best_loss, read, time_taken
 from charlstm.progress import Progress
 from charlstm.results import RESULTS, Outcome, Results
 from charlstm.runs import CORPUS, GRID, Run, continued, only_writer, read_fingerprint, refuse_other_text
-from charlstm.seeds import Together, take
+from charlstm.seeds import Together, unstacked
 from charlstm.step import TrainState
 from charlstm.tables import write_tables
 from charlstm.tally import MEASURES, RESULT, outcome, tally
@@ -143,12 +143,12 @@ def _train(
         members = [_member(folder, model, number, text, step, stack) for number in numbers]
         together = Together(tuple(member.run.config for member in members), len(text.vocabulary))
         group = Group(together, members, text, checkpoints)
-        now, best = group.train(received, progress)
-        for place, member in enumerate(members):
+        states = zip(*(unstacked(each, len(members)) for each in group.train(received, progress)), strict=True)
+        for place, (member, (now, best)) in enumerate(zip(members, states, strict=True)):
             if received:  # all of them are in the checkpoint of the last step
                 raise Interrupted(received[0], group.step, model.name)
             if not (member.run.folder / RESULT).exists():
-                _conclude(member, together, group.step, take(now, place), take(best, place), group.diverged.get(place))
+                _conclude(member, together, group.step, now, best, group.diverged.get(place))
     shutil.rmtree(training)
 
 

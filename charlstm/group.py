@@ -7,7 +7,7 @@ finite has diverged: its metrics end there, and the others go on.
 import math
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from charlstm.evaluate import evaluate
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, training_record, validation_record
 from charlstm.runs import Run
-from charlstm.seeds import Together, keep_better, take
+from charlstm.seeds import Together, keep_better, unstacked
 from charlstm.step import Metrics, TrainState
 from charlstm.train import due, sampled
 
@@ -150,7 +150,7 @@ class Group:
         return self._together.put(now), self._together.put(best)
 
     def _first(self) -> States:
-        now = self._together.real(self._together.initial())
+        now = self._together.initial()
         none = jnp.full(len(self._members), -1, jnp.int32)
         return States(now, jax.tree.map(jnp.copy, now), none, jnp.int32(self._together.row_devices))
 
@@ -178,9 +178,9 @@ class Group:
         """Measures each run, and gives the best states with those that are better now."""
         if not len(self._text.splits.validation):
             return best
-        better = np.zeros(self._together.stacked, bool)
+        better, params = np.zeros(self._together.stacked, bool), self._unstacked(now.params)
         for place, member in self._steady():
-            loss = evaluate(self._together.model, take(now.params, place), self._text.splits.validation).loss
+            loss = evaluate(self._together.model, params[place], self._text.splits.validation).loss
             if not math.isfinite(loss):
                 self._lose(place, self.step, watch)
                 continue
@@ -200,13 +200,18 @@ class Group:
 
     def _lose_those_without_numbers(self, now: TrainState, watch: Watch) -> None:
         """The last update has no next one to show that it went wrong."""
+        params = self._unstacked(now.params)
         for place, _ in self._steady():
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(take(now.params, place))):
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params[place])):
                 self._lose(place, self.step, watch)
 
     def _sample(self, now: TrainState) -> None:
+        params = self._unstacked(now.params)
         for place, member in self._steady():
-            member.run.write_sample(self.step, sampled(member.run, self._together.model, take(now.params, place)))
+            member.run.write_sample(self.step, sampled(member.run, self._together.model, params[place]))
+
+    def _unstacked(self, states: Any) -> list[Any]:
+        return unstacked(states, len(self._members))
 
     def _save(self, now: TrainState, best: TrainState) -> None:
         for member in self._members:

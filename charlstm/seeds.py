@@ -22,8 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from charlstm import cudnn
 from charlstm.batches import Batches, Window
 from charlstm.config import Experiment, TrainConfig
+from charlstm.leaves import to_device, to_host
 from charlstm.model import Model
-from charlstm.sharding import ROWS, Layout, on_one
+from charlstm.sharding import ROWS, Layout
 from charlstm.step import Metrics, TrainState, initial_state, make_update, state_layout, window_layout
 
 LONGEST_CHUNK = 10
@@ -67,9 +68,9 @@ class Together:
         return chunk_of(self.configs[0].train)
 
     def initial(self) -> TrainState:
-        """The stacked states before the first update, to the bit those of each run alone."""
+        """The stacked states before the first update, to the bit those of each run alone, on the first device."""
         states = [initial_state(config, self.model) for config in self.configs]
-        return self.put(jax.tree.map(lambda *parts: jnp.stack(parts), *states))
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
 
     @property
     def row_devices(self) -> int:
@@ -77,7 +78,7 @@ class Together:
         return 1 if self.share_seeds else self.layout.devices
 
     def put(self, states: TrainState) -> TrainState:
-        """The states of S runs, or of these and the fillers, on their devices and with fillers."""
+        """The states of S runs from the first device, with fillers and on all devices."""
 
         def fill(part: Array) -> Array:
             missing = self.stacked - len(part)
@@ -86,8 +87,8 @@ class Together:
         return jax.device_put(jax.tree.map(fill, states), self._states())
 
     def real(self, states: TrainState) -> TrainState:
-        """The states without the fillers, which depend on how many devices there are."""
-        return jax.tree.map(lambda part: part[: len(self.configs)], states)
+        """The states without the fillers, which depend on how many devices there are, on the first device."""
+        return to_device(jax.tree.map(lambda bits: bits[: len(self.configs)], to_host(states)), states)
 
     def windows(self, batches: Batches, cursor: int) -> Window:
         """The K windows from a cursor on, on the devices: inputs and targets [K, B, T], starts [K]."""
@@ -147,14 +148,14 @@ def keep_better(best: TrainState, states: TrainState, better: Array) -> TrainSta
     return jax.tree.map(choose, states, best)
 
 
-def take(states: Any, number: int) -> Any:
-    """The tree of one run among stacked ones, on the first device."""
-    return on_one(_take(states, np.int32(number)))
+def unstacked(states: Any, runs: int) -> list[Any]:
+    """The trees of the first runs among stacked ones, each on the first device.
 
-
-@jax.jit
-def _take(states: Any, number: Array) -> Any:
-    return jax.tree.map(lambda part: part[number], states)
+    They go through the host: on a CPU a program that gathers them from all devices can wait for itself for good, where
+    its parts on some devices hold the threads that those on others need.
+    """
+    host = to_host(states)
+    return [to_device(jax.tree.map(lambda bits, at=run: bits[at], host), states) for run in range(runs)]
 
 
 def _behind_first(sharding: NamedSharding | None) -> NamedSharding | None:

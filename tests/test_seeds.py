@@ -14,7 +14,7 @@ from reference import CELLS, assert_trees_equal
 from charlstm.batches import Batches
 from charlstm.config import Cell, DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.model import Model
-from charlstm.seeds import LONGEST_CHUNK, Together, chunk_of, keep_better, take
+from charlstm.seeds import LONGEST_CHUNK, Together, chunk_of, keep_better, unstacked
 from charlstm.sharding import Layout
 from charlstm.step import TrainState, initial_state, make_train_step, state_layout, window_layout
 
@@ -33,7 +33,7 @@ def configs(cell: Cell, seeds: int) -> tuple[Experiment, ...]:
 
 
 def trained_together(together: Together, chunks: int) -> tuple[TrainState, Any]:
-    states, steps, metrics = together.initial(), together.make_steps(), None
+    states, steps, metrics = together.put(together.initial()), together.make_steps(), None
     for number in range(chunks):
         states, metrics = steps(states, together.windows(BATCHES, number * together.chunk))
     return states, metrics
@@ -56,9 +56,10 @@ def assert_each_is_as_alone(together: Together) -> None:
     """A run alone must have as many devices: one of its own, where devices share the seeds."""
     states, metrics = trained_together(together, 3)
     layout = Layout.of(1) if together.share_seeds else together.layout
+    ours = unstacked(states, len(together.configs))
     for number, config in enumerate(together.configs):
         state, last = trained_alone(config, 3 * together.chunk, layout)
-        assert_trees_equal(bits(take(states, number)), bits(state))
+        assert_trees_equal(bits(ours[number]), bits(state))
         assert float(metrics.loss[number, -1]) == float(last.loss)
         assert float(metrics.grad_norm[number, -1]) == float(last.grad_norm)
 
@@ -87,8 +88,9 @@ def test_a_seed_that_diverges_leaves_the_others_as_they_are() -> None:
         states, metrics = steps(states, together.windows(BATCHES, number * together.chunk))
     assert metrics is not None
     assert np.isnan(metrics.loss[1]).all()
+    ours, theirs = unstacked(states, 3), unstacked(whole, 3)
     for number in (0, 2):
-        assert_trees_equal(bits(take(states, number)), bits(take(whole, number)))
+        assert_trees_equal(bits(ours[number]), bits(theirs[number]))
 
 
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(0, 300), st.integers(0, 300))
@@ -100,9 +102,10 @@ def test_nothing_is_due_inside_of_a_chunk(steps: int, validate: int, save: int, 
 
 def test_the_better_state_of_each_seed_is_kept() -> None:
     together = Together(configs("lstm", 3), V)
-    first = jax.tree.map(np.asarray, together.initial()._replace(key=0))
+    first = unstacked(together.initial(), 3)
     states, _ = trained_together(together, 1)
-    best = keep_better(together.initial(), states, np.arange(together.stacked) == 1)
-    assert_trees_equal(bits(take(best, 1)), bits(take(states, 1)))
+    best = keep_better(together.put(together.initial()), states, np.arange(together.stacked) == 1)
+    chosen, now = unstacked(best, 3), unstacked(states, 3)
+    assert_trees_equal(bits(chosen[1]), bits(now[1]))
     for number in (0, 2):
-        assert_trees_equal(jax.tree.map(lambda part, at=number: part[at], first.params), take(best, number).params)
+        assert_trees_equal(bits(chosen[number]), bits(first[number]))

@@ -86,7 +86,7 @@ def seeds_together() -> list[int]:
     for each in groups:
         assert_each_is_as_alone(each)
         states = each.initial()
-        assert_trees_equal(test_seeds.bits(each.put(each.real(states))), test_seeds.bits(states))
+        assert_trees_equal(test_seeds.bits(each.real(each.put(states))), test_seeds.bits(states))
     return [each.layout.devices for each in groups]
 
 
