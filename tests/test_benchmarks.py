@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import growth, inputs, profile, report, rounds, spreads, startup, sweep, table
+from benchmarks import growth, inputs, profile, report, rounds, spreads, startup, sweep, table, together
 from benchmarks.__main__ import main
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.deadline import Deadline
@@ -123,6 +123,23 @@ def test_a_sweep_draws_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFi
     assert "T × 2" in capsys.readouterr().out
 
 
+def test_seeds_together_and_one_after_the_other_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "text.txt").write_text("a text of some length, " * 200)
+    data = f"DataConfig(corpus={str(tmp_path / 'text.txt')!r}, batch_size=2, seq_length=8)"
+    base = f"Experiment(data={data}, train=TrainConfig(steps=40), sample=SampleConfig(length=5))"
+    (tmp_path / "grid.py").write_text(
+        f"from charlstm.config import *\nGRID = Grid(cells=('lstm', 'rnn'), layers=(1, 2), sizes=(8,), base={base})\n"
+    )
+    out = tmp_path / "together.json"
+    words = [str(tmp_path / "grid.py"), "--seeds", "2", "--steps", "2", "--rounds", "1", "--out", str(out)]
+    assert together.main(words) == 0
+    found = json.loads(out.read_text())
+    assert (found["model"], found["config"]["train"]["steps"]) == ("lstm-1x8", 2)
+    assert found["ratio"] == [found["together"][0] / found["alone"][0]]
+    assert "lstm-1x8, 2 seeds of 2 steps" in capsys.readouterr().out
+    assert_refused(together.main, [*words, "--cell", "gru"], "no model with the cell gru; there are lstm, rnn", capsys)
+
+
 def test_a_worker_that_fails_is_named_and_the_others_go_on():
     jobs = [Job("pytorch", "grid", SMALL), Job("nobody", "train", SMALL), Job("floor-jax", "weights", SMALL)]
     *failed, other = rounds.measure(jobs, 1, 0.01, Deadline(300))
@@ -193,7 +210,7 @@ def test_a_row_is_for_all_contenders_and_its_rate_for_none_of_them(task: Any, si
     assert (row.rate is None) == (row.needed == 0) == (len(row.jobs) == len(row.contenders))
 
 
-@pytest.mark.parametrize("command", [main, sweep.main])
+@pytest.mark.parametrize("command", [main, sweep.main, together.main])
 @pytest.mark.parametrize(
     ("words", "said"),
     [
