@@ -1,10 +1,11 @@
-"""Seeds that train together against as many runs one after the other: whole commands, start and compilation included.
+"""Seeds that train together against as many runs one after the other, start and compilation included.
 
 python -m benchmarks.together [EXPERIMENT] [--cell lstm] [--seeds 8] [--steps N] [--rounds 3] [--out FILE]
 
-Of the experiment's grid the model with the fewest operations is taken. One `charlstm compare` trains it with all seeds;
-then a `charlstm train` for each seed trains the same configs. Either begins with an empty cache of compiled programs; a
-run finds there what the runs before it compiled, as it does for anyone.
+Of the experiment's grid the model with the fewest operations is taken. One process trains it with all seeds, as
+`charlstm compare` does before it measures and draws; then a `charlstm train` for each seed trains the same configs.
+Either begins with an empty cache of compiled programs; a run finds there what the runs before it compiled, as it does
+for anyone.
 """
 
 import json
@@ -22,7 +23,7 @@ from benchmarks import machine
 from benchmarks.command import Parser, check_writable, checked, count, interruptible
 from benchmarks.spreads import Spread
 from benchmarks.table import spread
-from charlstm import corpora
+from charlstm import corpora, devices
 from charlstm.arguments import load_grid
 from charlstm.checked import to_dict
 from charlstm.config import Cell, Experiment, Grid
@@ -31,7 +32,8 @@ from charlstm.grid import candidates
 from charlstm.sizes import operations
 from charlstm.vocabulary import Vocabulary
 
-_DEPTH = Path(__file__).resolve().parents[1] / "experiments" / "depth.py"
+_ROOT = Path(__file__).resolve().parents[1]
+_DEPTH = _ROOT / "experiments" / "depth.py"
 
 
 def main(words: Sequence[str]) -> int:
@@ -92,7 +94,8 @@ def _together(grid: Grid, seeds: int) -> float:
     with TemporaryDirectory(prefix="charlstm-benchmarks-") as name:
         folder = Path(name)
         _write(folder / "grid.py", "GRID", "Grid", to_dict(replace(grid, seeds=seeds)))
-        return _seconds(folder, "compare", "grid.py", "--run-dir", "together")
+        script = "import sys; from pathlib import Path; from benchmarks.together import train; train(Path(sys.argv[1]))"
+        return _seconds(folder, "-c", script, str(folder))
 
 
 def _alone(config: Experiment, seeds: int) -> float:
@@ -100,7 +103,20 @@ def _alone(config: Experiment, seeds: int) -> float:
         folder = Path(name)
         _write(folder / "run.py", "CONFIG", "Experiment", to_dict(config))
         numbers = [str(config.seed + number) for number in range(seeds)]
-        return sum(_seconds(folder, "train", "run.py", "--seed", each, "--run-dir", each) for each in numbers)
+        words = ("-m", "charlstm", "train", "run.py", "--seed")
+        return sum(_seconds(folder, *words, each, "--run-dir", each) for each in numbers)
+
+
+def train(folder: Path) -> None:
+    """Trains all seeds of the only model of grid.py in a folder; the work of a process of its own."""
+    devices.prepare()
+    from charlstm.begin import Text
+    from charlstm.compare import train_runs
+
+    grid = load_grid(folder / "grid.py")
+    text = Text.read(grid.base)
+    (model,) = candidates(grid, len(text.vocabulary))
+    train_runs(model, range(grid.seeds), folder / model.name, text, [], _Nobody())
 
 
 def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
@@ -108,15 +124,24 @@ def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
     path.write_text(f"{imports}{name} = from_dict({values!r}, {kind})\n")
 
 
+class _Nobody:
+    """A `group.Watch` that does not look."""
+
+    def advance(self, step: int, loss: float, chars_per_second: float) -> None:
+        pass
+
+    def line(self, text: str, style: str | None = None) -> None:
+        pass
+
+
 def _seconds(folder: Path, *words: str) -> float:
-    """Of one command of charlstm, from its start to its end."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+    """Of one Python process, from its start to its end."""
+    paths = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "PYTHONPATH": paths}
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "charlstm", *words], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"charlstm {' '.join(words)} failed: {done.stderr}")
+        raise RuntimeError(f"{' '.join(words)} failed: {done.stderr}")
     return time.perf_counter() - began
 
 

@@ -28,7 +28,7 @@ from charlstm.config import Grid
 from charlstm.errors import InputError, Interrupted
 from charlstm.files import inside, one_line, read_json, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
-from charlstm.group import Group, Member
+from charlstm.group import Group, Member, Watch
 from charlstm.measure import measured
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, read, time_taken
@@ -71,7 +71,7 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
             progress.begin(model)
             here = inside(folder, model.name)
             for numbers in _groups(here, model, grid.seeds):
-                _train(model, numbers, here, text, received, progress)
+                train_runs(model, numbers, here, text, received, progress)
             for number in range(grid.seeds):
                 if received:
                     raise Interrupted(received[0], model.config.train.steps, model.name)
@@ -129,10 +129,19 @@ def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
     return [numbers for numbers in (begun, rest) if numbers]
 
 
-def _train(
-    model: Candidate, numbers: Sequence[int], folder: Path, text: Text, received: Sequence[int], progress: Progress
+def train_runs(
+    model: Candidate, numbers: Sequence[int], folder: Path, text: Text, received: Sequence[int], watch: Watch
 ) -> None:
-    """Trains some runs of a model to their end, and leaves a run's folder for each."""
+    """Trains some runs of a model to their end, and leaves a run's folder for each.
+
+    Args:
+        model: the model.
+        numbers: of its runs.
+        folder: of the model; what is in training there goes on.
+        text: what they read.
+        received: gets a signal's number when it is time to save and stop.
+        watch: is told.
+    """
     training = folder / TRAINING
     training.mkdir(parents=True, exist_ok=True)
     write_json(training / SEEDS, {"numbers": list(numbers)})
@@ -143,7 +152,7 @@ def _train(
         members = [_member(folder, model, number, text, step, stack) for number in numbers]
         together = Together(tuple(member.run.config for member in members), len(text.vocabulary))
         group = Group(together, members, text, checkpoints)
-        states = zip(*(unstacked(each, len(members)) for each in group.train(received, progress)), strict=True)
+        states = zip(*(unstacked(each, len(members)) for each in group.train(received, watch)), strict=True)
         for place, (member, (now, best)) in enumerate(zip(members, states, strict=True)):
             if received:  # all of them are in the checkpoint of the last step
                 raise Interrupted(received[0], group.step, model.name)

@@ -187,7 +187,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
             remove = {"seeds.json": os.unlink, "checkpoints": shutil.rmtree}[moment]
             compare.shutil = type("", (), {"rmtree": lambda path: (remove(path / moment), die())})
         else:
-            compare._train = dying(compare._train, lambda model, *rest: models.append(model) or len(models) == 1)
+            compare.train_runs = dying(compare.train_runs, lambda *args: models.append(args) or len(models) == 1)
         cli.run(sys.argv[2:])
     """)
     folder = tmp_path / "killed"
