@@ -105,9 +105,7 @@ class OptimizerConfig(Checked):
     """Decoupled weight decay of all kernels, as a factor of the learning rate (AdamW)."""
 
     def check(self) -> None:
-        require(
-            0 < self.learning_rate < 3e38, "learning_rate", self.learning_rate, "above 0, and below 3e38 for float32"
-        )
+        require(0 < self.learning_rate <= 3e38, "learning_rate", self.learning_rate, "above 0, and within float32")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         require(0 <= self.decay_to <= 1, "decay_to", self.decay_to, "between 0 and 1")
         require(self.decay_every >= 1, "decay_every", self.decay_every, "at least 1")
@@ -223,8 +221,8 @@ class Axes(Checked):
             require(min(getattr(self, name)) >= 1, name, getattr(self, name), "at least 1, each of them")
         require(1 <= self.seeds <= 1000, "seeds", self.seeds, "between 1 and 1000")
         for name in ("rnn_learning_rate", "gru_learning_rate", "lstm_learning_rate"):
-            fits = 0 <= getattr(self, name) < 3e38
-            require(fits, name, getattr(self, name), "above 0 and below 3e38, or 0 for that of the optimizer")
+            fits = 0 <= getattr(self, name) <= 3e38
+            require(fits, name, getattr(self, name), "above 0 and within float32, or 0 for that of the optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)

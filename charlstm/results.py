@@ -3,7 +3,7 @@
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -196,7 +196,7 @@ def _object(value: Any, kind: Any, where: str) -> Any:
         path = f"{where}.{each.name}".lstrip(".")
         if each.name in value:
             given[each.name] = _typed(value[each.name], hints[each.name], path)
-        elif type(None) not in get_args(hints[each.name]):
+        elif each.default is MISSING:
             raise ValueError(f"{path} is missing")
     return kind(**given)
 

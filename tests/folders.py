@@ -94,6 +94,7 @@ def _model(name: str, cell: str, depth: int, size: int, loss: float, seeds: int)
         "size": size,
         "parameters": 20_000 * depth,
         "learning_rate": 0.008,
+        "reaches_beyond": False,
         "operations": 1.9e10 * size * depth,
         "seconds": 301.2 * depth,
         "chars_per_second": 310_000.0 / depth,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from charlstm import cli
-from charlstm.arguments import load_experiment, train_arguments
-from charlstm.config import Experiment
+from charlstm.arguments import load_experiment, load_grid, train_arguments
+from charlstm.config import Experiment, Grid
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = "a small town, a long road, and nobody in sight. " * 60
@@ -133,8 +133,9 @@ def test_the_default_experiment_is_king_james() -> None:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.py")), ids=lambda path: path.stem)
 def test_every_experiment_loads_and_says_how_to_run_it(path: Path) -> None:
-    assert isinstance(load_experiment(path), Experiment)
-    assert f"charlstm train experiments/{path.name}" in path.read_text()
+    compares = "GRID = " in path.read_text()
+    assert isinstance(load_grid(path) if compares else load_experiment(path), Grid if compares else Experiment)
+    assert f"charlstm {'compare' if compares else 'train'} experiments/{path.name}" in path.read_text()
 
 
 def test_hello_learns_to_spell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ configs = st.builds(
     seed=st.integers(0, 2**32 - 1),
     data=st.builds(DataConfig, corpus=st.text(min_size=1), batch_size=st.integers(1, 10**6)),
     model=st.builds(ModelConfig, cell=st.sampled_from(["rnn", "gru", "lstm"]), dropout=st.floats(0, 0.999)),
-    optimizer=st.builds(OptimizerConfig, learning_rate=st.floats(1e-300, 1e300)),
+    optimizer=st.builds(OptimizerConfig, learning_rate=st.floats(1e-300, 3e38)),
     train=st.builds(TrainConfig, steps=st.integers(1, 10**9), tensorboard=st.booleans()),
 )
 
