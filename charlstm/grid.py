@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from charlstm.config import Cell, Experiment, Grid
 from charlstm.errors import InputError
 from charlstm.runs import refuse_changes
-from charlstm.sizes import matched, parameters
+from charlstm.sizes import matched, name_of, parameters
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def candidates(grid: Grid, vocabulary_size: int) -> list[Candidate]:
             model = matched(model, vocabulary_size, wanted)
         rate = getattr(grid, f"{cell}_learning_rate") or base.optimizer.learning_rate
         optimizer = replace(base.optimizer, learning_rate=rate)
-        name = f"{cell}-{layers}x{model.hidden_size}"
+        name = name_of(model)
         return Candidate(
             name,
             size,

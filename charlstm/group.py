@@ -25,6 +25,7 @@ from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, training_record, validation_record
 from charlstm.runs import Run
 from charlstm.seeds import Together, keep_better, unstacked
+from charlstm.sizes import name_of
 from charlstm.step import Metrics, TrainState
 from charlstm.train import due, sampled
 
@@ -79,8 +80,7 @@ class Group:
         self._together, self._members, self._text, self._checkpoints = together, members, text, checkpoints
         self._config = together.configs[0]
         self._batches = Batches(text.splits.train, self._config.data.batch_size, self._config.data.seq_length)
-        model = self._config.model
-        self._name = f"{model.cell}-{model.num_layers}x{model.hidden_size}"
+        self._name = name_of(self._config.model)
         self.step = 0
         self.diverged: dict[int, int] = {}
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from charlstm import summary
 from charlstm.begin import Text
 from charlstm.files import one_line
 from charlstm.grid import Candidate
@@ -90,18 +91,16 @@ class Progress:
 
 def _introduction(models: Sequence[Candidate], seeds: int, done: int, folder: Path, text: Text) -> list[str]:
     """The text, the models, and where they go."""
-    config, splits = models[0].config, text.splits
-    sizes = f"{len(splits.train):,} to train on, {len(splits.validation):,} to validate, {len(splits.test):,} to test"
     least, most = (sort(each.parameters for each in models) for sort in (min, max))
     count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     lines = [
-        f"text     {one_line(config.data.corpus)}: {len(text.vocabulary)} different {config.data.symbols}; {sizes}",
+        summary.of_text(models[0].config.data, len(text.vocabulary), text.splits),
         f"models   {len(models)} with {seeds} {'seed' if seeds == 1 else 'seeds'} each, of {count} parameters",
         f"folder   {one_line(folder)}{f', where {done} of them are trained' if done else ''}",
     ]
     if len(models) > 1 and all(each.baseline is None for each in models):
         lines.append("none of them is the baseline that --baseline-cell and --baseline-layers name: no differences")
-    if not len(splits.validation):
+    if not len(text.splits.validation):
         lines.append("there is no validation split, so the last step of each run counts as its best")
     return lines
 

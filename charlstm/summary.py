@@ -5,6 +5,7 @@ import shlex
 import jax
 
 from charlstm.batches import Batches, Splits
+from charlstm.config import DataConfig
 from charlstm.evaluate import Evaluation, lzma_bits, uniform_bits
 from charlstm.files import one_line
 from charlstm.model import Params
@@ -16,17 +17,22 @@ def introduction(run: Run, splits: Splits, batches: Batches, params: Params, ste
     """The text, the model, and the work ahead."""
     config = run.config
     data, model, steps = config.data, config.model, config.train.steps
-    sizes = f"{len(splits.train):,} to train on, {len(splits.validation):,} to validate, {len(splits.test):,} to test"
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     depth = f"{model.num_layers} {'layer' if model.num_layers == 1 else 'layers'}"
     where = f"continues after step {step:,} in" if step else "writes to"
     return [
-        f"text     {one_line(data.corpus)}: {len(run.vocabulary)} different {data.symbols}; {sizes}",
+        of_text(data, len(run.vocabulary), splits),
         f"model    {model.cell}, {depth} of {model.hidden_size}: {count:,} parameters, on {_devices(layout)}",
         f"train    {steps:,} steps of {data.batch_size} x {data.seq_length} {data.symbols},"
         f" {batches.epoch(steps):.2f} epochs",
         f"run      {where} {one_line(run.folder)}",
     ]
+
+
+def of_text(data: DataConfig, vocabulary_size: int, splits: Splits) -> str:
+    """What is read, and how much of it for what."""
+    sizes = f"{len(splits.train):,} to train on, {len(splits.validation):,} to validate, {len(splits.test):,} to test"
+    return f"text     {one_line(data.corpus)}: {vocabulary_size} different {data.symbols}; {sizes}"
 
 
 def conclusion(run: Run, splits: Splits, found: Evaluation | None) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_train import REPOSITORY, TEXT, bits, stop_at, told
+from test_train import REPOSITORY, SMALL, TEXT, bits, stop_at, told
 
 from charlstm import cli
 from charlstm.batches import Splits
@@ -24,20 +24,9 @@ from charlstm.runs import Run, only_writer
 from charlstm.seeds import Together
 from charlstm.step import TrainState
 
-FIELDS = {
-    "data.batch-size": 3,
-    "data.seq-length": 16,
-    "data.validation-fraction": 0.1,
-    "data.test-fraction": 0.1,
-    "model.dropout": 0.25,
-    "optimizer.warmup-steps": 3,
-    "train.steps": 24,
-    "train.validate-every": 6,
-    "train.checkpoint-every": 4,
-    "train.sample-every": 12,
-    "train.tensorboard": False,
-    "sample.length": 20,
-}
+OF_THE_AXES = ("model.hidden-size", "model.num-layers")
+FIELDS = {name: value for name, value in SMALL.items() if name not in OF_THE_AXES}
+FIELDS |= {"data.validation-fraction": 0.1, "data.test-fraction": 0.1}
 MODELS = {"rnn-1x8": ("rnn", 1), "lstm-1x8": ("lstm", 1)}
 SEEDS = (0, 1)
 EXPERIMENT = """
