@@ -1,7 +1,7 @@
 """Vanilla RNN, GRU and LSTM with one, two and three layers on Anna Karenina, five seeds each, parameters matched.
 
 charlstm compare experiments/depth.py
-Measured: test nats per character from 1.315 (GRU, two layers) to 1.364 (RNN, one layer), in 20 minutes of training on
+Measured: test nats per character from 1.315 (GRU, two layers) to 1.364 (RNN, one layer), in 24 minutes on
 two CPU cores (AMD EPYC, AVX-512); README and docs/COMPARISON.md have the table. Each has about 74,000 parameters, and
 reads the text 7.5 times.
 
