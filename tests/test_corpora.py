@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlstm import corpora
-from charlstm.config import Symbols
+from charlstm import corpora, text_file
+from charlstm.begin import Text
+from charlstm.config import DataConfig, Experiment, Symbols
 from charlstm.errors import InputError
+from charlstm.runs import Fingerprint
 from charlstm.vocabulary import Vocabulary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -106,7 +109,7 @@ def test_normalised_text_at_any_chunk_size(tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.getbasetemp() / "text.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpora, "_CHUNK", max(chunk, 3))
+        patch.setattr(text_file, "_CHUNK", max(chunk, 3))
         assert corpora.load(str(path), "characters") == text.replace("\r\n", "\n")
         assert corpora.load(str(path), "bytes").encode("latin-1") == path.read_bytes()
         assert corpora.fingerprint(text) == hashlib.sha256(text.encode()).hexdigest()
@@ -125,7 +128,7 @@ def test_byte_that_is_not_utf8_is_located_in_the_file(
         content.decode()
     except UnicodeDecodeError as error:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(corpora, "_CHUNK", chunk)
+            patch.setattr(text_file, "_CHUNK", chunk)
             message = refusal(path)
         assert f"is not UTF-8 at byte {error.start};" in message
         assert "--data.symbols bytes" in message
@@ -191,7 +194,39 @@ def test_memory_stays_near_twice_the_text(tmp_path: Path, symbols: Symbols):
     text = corpora.load(str(path), symbols)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * len(text) + 3 * corpora._CHUNK
+    assert peak < 2 * len(text) + 3 * text_file._CHUNK
+
+
+@pytest.mark.parametrize("letters", ["", "\N{RIGHT DOUBLE QUOTATION MARK}", "\N{GRINNING FACE}"])
+def test_a_text_to_train_on_is_held_once(tmp_path: Path, letters: str):
+    """One curly quote or one emoji makes a Python string two or four times as large."""
+    path = tmp_path / "large.txt"
+    path.write_bytes((b"Happy families are all alike;\r\n" * 1000 + letters.encode()) * 2000)
+    config = Experiment(data=DataConfig(corpus=str(path)))
+    tracemalloc.start()
+    text = Text.read(config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    whole = corpora.load(str(path), "characters")
+    assert text.vocabulary == Vocabulary.of(whole)
+    assert text.vocabulary.decode(np.concatenate(text.splits)) == whole
+    assert text.fingerprint == Fingerprint.of(str(path), whole)
+    assert peak < len(whole) + 24 * text_file._CHUNK
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path):
+    path = tmp_path / "text.txt"
+    path.write_text("a text\n")
+    pieces = corpora.pieces(str(path), "characters")
+    assert list(pieces) == list(pieces)
+    for change in ("a text\nthat grows\n", "b text\n"):
+        path.write_text("a text\n")
+        pieces = corpora.pieces(str(path), "characters")
+        assert "".join(pieces) == "a text\n"
+        path.write_text(change)
+        os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1))  # the system's clock for files ticks in milliseconds
+        with pytest.raises(InputError, match="changed while it was read"):
+            list(pieces)
 
 
 # Downloads, from a server of our own.
