@@ -16,7 +16,7 @@ import jax
 
 from charlstm import leaves, orbax_manager
 from charlstm.errors import InputError, TrainingError
-from charlstm.files import one_line, read_json
+from charlstm.files import one_line, read_json, write_json
 
 
 class Restored(NamedTuple):
@@ -86,7 +86,8 @@ class Checkpoints:
         """Begins to save a state; the files are written while the caller goes on.
 
         The state is copied to the host before this returns, so its buffers may be donated or overwritten then.
-        A step that is on disk and whole, for a state of these shapes, stays as it is; one that is broken is replaced.
+        A step that is on disk and whole, for a state of these shapes, stays as it is, but for a validation loss that it
+        had not; one that is broken is replaced.
 
         Args:
             step: updates done so far; names the checkpoint.
@@ -100,15 +101,16 @@ class Checkpoints:
         if self._read_only:
             raise RuntimeError(f"{self._folder} is open for reading only")
         self.wait()
+        if validation_loss is not None:
+            validation_loss = float(validation_loss) if math.isfinite(validation_loss) else None
         if step in self._ours() and step not in self._broken:
             try:
                 self._load(step, state)
+                self._complete(step, state, validation_loss)
                 return
             except _BrokenError:
                 self._broken.add(step)
         host = leaves.to_host(state)
-        if validation_loss is not None:
-            validation_loss = float(validation_loss) if math.isfinite(validation_loss) else None
         record = {"step": step, "validation_loss": validation_loss, "leaves": leaves.record(state, host)}
         record["devices"] = max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
         try:
@@ -177,6 +179,9 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
 
+    def _record_path(self, step: int) -> Path:
+        return self._path(step) / "integrity" / orbax_manager.RECORD
+
     def _ours(self) -> list[int]:
         return sorted({step for step in self._manager.all_steps() if not self._path(step).is_symlink()})
 
@@ -189,7 +194,7 @@ class Checkpoints:
 
     def _record(self, step: int) -> dict[str, Any]:
         try:
-            return read_json(self._path(step) / "integrity" / orbax_manager.RECORD)
+            return read_json(self._record_path(step))
         except InputError as error:
             raise _BrokenError(f"its integrity record cannot be read ({error})") from error
 
@@ -199,6 +204,19 @@ class Checkpoints:
         except _BrokenError:
             return None
         return loss if isinstance(loss, float) and math.isfinite(loss) else None
+
+    def _complete(self, step: int, state: Any, validation_loss: float | None) -> None:
+        """Adds the loss to a checkpoint of this state that had none; its arrays are not touched."""
+        if validation_loss is None or self._losses.get(step) is not None:
+            return
+        record = self._record(step)
+        if record.get("leaves") != leaves.record(state, leaves.to_host(state)):
+            return
+        try:
+            write_json(self._record_path(step), record | {"validation_loss": validation_loss})
+        except OSError as error:
+            raise self._not_written(error) from error
+        self._losses[step] = validation_loss
 
     def _sweep(self) -> None:
         """Removes what a save that was killed or failed has left; to be called while none is in progress."""

@@ -181,7 +181,7 @@ def _conclude(
     """Leaves the checkpoints, a sample and the result of a run that is trained, the result last."""
     run, count = member.run, len(together.configs)
     member.metrics.flush()
-    validation = best_loss(run.folder)
+    validation = best_loss(read(run.folder))
     validated = math.isfinite(validation)
     seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
     chosen = best if validated else None if diverged is not None else now

@@ -102,9 +102,9 @@ def validation_record(step: int, loss: float) -> dict[str, Any]:
     return {"step": step, "split": "validation", "loss": loss, "bits_per_char": bits(loss)}
 
 
-def best_loss(folder: Path) -> float:
-    """The lowest validation loss in a run's metrics; infinity without one."""
-    return min((record["loss"] for record in read(folder) if "split" in record), default=math.inf)
+def best_loss(records: Sequence[dict[str, Any]]) -> float:
+    """The lowest validation loss among a run's metrics; infinity without one."""
+    return min((record["loss"] for record in records if "split" in record), default=math.inf)
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:

@@ -2,24 +2,57 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+class _LeftError(BaseException):
+    """A signal came while nothing was at stake. No library's `except Exception` may take it for an error."""
+
+
+class Received(list[int]):
+    """The numbers of the signals that came."""
+
+    _leaves = False
+
+    def unless(self, work: Callable[[], Value]) -> Value | None:
+        """What some work gives, or None: the first signal ends it at once, wherever it is.
+
+        It is for long work that changes nothing before it is done.
+        """
+        try:
+            try:
+                self._leaves = True
+                self._leave()
+                return work()
+            finally:
+                self._leaves = False
+        except _LeftError:
+            return None
+
+    def note(self, number: int, _frame: object) -> None:
+        """Handles a signal; a second one acts at once."""
+        self.append(number)
+        if len(self) > 1:
+            raise KeyboardInterrupt
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._leaves and self:
+            raise _LeftError
 
 
 @contextmanager
-def collected() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts at once."""
-    received: list[int] = []
+def collected() -> Iterator[Received]:
+    """Collects SIGINT and SIGTERM instead of dying of them."""
+    received = Received()
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, received.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

@@ -7,8 +7,10 @@ are done again are dropped first.
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
@@ -22,11 +24,12 @@ from charlstm.errors import Interrupted, TrainingError
 from charlstm.evaluate import Evaluation, evaluate
 from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
-from charlstm.metrics import best_loss, training_record, validation_record
+from charlstm.metrics import best_loss, read, training_record, validation_record
 from charlstm.model import Model, Params
 from charlstm.runs import Run, continued, only_writer
 from charlstm.sample import text_stream
 from charlstm.sharding import Layout, on_one
+from charlstm.signals import Received
 from charlstm.step import Metrics, TrainState, make_train_step, state_layout, window_layout
 from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter, write
 
@@ -62,7 +65,7 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         loop = _Loop(run, model, batches, text.splits, state, layout, checkpoints, metrics, board, reporter)
         for told in summary.introduction(run, text.splits, batches, state.params, loop.step, layout):
             reporter.line(told)
-        if loop.step == config.train.steps:
+        if loop.step == config.train.steps and not loop.owes:
             reporter.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
         else:
             loop.to_the_end()
@@ -71,6 +74,14 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
             write(sampled(run, model, loop.state.params) + "\n")
     for told in summary.what_next(run):
         reporter.line(told)
+
+
+class _Due(NamedTuple):
+    """What is to be done after an update, in this order."""
+
+    sample: bool
+    validation: bool
+    checkpoint: bool
 
 
 class _Loop:
@@ -97,11 +108,16 @@ class _Loop:
         self._window_layout = window_layout(layout)
         self._pending: tuple[int, int, Metrics] | None = None
         self._since = self._last_line = time.perf_counter()
-        self._best = best_loss(run.folder)
+        records = read(run.folder)
+        self._best = best_loss(records)
+        self.owes = self.step > 0 and self._was_left(records)
 
     def to_the_end(self) -> None:
         with signals.collected() as received, self._reporter.bar(self.step, self.config.train.steps):
             self._since = time.perf_counter()
+            if self.owes:
+                self._what_is_due(received)
+                self.owes = False
             window = self._next_window()
             while self.step < self.config.train.steps:
                 self.state, metrics = self._update(self.state, window)
@@ -110,30 +126,46 @@ class _Loop:
                 self._drain()
                 self._pending = (self.step, self.cursor, metrics)
                 if received:
-                    self._stop(received[0])
-                self._what_is_due()
+                    self._stop(received)
+                self._what_is_due(received)
 
     def _next_window(self) -> Window:
         """The next window, on its way to the devices while they work on the one before."""
         return jax.device_put(self.batches.window(self.cursor), self._window_layout)
 
-    def _what_is_due(self) -> None:
+    @property
+    def _due(self) -> _Due:
         train, last = self.config.train, self.step == self.config.train.steps
-        validates, saves, samples = (
-            due(self.step, every) for every in (train.validate_every, train.checkpoint_every, train.sample_every)
+        return _Due(
+            validation=bool(len(self.splits.validation)) and (last or due(self.step, train.validate_every)),
+            sample=due(self.step, train.sample_every),
+            checkpoint=last or due(self.step, train.checkpoint_every),
         )
-        if not (validates or saves or samples or last):
+
+    def _was_left(self, records: Sequence[dict[str, Any]]) -> bool:
+        """Whether a signal stopped the run at this step before all that was due after it was done."""
+        if self._due.validation:  # what comes last of all
+            return not any(record["step"] == self.step and "split" in record for record in records)
+        return self._due.sample and not self.run.sample(self.step).exists()
+
+    def _what_is_due(self, received: Received) -> None:
+        if not any(now := self._due):
             return
         self._drain()
         loss, best = None, False
-        if (validates or last) and len(self.splits.validation):
-            self.validation = evaluate(self.model, self.state.params, self.splits.validation)
+        # A signal need not wait for what changes nothing; the run does it first of all when it goes on.
+        params, validation = self.state.params, self.splits.validation
+        if now.sample and (text := received.unless(lambda: sampled(self.run, self.model, params))) is not None:
+            self.run.write_sample(self.step, text)
+        if now.validation:
+            self.validation = received.unless(lambda: evaluate(self.model, params, validation))
+        if received:
+            self._stop(received)
+        if now.validation and self.validation:
             loss = self.validation.loss
             best, self._best = loss < self._best, min(loss, self._best)
             self._validated(self.validation)
-        if samples:
-            self.run.write_sample(self.step, sampled(self.run, self.model, self.state.params))
-        if saves or last or best:
+        if now.checkpoint or best:
             self._save(loss)
         self._since = time.perf_counter()
 
@@ -147,8 +179,12 @@ class _Loop:
         )
 
     def _save(self, validation_loss: float | None = None) -> None:
-        self._metrics.flush()
+        """The metrics first; but of a step that is on disk the loss, for their line says that nothing is owed."""
+        if not self.owes:
+            self._metrics.flush()
         self._checkpoints.save(self.step, self.state, validation_loss)
+        if self.owes:
+            self._metrics.flush()
 
     def _drain(self) -> None:
         """Waits for the metrics of the step before, writes them, and refuses to go on from one that is not finite."""
@@ -178,11 +214,11 @@ class _Loop:
             f" (now {self.config.optimizer.grad_clip:g})"
         )
 
-    def _stop(self, number: int) -> None:
+    def _stop(self, received: Received) -> NoReturn:
         self._drain()
         self._save()
         self._checkpoints.wait()
-        raise Interrupted(number, self.step)
+        raise Interrupted(received[0], self.step)
 
 
 def sampled(run: Run, model: Model, params: Params) -> str:

@@ -468,6 +468,22 @@ with Checkpoints(Path(sys.argv[1]), keep=1) as checkpoints:
     assert restored["a"].tolist() == list(range(8)) and len(restored["a"].devices()) == 1
 
 
+def test_a_loss_that_comes_later_is_added_and_nothing_else_changes(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, state())
+        checkpoints.save(2, state(), 2.0)
+        before = {path: path.read_bytes() for path in (tmp_path / "1").rglob("*") if path.is_file()}
+        checkpoints.save(1, state(), 1.5)
+        checkpoints.save(2, state(), 1.0)  # is there with a loss already
+        assert checkpoints.best() == 1
+    after = {path: path.read_bytes() for path in (tmp_path / "1").rglob("*") if path.is_file()}
+    (record,) = (path for path in before if before[path] != after[path])
+    assert set(before) == set(after)
+    assert json.loads(after[record]) == json.loads(before[record]) | {"validation_loss": 1.5}
+    with Checkpoints(tmp_path, keep=3, read_only=True) as checkpoints:
+        assert checkpoints.best() == 1
+
+
 def test_the_record_is_plain_json(tmp_path: Path) -> None:
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, state(), 1.5)

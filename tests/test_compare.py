@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_train import REPOSITORY, SMALL, TEXT, bits, stop_at, told
+from test_train import SMALL, TEXT, bits, stop_at, told
 
 from charlstm import cli
 from charlstm.batches import Splits
@@ -24,6 +24,7 @@ from charlstm.runs import Run, only_writer
 from charlstm.seeds import Together
 from charlstm.step import TrainState
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_AXES = ("model.hidden-size", "model.num-layers")
 FIELDS = {name: value for name, value in SMALL.items() if name not in OF_THE_AXES}
 FIELDS |= {"data.validation-fraction": 0.1, "data.test-fraction": 0.1}

@@ -5,22 +5,19 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from charlstm import cli
+from charlstm import cli, train
 from charlstm.board import Board
 from charlstm.metrics import read
 from charlstm.runs import only_writer
 
 TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
-REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {
     "data.batch-size": 3,
     "data.seq-length": 16,
@@ -74,8 +71,15 @@ def told(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "chars_per_second"} for row in read(folder)]
 
 
+def losses(folder: Path) -> dict[str, float | None]:
+    """The validation loss that each checkpoint has."""
+    records = {path.parents[1].name: path for path in folder.glob("checkpoints/*/integrity/integrity.json")}
+    return {step: json.loads(path.read_text())["validation_loss"] for step, path in records.items()}
+
+
 def assert_same_run(left: Path, right: Path, step: int = 24) -> None:
     assert bits(left, step) == bits(right, step)
+    assert losses(left) | losses(right) == losses(right) | losses(left)
     assert told(left) == told(right)
     names = sorted(path.name for path in (left / "samples").iterdir())
     assert names == sorted(path.name for path in (right / "samples").iterdir())
@@ -147,29 +151,48 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert_same_run(whole, folder)
 
 
-def test_a_killed_run_ends_with_the_same_bits(text: Path, whole: Path, tmp_path: Path) -> None:
-    """Law 5, at one moment between two checkpoints and one while a checkpoint is being written."""
-    script = textwrap.dedent("""
-        import os, signal, sys
-        from charlstm import board, checkpoint, cli
-
-        def die(*_, **__):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        if sys.argv[1] == "step":
-            board.Board.add = lambda self, step, scalars: die() if step == 15 else None
+@pytest.mark.parametrize(
+    ("moment", "step"),  # at 6 a validation is due, at 12 a sample too, and 24 is the last
+    [
+        ("before", 6),
+        ("before", 12),
+        ("before", 24),
+        ("evaluate", 6),
+        ("evaluate", 24),
+        ("sampled", 12),
+        ("sampled", 24),
+    ],
+)
+def test_what_a_signal_left_undone_is_done_first_of_all(
+    text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str, step: int
+) -> None:
+    folder = tmp_path / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "before":
+            stop_at(patch, step, signal.SIGTERM)
         else:
-            save = checkpoint.Checkpoints.save
-            checkpoint.Checkpoints.save = lambda self, step, *rest: (save(self, step, *rest), step == 12 and die())
-        cli.run(sys.argv[2:])
-    """)
-    for moment in ("step", "save"):
-        folder = tmp_path / f"killed-{moment}"
-        command = [sys.executable, "-c", script, moment, *words(text, folder)]
-        assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == -signal.SIGKILL
-        assert max(row["step"] for row in read(folder)) < 24
-        assert cli.run(words(text, folder)) == 0
-        assert_same_run(whole, folder)
+            number = step // (6 if moment == "evaluate" else 12)
+            patch.setattr(train, moment, _signalled(getattr(train, moment), number))
+        assert cli.run(words(text, folder)) == 143
+    assert [row for row in read(folder) if row["step"] >= step] == [read(folder)[-1]]  # no validation
+    assert losses(folder)[str(step)] is None
+    capsys.readouterr()
+    assert cli.run(words(text, folder)) == 0
+    assert "this model" in capsys.readouterr().err  # what is told when the last step is done
+    assert_same_run(whole, folder)
+
+
+def _signalled(call: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """The call, which a signal ends when it is made for the n-th time."""
+    calls = count(1)
+
+    def called(*args: Any) -> Any:
+        if next(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the signal changed nothing")
+        return call(*args)
+
+    return called
 
 
 def test_a_finished_run_says_so_and_more_steps_go_on(
