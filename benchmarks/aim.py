@@ -1,0 +1,103 @@
+"""A signal to a training process while it does something in particular, and what became of it."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.victim import PHASES
+
+ROOT = Path(__file__).resolve().parents[1]
+_NAMES = {letter: name for name, letter in PHASES.items()}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """When to send a signal: so many seconds after a phase has begun for the n-th time."""
+
+    phase: str
+    occurrence: int
+    delay: float
+    number: signal.Signals = signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended."""
+
+    hit: bool
+    """Whether it was alive when the signal was sent."""
+    phase: str
+    """What it was at."""
+    code: int
+    """Of its exit; negative for the number of the signal that it died of."""
+    seconds: float
+    """From the signal to its end."""
+    said: str
+    """On standard error."""
+
+
+def command(*words: str) -> list[str]:
+    """The command line of charlstm in this Python."""
+    return [sys.executable, "-m", "charlstm", *words]
+
+
+def environment(compiled: Path) -> dict[str, str]:
+    """For a process of charlstm that keeps its compiled programs in a folder of its own."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled), "PYTHONPATH": paths}
+
+
+def shoot(words: Sequence[str], aim: Aim, surroundings: Mapping[str, str], patience: float = 120) -> End:
+    """Run `charlstm WORDS`, send the signal, and wait for the end.
+
+    Raises:
+        TimeoutError: the process did not end within `patience` seconds of the signal.
+    """
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.victim", str(writer), *words],
+        env=dict(surroundings),
+        pass_fds=[writer],
+        stdout=subprocess.DEVNULL,
+        stderr=(log := os.memfd_create("stderr")),
+    )
+    os.close(writer)
+    try:
+        last = _wait_for(aim, reader)
+        sent = time.perf_counter()
+        if hit := process.poll() is None:
+            process.send_signal(aim.number)
+        try:
+            code = process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise TimeoutError(f"no end {patience:g} s after {aim}") from None
+        seconds = time.perf_counter() - sent
+        for letters in iter(lambda: os.read(reader, 1 << 16), b""):  # what it wrote before it died
+            if hit and aim.number is signal.SIGKILL:
+                last = letters[-1:]
+        os.lseek(log, 0, os.SEEK_SET)
+        said = os.read(log, 1 << 20).decode(errors="replace")
+    finally:
+        os.close(reader)
+        os.close(log)
+    return End(hit, _NAMES.get(last, "start"), code, seconds, said)
+
+
+def _wait_for(aim: Aim, reader: int) -> bytes:
+    """Returns when it is time, or the process is at its end, with the last letter that was read."""
+    left, letters, wanted = aim.occurrence, b"", PHASES[aim.phase]
+    while left > 0 and (new := os.read(reader, 1 << 16)):
+        left, letters = left - new.count(wanted), new
+    until = time.perf_counter() + aim.delay
+    while (wait := until - time.perf_counter()) > 0 and select.select([reader], [], [], wait)[0]:
+        if not (new := os.read(reader, 1 << 16)):
+            break
+        letters = new
+    return letters[-1:]
