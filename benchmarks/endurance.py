@@ -33,8 +33,8 @@ def large_texts(folder: Path, megabytes: int) -> dict[str, Any]:
         small, large = folder / "small.txt", folder / "large.txt"
         _write(small, 1, letters)
         _write(large, megabytes, letters)
-        own, _ = _train(small, folder / "small")
-        peak, first = _train(large, folder / kind.replace(" ", "-"))
+        own, _ = _train(small, folder / f"{kind}, small")
+        peak, first = _train(large, folder / f"{kind}, large")
         size = large.stat().st_size
         found[kind] = {"bytes": size, "times its size": (peak - own) / size, "seconds to the first step": first}
         found[kind] |= {"peak bytes": peak, "peak bytes on 1 MB": own}
