@@ -50,7 +50,8 @@ def _use_wide_vectors() -> None:
     from jax.version import __version_info__
 
     flag, flags = "--xla_cpu_prefer_vector_width", os.environ.get("XLA_FLAGS", "")
-    if __version_info__[:2] == (0, 10) and flag not in flags:  # an XLA that does not know a flag ends the process
+    known = (0, 10) <= __version_info__[:2] <= (0, 12)  # an XLA that does not know a flag ends the process
+    if known and flag not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}=512".strip()
 
 
