@@ -12,6 +12,8 @@ from charlstm.errors import InputError
 from charlstm.files import one_line, parse_json, write_atomic
 from charlstm.loss import bits
 
+_LARGEST = 3.4e38  # of float32
+
 
 class Metrics:
     """The writer of one metrics.jsonl. The file is opened by the first `append` and stays open until `close`.
@@ -103,8 +105,23 @@ def validation_record(step: int, loss: float) -> dict[str, Any]:
 
 
 def best_loss(folder: Path) -> float:
-    """The lowest validation loss in a run's metrics; infinity without one."""
-    return min((record["loss"] for record in read(folder) if "split" in record), default=math.inf)
+    """The lowest validation loss in a run's metrics; infinity without one.
+
+    Raises:
+        InputError: see `read`; or a loss is no finite number.
+    """
+    return min((finite(record.get("loss")) for record in read(folder) if "split" in record), default=math.inf)
+
+
+def finite(value: object) -> float:
+    """A number of a record.
+
+    Raises:
+        InputError: it is none, or beyond float32, which all that is measured is computed in.
+    """
+    if type(value) in (int, float) and -_LARGEST <= value <= _LARGEST:  # pyright: ignore[reportOperatorIssue]
+        return float(value)  # pyright: ignore[reportArgumentType]
+    raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
@@ -118,7 +135,7 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         Seconds, and the median of symbols a second; None where a line has no speed.
     """
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
-    known = [speed for speed in speeds if isinstance(speed, int | float) and 0 < speed < math.inf]
+    known = [float(speed) for speed in speeds if type(speed) in (int, float) and 0 < speed <= _LARGEST]
     if not known or len(known) < len(speeds):
         return None, None
     seconds = sum(symbols / speed for speed in known)
@@ -143,7 +160,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _has_step(record: dict[str, Any]) -> bool:
-    return type(record.get("step")) is int
+    return type(step := record.get("step")) is int and abs(step) < 2**63
 
 
 def _whole(path: Path) -> int:
