@@ -25,6 +25,15 @@ def _shown(name: str) -> Any:
     return tyro.conf.arg(metavar=name)
 
 
+_TEXT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="TEXT",
+    instance_from_str=lambda words: words[0],  # "None" is a text too, where tyro would read nothing
+    is_instance=lambda value: isinstance(value, str | None),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
 @dataclass(kw_only=True)
 class Train:
     """Train on a text. A run whose folder exists already goes on where it stopped."""
@@ -74,7 +83,7 @@ class Sample:
 
     run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
     """The run's folder."""
-    prime: Annotated[str | None, tyro.conf.arg(metavar="TEXT", constructor=str)] = None  # "None" is a text too
+    prime: Annotated[str | None, _TEXT] = None
     """Text that the model reads first."""
     length: Annotated[int | None, _shown("N")] = None
     """Characters to draw after the prime."""
