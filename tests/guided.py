@@ -2,7 +2,7 @@
 
     pip install atheris && python tests/guided.py READER -atheris_runs=10000      (READER as in `_READERS`)
 
-It changes what led to a new branch of charlstm's code, where `tests/test_fuzz_*.py` draws from what is nearly right: so it
+It changes what led to a new branch of the code, where `tests/test_fuzz_*.py` draws from what is nearly right: so it
 needs no idea of what may go wrong, and many more examples. Atheris has no wheels for every Python, so CI is without it.
 """
 
@@ -41,7 +41,7 @@ _READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "results": ("results.json", lambda path: results.read(path.parent)),
 }
 _SEEDS = {
-    "config": b'{"seed": 0, "data": {"corpus": "a", "batch_size": 1}, "model": {"cell": "gru"}, "sample": {"prime": "a"}}',
+    "config": b'{"seed": 0, "data": {"corpus": "a", "batch_size": 1}, "model": {"cell": "gru"}}',
     "corpus": b'{"corpus": "a", "sha256": "0", "characters": 1}',
     "metrics": b'{"step": 1, "loss": 1.5, "chars_per_second": 9}\n{"step": 1, "split": "validation", "loss": 1}\n',
     "results": b'{"name": "a", "corpus": "a", "symbols": "bytes", "vocabulary": 1, "confidence": 0.9, "models": []}',
