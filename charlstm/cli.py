@@ -204,18 +204,20 @@ def _compare(words: list[str]) -> None:
     from charlstm.compare import compare
 
     found = compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter())
-    show(found)
-    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
-    try:
+    drawn = f"plots: {folder}/plots\npage: {folder}/report.html"
+    try:  # before anything is shown: what they read may be malformed
         from charlstm.page import write_page
         from charlstm.plots import plots
 
         plots(found, folder, inside(folder, "plots"))
         write_page([folder], folder / "report.html")
     except MissingExtraError as error:
+        drawn = ""
         _note([f"no plots and no page: {error}"])
-    else:
-        print(f"plots: {folder}/plots\npage: {folder}/report.html")
+    show(found)
+    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
+    if drawn:
+        print(drawn)
 
 
 def _report(words: list[str]) -> None:
