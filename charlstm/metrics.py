@@ -160,7 +160,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _has_step(record: dict[str, Any]) -> bool:
-    return type(step := record.get("step")) is int and abs(step) < 2**63
+    return type(step := record.get("step")) is int and 0 <= step < 2**63
 
 
 def _whole(path: Path) -> int:

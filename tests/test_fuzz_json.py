@@ -3,7 +3,9 @@
 What is taken comes back as it was. Nothing is allocated, and nothing repeated, for a number that a file holds.
 """
 
+import copy
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -208,25 +210,51 @@ def valid(place: Place) -> dict[str, Any]:
     return found
 
 
+class Kept:
+    """Every file under a folder, to be put back after each example."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._contents = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self._before = dict(_stamps(self._folder))
+
+    def changed(self) -> set[str]:
+        """The files that were written, made or removed since they were as they should be."""
+        return {path for path, _ in self._before.items() ^ dict(_stamps(self._folder)).items()}
+
+    def put_back(self, written: Path) -> None:
+        # What charlstm writes is another file by its inode; `written` may bear the same time as before.
+        for path in self.changed() | {str(written)}:
+            self._before.pop(path, None)
+            if path in self._contents:
+                Path(path).write_bytes(self._contents[path])
+                self._before[path] = _stamp(os.stat(path))
+            elif os.path.exists(path):
+                os.unlink(path)
+
+
+def _stamps(folder: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _stamps(entry.path)
+            else:
+                yield entry.path, _stamp(entry.stat())
+
+
+def _stamp(known: os.stat_result) -> tuple[int, int]:
+    return known.st_mtime_ns, known.st_ino
+
+
 @pytest.fixture(scope="module")
-def good(place: Place) -> dict[Path, bytes]:
-    """Every file, to be put back after each example."""
-    return {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
-
-
-def put_back(place: Place, good: dict[Path, bytes]) -> None:
-    for path in place.folder.rglob("*"):
-        if path.is_file() and path not in good:
-            path.unlink()
-    for path, content in good.items():
-        if not path.exists() or path.read_bytes() != content:
-            path.write_bytes(content)
+def kept(place: Place) -> Kept:
+    return Kept(place.folder)
 
 
 @pytest.mark.parametrize("name", FILES)
 @given(st.data())
 def test_a_file_of_any_json_is_of_use_or_refused(
-    place: Place, valid: dict[str, Any], good: dict[Path, bytes], name: str, data: st.DataObject
+    place: Place, valid: dict[str, Any], kept: Kept, name: str, data: st.DataObject
 ) -> None:
     content = data.draw(json_files(valid[name], lines=name.endswith("l")))
     path = place.folder / name
@@ -238,7 +266,71 @@ def test_a_file_of_any_json_is_of_use_or_refused(
     except InputError:
         pass
     finally:
-        put_back(place, good)
+        kept.put_back(path)
+
+
+_DEEP = b"[" * 900 + b"]" * 900
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (f"{RUN}/config.json", b'{"model": {"num_layers": 1000000000}}'),
+        (f"{RUN}/config.json", b'{"data": {"batch_size": 1' + b"0" * 30 + b"}}"),
+        (f"{RUN}/config.json", b'{"train": {"steps": 1' + b"0" * 30 + b"}}"),
+        (f"{RUN}/config.json", b'{"data": {"symbols": "bytes"}, "seed": ' + _DEEP + b"}"),
+        (f"{RUN}/metrics.jsonl", b'{"step": 1, "split": "validation"}\n'),
+        (f"{RUN}/metrics.jsonl", b'{"step": 1, "split": "validation", "loss": "1"}\n'),
+        (f"{RUN}/metrics.jsonl", b'{"step": -1, "loss": 1}\n'),
+        (f"{RUN}/metrics.jsonl", b'{"step": 1, "loss": ' + _DEEP + b"}\n"),
+        (f"{RUN}/metrics.jsonl", b'{"step": 1, "loss": 1e300}\n' * 30),
+        (f"{SEED}/measures.json", b'{"gradient": []}'),
+        (f"{SEED}/measures.json", b'{"gradient": [[]]}'),
+        (f"{SEED}/measures.json", b'{"gradient": [[1], [1, 2]]}'),
+        (f"{SEED}/measures.json", b'{"gradient": [[1, 0.5]]}'),
+        (f"{SEED}/measures.json", b'{"test": 1e308}'),
+        (f"{SEED}/measures.json", b'{"recall": {"distances": [1], "accuracy": [1], "chance": 0}}'),
+    ],
+    ids=range(15),
+)
+def test_what_once_was_a_traceback_or_had_no_end_is_refused(
+    place: Place, kept: Kept, name: str, content: bytes
+) -> None:
+    (place.folder / name).write_bytes(content)
+    try:
+        with bounded(), pytest.raises(InputError):
+            FILES[name](place)
+    finally:
+        kept.put_back(place.folder / name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("vocabulary", 0), ("num_layers", 10**400), ("operations", 1e308)], ids=range(3)
+)
+def test_numbers_that_nothing_can_be_drawn_of_are_refused(
+    place: Place, valid: dict[str, Any], field: str, value: Any
+) -> None:
+    found = copy.deepcopy(valid["grid/results.json"])
+    (found if field in found else found["models"][0])[field] = value
+    with pytest.raises(InputError, match="is malformed"):
+        results.parse(found)
+
+
+def test_speeds_beyond_all_measure_are_no_speeds() -> None:
+    for speed in (10**400, 1e300, math.inf, math.nan, True, "9"):
+        assert metrics.time_taken([{"step": 1, "loss": 1.0, "chars_per_second": speed}], 64) == (None, None)
+
+
+def test_a_run_of_another_vocabulary_is_not_gone_on_with(place: Place, kept: Kept) -> None:
+    """It would draw characters that its vocabulary lacks, or others than those it learned."""
+    for symbols, known in (("characters", '["a", "b"]'), ("bytes", '["a", "\\u4e2d"]')):
+        path = place.run / "config.json"
+        config = to_dict(place.config)
+        write_json(path, config | {"data": config["data"] | {"symbols": symbols}})
+        (place.run / "vocabulary.json").write_text(known)
+        told = run(*COMMANDS["train"](place), f"--data.symbols={symbols}")
+        assert told.code == 2 and "vocabulary.json is" in told.err
+        kept.put_back(path)
 
 
 # The same through the commands.
@@ -298,7 +390,7 @@ COMMANDS = {
 
 @given(st.data())
 def test_a_command_on_any_json_ends_well_or_says_one_line(
-    place: Place, valid: dict[str, Any], good: dict[Path, bytes], data: st.DataObject
+    place: Place, valid: dict[str, Any], kept: Kept, data: st.DataObject
 ) -> None:
     command = data.draw(st.sampled_from(list(COMMANDS)))
     of_run = [name for name in FILES if name.startswith(RUN)]
@@ -308,7 +400,7 @@ def test_a_command_on_any_json_ends_well_or_says_one_line(
     path = place.folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data.draw(json_files(valid[name], lines=name.endswith("l"))))
-    before = {each: each.read_bytes() for each in good}
+    before = path.read_bytes()
     _Checkpoints.asked, _Checkpoints.symbols = place.config, len(place.text.vocabulary)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(restore, "Checkpoints", _Checkpoints)
@@ -320,7 +412,16 @@ def test_a_command_on_any_json_ends_well_or_says_one_line(
             told = run(*COMMANDS[command](place))
             assert told.code != 1 or (command == "train" and told.err == "charlstm: begun\n")
             if told.code == 2:
-                assert command == "compare" or before == {each: each.read_bytes() for each in good}
-                assert not (place.folder / "page").exists()
+                assert command == "compare" or kept.changed() <= {str(path)}
+                assert path.read_bytes() == before
         finally:
-            put_back(place, good)
+            kept.put_back(path)
+
+
+@pytest.mark.parametrize("output", ["", ".", "..", "/", "no/such/page", "text/page", "n" * 255])
+def test_a_page_that_cannot_be_written_leaves_nothing(
+    place: Place, kept: Kept, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(place.folder)
+    assert "cannot be written" in run("report", str(place.run), "--output", output).err
+    assert not kept.changed()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from folders import config, make_run
 from fuzzing import any_text, run
-from hypothesis import example, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from charlstm import arguments, cli, exhibits, restore
@@ -194,6 +194,7 @@ def contents(folder: Path) -> dict[Path, int]:
 def test_a_line_of_any_words_is_answered_or_refused(place: Path, words: list[str]) -> None:
     before = contents(place)
     told = run(*words)
+    event(f"{words[0] if words[0] in KINDS else 'another'}: exit code {told.code}")
     assert told.code != 1 or (words[0] == "train" and told.err == "charlstm: begun\n")
     assert contents(place) == before
 
