@@ -119,8 +119,8 @@ def finite(value: object) -> float:
     Raises:
         InputError: it is none, or beyond float32, which all that is measured is computed in.
     """
-    if type(value) in (int, float) and -_LARGEST <= value <= _LARGEST:  # pyright: ignore[reportOperatorIssue]
-        return float(value)  # pyright: ignore[reportArgumentType]
+    if (number := _number(value)) is not None:
+        return number
     raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")
 
 
@@ -135,7 +135,7 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         Seconds, and the median of symbols a second; None where a line has no speed.
     """
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
-    known = [float(speed) for speed in speeds if type(speed) in (int, float) and 0 < speed <= _LARGEST]
+    known = [number for speed in speeds if (number := _number(speed)) is not None and number > 0]
     if not known or len(known) < len(speeds):
         return None, None
     seconds = sum(symbols / speed for speed in known)
@@ -157,6 +157,12 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or not _has_step(record):
         raise InputError(f"line {number} of {path} is no JSON object with a whole-number step; delete that line")
     return record
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= _LARGEST else None
 
 
 def _has_step(record: dict[str, Any]) -> bool:

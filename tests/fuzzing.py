@@ -123,18 +123,14 @@ def json_files(draw: st.DrawFn, valid: Any, *, lines: bool = False) -> bytes:
 
 def _changed(draw: st.DrawFn, value: Any) -> Any:
     """The value with one of those inside of it replaced, dropped, renamed or doubled."""
-    inner, steps = value, draw(st.integers(1, 6))
-    if not isinstance(inner, dict | list) or not inner:
+    if not isinstance(value, dict | list) or not value:
         return draw(any_json)
-    for _ in range(steps):
-        keys = list(inner) if isinstance(inner, dict) else range(len(inner))
-        key: Any = draw(st.sampled_from(keys))
-        deeper = inner[key]
-        if not (isinstance(deeper, dict | list) and deeper):
+    inner, key = value, _key(draw, value)
+    for _ in range(draw(st.integers(0, 5))):
+        if not (isinstance(inner[key], dict | list) and inner[key]):
             break
-        outer, inner = inner, deeper
-    else:
-        inner = outer
+        inner = inner[key]
+        key = _key(draw, inner)
     how = draw(st.sampled_from(["replace", "replace", "number", "drop", "rename", "double"]))
     if how in ("replace", "number"):
         inner[key] = draw(any_json if how == "replace" else _numbers)
@@ -145,6 +141,10 @@ def _changed(draw: st.DrawFn, value: Any) -> Any:
     else:
         inner.insert(draw(st.integers(0, len(inner))), copy.deepcopy(inner[key]))
     return value
+
+
+def _key(draw: st.DrawFn, value: dict[str, Any] | list[Any]) -> Any:
+    return draw(st.sampled_from(list(value) if isinstance(value, dict) else range(len(value))))
 
 
 def _damaged(draw: st.DrawFn, content: bytes) -> bytes:

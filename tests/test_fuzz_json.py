@@ -117,7 +117,8 @@ def _config(place: Place) -> None:
     assert Run.open(place.run) == found
     optimizer = found.config.optimizer
     for step in (0, found.config.train.steps - 1):
-        assert 0 <= float(learning_rate(optimizer, found.config.train.steps)(step)) <= optimizer.learning_rate * 1.0001
+        rate = np.asarray(learning_rate(optimizer, found.config.train.steps)(step))
+        assert 0 <= rate <= optimizer.learning_rate * 1.0001
     _shown(place.run)
     ids = found.vocabulary.encode(TEXT)
     Batches(split_as(found.config.data, ids).train, found.config.data.batch_size, found.config.data.seq_length)

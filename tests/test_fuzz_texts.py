@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The runs were never trained: their parameters are random, and are given without a checkpoint."""
     folder = tmp_path_factory.mktemp("texts")
     runs: dict[Symbols, Trained] = {}
-    for symbols, known in (("characters", KNOWN), ("bytes", "".join(map(chr, range(256))))):
+    for symbols, known in zip(BOTH, (KNOWN, "".join(map(chr, range(256)))), strict=True):
         asked = config(cell="gru", size=4, corpus=str(folder / "text"))
         asked = replace(asked, data=replace(asked.data, symbols=symbols), sample=replace(asked.sample, prime=""))
         make_run(folder / symbols, asked, steps=0, vocabulary=known)
