@@ -162,8 +162,6 @@ def _measured(place: Place) -> None:
     text = json.dumps(asdict(found), allow_nan=False)
     assert results.parse(json.loads(text)) == found
     assert tables.markdown(found) and tables._csv(found)
-    tables.write_tables(found, place.comparison)
-    _shown(place.comparison)
 
 
 def _results(place: Place) -> None:
@@ -173,8 +171,7 @@ def _results(place: Place) -> None:
 
 
 def _seeds(place: Place) -> None:
-    for groups in (compare._groups(place.comparison / "gru-1x4", candidates(place.grid, 9)[1], 2),):
-        assert groups == []
+    assert compare._groups(place.comparison / "gru-1x4", candidates(place.grid, 9)[1], 2) == []
 
 
 def _shown(folder: Path) -> None:
