@@ -153,6 +153,14 @@ def test_a_training_on_any_bytes_begins_or_leaves_nothing(
     shutil.rmtree(folder)
 
 
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(place: Place) -> None:
+    place.text.write_bytes(b"a small town " * 9)
+    typed = ["--data.batch-size=1", "--data.seq-length=2", "--model.num-layers=100", "--model.hidden-size=65536"]
+    told = run("train", f"--data.corpus={place.text}", "--run-dir", str(place.folder / "large"), *typed)
+    assert told.code == 2 and "GB" in told.err
+    assert not (place.folder / "large").exists()
+
+
 @given(symbols=both, content=any_file, as_json=st.booleans())
 def test_eval_on_any_bytes_says_a_figure_or_one_line(
     place: Place, symbols: Symbols, content: bytes, as_json: bool

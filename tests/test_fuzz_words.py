@@ -208,3 +208,14 @@ def test_each_command_is_answered(place: Path) -> None:
     for words in (["eval", "run"], ["sample", "run"], ["report", "run"], ["compare", "grid.py"], ["corpora"]):
         assert run(*words).code == 0, words
     assert run("train").code == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+def test_too_little_memory_is_said(place: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("charlstm.train.train", fail)
+    told = run("train")
+    assert told.code == 1 and told.out == ""
+    assert told.err.startswith("charlstm: there is too little memory; lower") and told.err.count("\n") == 1
