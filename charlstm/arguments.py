@@ -1,6 +1,7 @@
 """What a person can type after each command, and an experiment's CONFIG or GRID. No JAX here, so --help is quick."""
 
 import contextlib
+import errno
 import io
 import runpy
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,15 @@ Command = TypeVar("Command")
 def _shown(name: str) -> Any:
     """What --help calls a value, in place of its type."""
     return tyro.conf.arg(metavar=name)
+
+
+_TEXT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="TEXT",
+    instance_from_str=lambda words: words[0],  # "None" is a text too, where tyro would read nothing
+    is_instance=lambda value: isinstance(value, str | None),
+    str_from_instance=lambda value: [str(value)],
+)
 
 
 @dataclass(kw_only=True)
@@ -73,7 +83,7 @@ class Sample:
 
     run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
     """The run's folder."""
-    prime: Annotated[str | None, _shown("TEXT")] = None
+    prime: Annotated[str | None, _TEXT] = None
     """Text that the model reads first."""
     length: Annotated[int | None, _shown("N")] = None
     """Characters to draw after the prime."""
@@ -162,11 +172,26 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
                 # --train.tensorboard False, like every other field; the commands' own switches take no value.
                 config=(tyro.conf.FlagConversionOff,) if kind in (Train, Compare) else (tyro.conf.FlagCreatePairsOff,),
             )
-            return parsed
     except SystemExit as stop:
         if stop.code:
             raise InputError(f"{_one_sentence(told.getvalue())}; see `charlstm {name} --help`") from None
         raise
+    for value in vars(parsed).values():
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Path):
+                _refuse_impossible(each)
+    return parsed
+
+
+def _refuse_impossible(path: Path) -> None:
+    """Raises InputError for a path that no file can have."""
+    try:
+        path.lstat()
+    except ValueError:
+        raise InputError(f"no file can be called {str(path)!r}; a character in it cannot be in a path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"no file can be called {str(path)!r}; it is too long") from None
 
 
 def _options(kind: type) -> list[str]:
@@ -208,6 +233,7 @@ def load_grid(path: Path) -> Grid:
 
 
 def _load(path: Path, name: str, kind: type[Command], others: Mapping[str, str]) -> Command:
+    _refuse_impossible(path)
     if not path.is_file():
         near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
@@ -215,7 +241,7 @@ def _load(path: Path, name: str, kind: type[Command], others: Mapping[str, str])
         defined = runpy.run_path(str(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # the file is the user's own program
+    except (Exception, SystemExit) as error:  # the file is the user's own program
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
     if isinstance(value := defined.get(name), kind):
         return value

@@ -43,6 +43,7 @@ def split(ids: NDArray[Any], validation_fraction: float, test_fraction: float, s
     With several stretches each is cut so on its own, and a split is its parts of all of them, one after the other, as a
     copy; cuts of one stretch are views. Fractions are below 1 together; a cut falls on the nearest character.
     """
+    stretches = min(stretches, max(len(ids), 1))  # more would be empty, and may be more than there is memory for
     cuts = [_cut(part, validation_fraction, test_fraction) for part in np.array_split(ids, stretches)]
     return cuts[0] if stretches == 1 else Splits(*map(np.concatenate, zip(*cuts, strict=True)))
 

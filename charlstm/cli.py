@@ -12,6 +12,7 @@ from typing import Any
 
 from charlstm.arguments import Compare, Corpora, Eval, Report, Sample, Train, compare_arguments, parse, train_arguments
 from charlstm.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
+from charlstm.files import one_line
 
 
 def main() -> None:
@@ -40,10 +41,14 @@ def run(words: Sequence[str]) -> int:
         return 0
     except OSError as error:
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):  # the latter is XLA's
+            raise
+        return _fail("there is too little memory; lower --data.batch-size, --data.seq-length or --model.hidden-size", 1)
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"charlstm: {message}", file=sys.stderr)
+    print(f"charlstm: {one_line(message, 4000)}", file=sys.stderr)
     return code
 
 
@@ -171,6 +176,7 @@ def _sample(words: list[str]) -> None:
     skip = asked.skip_unknown or asked.prime is None
     how: dict[str, Any] = {"vocabulary": vocabulary, "symbols": symbols, "skip_unknown": skip}
     drawn: Iterable[Iterable[str]]
+    replace(config, seed=config.seed + asked.num - 1)  # refuses the last seed before anything is shown of the first
     if asked.stream:
         seeds = range(config.seed, config.seed + asked.num)
         drawn = (text_stream(found.model, found.params, config=replace(config, seed=seed), **how) for seed in seeds)
@@ -198,18 +204,20 @@ def _compare(words: list[str]) -> None:
     from charlstm.compare import compare
 
     found = compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter())
-    show(found)
-    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
-    try:
+    drawn = f"plots: {folder}/plots\npage: {folder}/report.html"
+    try:  # before anything is shown: what they read may be malformed
         from charlstm.page import write_page
         from charlstm.plots import plots
 
         plots(found, folder, inside(folder, "plots"))
         write_page([folder], folder / "report.html")
     except MissingExtraError as error:
+        drawn = ""
         _note([f"no plots and no page: {error}"])
-    else:
-        print(f"plots: {folder}/plots\npage: {folder}/report.html")
+    show(found)
+    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
+    if drawn:
+        print(drawn)
 
 
 def _report(words: list[str]) -> None:

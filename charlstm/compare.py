@@ -25,6 +25,7 @@ from charlstm.board import Board
 from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Grid
+from charlstm.devices import refuse_too_large
 from charlstm.errors import InputError, Interrupted
 from charlstm.files import inside, one_line, read_json, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
@@ -61,6 +62,7 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     models = candidates(grid, len(text.vocabulary))
     for model in models:
         cudnn.settled(model.config.model)
+        refuse_too_large(model.config.model, len(text.vocabulary))
     _open(folder, grid, text)
     with ExitStack() as stack:
         stack.enter_context(only_writer(folder))
@@ -102,7 +104,8 @@ def _open(folder: Path, grid: Grid, text: Text) -> None:
         raise InputError(f"{path} is malformed: {one_line(error)}; put back the comparison's own file") from None
 
     def begun(model: Candidate, number: int) -> bool:
-        return Run.exists(_seed_folder(folder / model.name, model, number))
+        here = folder / model.name  # a stranger's grid may have very many runs, and the folder none of them
+        return os.path.lexists(here) and Run.exists(_seed_folder(here, model, number))
 
     refuse_other_grid(before, grid, len(text.vocabulary), begun)
     if (corpus := inside(folder, CORPUS)).exists():
@@ -167,6 +170,7 @@ def _member(folder: Path, model: Candidate, number: int, text: Text, step: int, 
         run = Run.open(path)
         run = replace(run, config=continued(run.config, config))
         run.refuse_other_text(text.fingerprint)
+        run.refuse_other_vocabulary(text.vocabulary)
     else:
         run = Run.create(path, config, text.vocabulary, text.fingerprint)
     stack.enter_context(only_writer(path))

@@ -13,6 +13,11 @@ Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
 HeldOut = Literal["end", "rows"]
 
+MOST = 2**31 - 1
+"""Of anything that is counted: devices count steps, windows and characters in int32."""
+WIDEST, DEEPEST = 2**16, 100
+"""Of a model, H and L: far beyond what can be trained, and few enough that a config alone costs nobody minutes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Checked):
@@ -35,8 +40,8 @@ class DataConfig(Checked):
 
     def check(self) -> None:
         require(self.corpus != "", "corpus", self.corpus, "a corpus name or a path")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.seq_length >= 1, "seq_length", self.seq_length, "at least 1")
+        for name in ("batch_size", "seq_length"):
+            require(1 <= getattr(self, name) <= MOST, name, getattr(self, name), "at least 1 and below 2**31")
         for name in ("validation_fraction", "test_fraction"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         both = self.validation_fraction + self.test_fraction
@@ -73,8 +78,8 @@ class ModelConfig(Checked):
     """What the factors of products and the activations between layers are rounded to; all else stays float32."""
 
     def check(self) -> None:
-        require(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
-        require(self.num_layers >= 1, "num_layers", self.num_layers, "at least 1")
+        require(1 <= self.hidden_size <= WIDEST, "hidden_size", self.hidden_size, f"at least 1 and at most {WIDEST}")
+        require(1 <= self.num_layers <= DEEPEST, "num_layers", self.num_layers, f"at least 1 and at most {DEEPEST}")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         cudnn_can = self.cell == "lstm" and self.dtype == "float32"
         must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"
@@ -106,9 +111,9 @@ class OptimizerConfig(Checked):
 
     def check(self) -> None:
         require(0 < self.learning_rate <= 3e38, "learning_rate", self.learning_rate, "above 0, and within float32")
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        require(0 <= self.warmup_steps <= MOST, "warmup_steps", self.warmup_steps, "at least 0 and below 2**31")
         require(0 <= self.decay_to <= 1, "decay_to", self.decay_to, "between 0 and 1")
-        require(self.decay_every >= 1, "decay_every", self.decay_every, "at least 1")
+        require(1 <= self.decay_every <= MOST, "decay_every", self.decay_every, "at least 1 and below 2**31")
         require(self.grad_clip > 0, "grad_clip", self.grad_clip, "above 0")
         require(0 <= self.b1 < 1, "b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "b2", self.b2, "at least 0 and below 1")
@@ -133,7 +138,7 @@ class TrainConfig(Checked):
     """Whether TensorBoard event files are written beside metrics.jsonl."""
 
     def check(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(1 <= self.steps <= MOST, "steps", self.steps, "at least 1 and below 2**31")
         for name in ("validate_every", "checkpoint_every", "sample_every"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "at least 1")
@@ -155,7 +160,7 @@ class SampleConfig(Checked):
     """Same checkpoint, settings and seed, same text."""
 
     def check(self) -> None:
-        require(self.length >= 0, "length", self.length, "at least 0")
+        require(0 <= self.length <= MOST, "length", self.length, "at least 0 and below 2**31")
         require(self.temperature >= 0, "temperature", self.temperature, "at least 0")
         require(self.top_n >= 0, "top_n", self.top_n, "at least 0 (0 means all)")
         require(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
@@ -217,6 +222,7 @@ class Axes(Checked):
         for name in ("cells", "layers", "sizes"):
             values = getattr(self, name)
             require(len(set(values)) == len(values) > 0, name, values, "at least one, and none of them twice")
+            require(len(values) <= 100, name, f"a list of {len(values)}", "at most 100 of them")
         for name in ("layers", "sizes"):
             require(min(getattr(self, name)) >= 1, name, getattr(self, name), "at least 1, each of them")
         require(1 <= self.seeds <= 1000, "seeds", self.seeds, "between 1 and 1000")

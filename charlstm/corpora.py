@@ -136,8 +136,9 @@ def resolve(corpus: str) -> str:
     """
     if corpus in _CORPORA or recall_text.is_named(corpus):
         return corpus
-    path = os.path.abspath(os.path.expanduser(corpus))
+    path = corpus
     try:
+        path = os.path.abspath(os.path.expanduser(corpus))
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
         hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"

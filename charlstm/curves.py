@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm.errors import InputError
-from charlstm.files import one_line
+from charlstm.metrics import finite
 
 POINTS = 400
 """More than these of a curve are not drawn: a screen has hardly more columns."""
@@ -34,7 +33,7 @@ def points(records: Iterable[dict[str, Any]], *, validation: bool) -> Floats:
     Raises:
         InputError: a loss is no finite number.
     """
-    rows = [(_finite(row["step"]), _finite(row.get("loss"))) for row in records if ("split" in row) == validation]
+    rows = [(float(row["step"]), finite(row.get("loss"))) for row in records if ("split" in row) == validation]
     return np.array(rows, float).reshape(-1, 2)
 
 
@@ -79,12 +78,3 @@ def _together(seeds: Sequence[Floats]) -> Curve | None:
 
 def _sorted(rows: Floats) -> Floats:
     return rows[np.argsort(rows[:, 0], kind="stable")]
-
-
-def _finite(value: object) -> float:
-    try:
-        if type(value) in (int, float) and math.isfinite(number := float(value)):  # pyright: ignore[reportArgumentType]
-            return number
-    except OverflowError:
-        pass
-    raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")

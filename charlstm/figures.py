@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from charlstm.curves import Curve, Floats, thinned
+from charlstm.errors import InputError
 from charlstm.exhibits import Exhibit, Text
 from charlstm.results import Interval
 
@@ -75,10 +76,19 @@ class Figure:
 
 
 def figures(exhibits: Sequence[Exhibit]) -> list[Figure]:
-    """The figures that there is data for."""
+    """The figures that there is data for.
+
+    Raises:
+        InputError: a quotient or a product of what was found is not finite.
+    """
     styles = _styles(exhibits)
-    made = [draw(exhibits, styles) for draw in (_steps, _depth, _compute, _lags, _distances)]
-    return [figure for figure in made if figure is not None]
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of that is refused
+        made = [draw(exhibits, styles) for draw in (_steps, _depth, _compute, _lags, _distances)]
+    found = [figure for figure in made if figure is not None]
+    for each in (series for figure in found for series in figure.series):
+        if not all(np.isfinite(values).all() for values in (each.x, each.y, each.low, each.high) if values is not None):
+            raise InputError("the results hold numbers too large to be drawn; put back the comparison's own")
+    return found
 
 
 def unit(exhibits: Sequence[Exhibit]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from charlstm.errors import InputError
 
 LIMIT = 16 * 2**20
 """Bytes that a JSON file of a run may have; the largest vocabulary there can be fits."""
+_DEEPEST = 32
+"""Lists and objects inside of one another; what charlstm writes has five."""
 
 
 def one_line(text: object, length: int = 300) -> str:
@@ -40,9 +43,19 @@ def parse_json(text: bytes | str) -> Any:
         ValueError: it is not UTF-8, not JSON, nested too deep, or has NaN or Infinity in it.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    level = [value]
+    for _ in range(_DEEPEST):  # what can be parsed is still too deep for a message that shows it
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _inside(each)]
+    if level:
+        raise ValueError("it is nested too deep")
+    return value
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _refuse_constant(name: str) -> None:
@@ -75,15 +88,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.parent / f".{path.name}.tmp"
     temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
     """Writes one JSON value, indented, in the order given."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes its JSON escape

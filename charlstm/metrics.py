@@ -12,6 +12,8 @@ from charlstm.errors import InputError
 from charlstm.files import one_line, parse_json, write_atomic
 from charlstm.loss import bits
 
+_LARGEST = 3.4e38  # of float32
+
 
 class Metrics:
     """The writer of one metrics.jsonl. The file is opened by the first `append` and stays open until `close`.
@@ -103,8 +105,23 @@ def validation_record(step: int, loss: float) -> dict[str, Any]:
 
 
 def best_loss(records: Sequence[dict[str, Any]]) -> float:
-    """The lowest validation loss among a run's metrics; infinity without one."""
-    return min((record["loss"] for record in records if "split" in record), default=math.inf)
+    """The lowest validation loss among a run's metrics; infinity without one.
+
+    Raises:
+        InputError: a loss is no finite number.
+    """
+    return min((finite(record.get("loss")) for record in records if "split" in record), default=math.inf)
+
+
+def finite(value: object) -> float:
+    """A number of a record.
+
+    Raises:
+        InputError: it is none, or beyond float32, which all that is measured is computed in.
+    """
+    if (number := _number(value)) is not None:
+        return number
+    raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
@@ -118,7 +135,7 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         Seconds, and the median of symbols a second; None where a line has no speed.
     """
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
-    known = [speed for speed in speeds if isinstance(speed, int | float) and 0 < speed < math.inf]
+    known = [number for speed in speeds if (number := _number(speed)) is not None and number > 0]
     if not known or len(known) < len(speeds):
         return None, None
     seconds = sum(symbols / speed for speed in known)
@@ -142,8 +159,14 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return record
 
 
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= _LARGEST else None
+
+
 def _has_step(record: dict[str, Any]) -> bool:
-    return type(record.get("step")) is int
+    return type(step := record.get("step")) is int and 0 <= step < 2**63
 
 
 def _whole(path: Path) -> int:

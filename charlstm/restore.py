@@ -8,6 +8,7 @@ import jax
 
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import ModelConfig
+from charlstm.devices import refuse_too_large
 from charlstm.errors import InputError
 from charlstm.model import Model, Params
 from charlstm.runs import Run
@@ -38,6 +39,7 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
     """
     run = Run.open(folder)
     model = Model(_anywhere(run.config.model), len(run.vocabulary))
+    refuse_too_large(model.config, model.vocabulary_size)
     if checkpoint == "fresh":
         return Trained(run, model, initial_state(run.config, model).params, 0, ())
     like = jax.eval_shape(lambda: initial_state(run.config, model))
@@ -46,7 +48,7 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
             raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
         notes: tuple[str, ...] = ()
         if checkpoint not in ("best", "latest"):
-            if not (checkpoint.isascii() and checkpoint.isdigit()):
+            if not (checkpoint.isascii() and checkpoint.isdigit() and len(checkpoint) < 20):  # int() has a limit too
                 raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")
             return Trained(run, model, checkpoints.restore(int(checkpoint), like).params, int(checkpoint), notes)
         if checkpoint == "best" and (best := checkpoints.best()) is not None:

@@ -1,6 +1,5 @@
 """results.json: what a comparison found, read and checked. It may come from a stranger, like any file of a run."""
 
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -13,6 +12,7 @@ from charlstm.files import inside, one_line, read_json
 from charlstm.runs import GRID
 
 RESULTS = "results.json"
+_LARGEST = 1e100  # sums and squares of such numbers are still finite
 Kind = TypeVar("Kind")
 
 
@@ -68,6 +68,12 @@ class Measures:
     fresh_gradient: tuple[tuple[float, ...], ...] | None = None
     """The same before training."""
     recall: Recall | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("gradient", "fresh_gradient"):
+            norms = getattr(self, name)
+            if norms is not None and (len({*map(len, norms)}) != 1 or not norms[0]):
+                raise ValueError(f"{name} must be a list for each layer, all of one length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +138,10 @@ class Results:
     confidence: float
     models: tuple[ModelResult, ...]
 
+    def __post_init__(self) -> None:
+        if self.vocabulary < 1:
+            raise ValueError("vocabulary must be at least 1")
+
 
 def is_comparison(folder: Path) -> bool:
     """Whether a comparison was begun in the folder."""
@@ -183,7 +193,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value
     if hint is float:
         value = _number(value)
-    if type(value) is not hint:
+    if type(value) is not hint or (hint is int and abs(value) >= 2**63):
         raise ValueError(f"{where} must be {({str: 'text', int: 'a whole number'}).get(hint, 'a finite number')}")
     return one_line(value) if hint is str else value
 
@@ -202,9 +212,5 @@ def _object(value: Any, kind: Any, where: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and abs(value) <= _LARGEST else None

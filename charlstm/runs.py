@@ -92,7 +92,12 @@ class Run:
             config = from_dict(values, Experiment)
         except (InputError, RecursionError) as error:
             raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
-        return cls(folder, config, Vocabulary.load(folder / VOCABULARY), read_fingerprint(folder / CORPUS))
+        vocabulary = Vocabulary.load(folder / VOCABULARY)
+        if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
+            raise InputError(
+                f"{folder / VOCABULARY} is malformed: it holds more than bytes; put back the run's own file"
+            )
+        return cls(folder, config, vocabulary, read_fingerprint(folder / CORPUS))
 
     @property
     def checkpoints(self) -> Path:
@@ -132,6 +137,11 @@ class Run:
     def refuse_other_text(self, now: Fingerprint) -> None:
         """Raises InputError if the text is not the one that the run began with; what it is called does not matter."""
         refuse_other_text(self.folder, self.fingerprint, now)
+
+    def refuse_other_vocabulary(self, now: Vocabulary) -> None:
+        """Raises InputError if the vocabulary of the run's text is not the one in its folder."""
+        if now != self.vocabulary:
+            raise InputError(f"{self.folder / VOCABULARY} is not that of the run's text; put back the run's own file")
 
     def write_sample(self, step: int, text: str | bytes) -> Path:
         """Writes samples/STEP.txt, whole or not at all.

@@ -10,7 +10,7 @@ seen to change no bit of them: a matrix product may add up in another order for 
 """
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -86,16 +86,17 @@ def text_stream(
         skip_unknown: leaves out characters of the prime that the vocabulary lacks.
 
     Raises:
-        InputError: the prime has such a character and they are not skipped.
+        InputError: the prime has such a character and they are not skipped; at once, before anything is given out.
     """
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
-    if symbols == "characters":
-        yield vocabulary.decode(prime)
-        yield from map(vocabulary.decode, stream(model, params, prime, config))
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character's bytes may lie in two chunks
-    for ids in chain([prime], stream(model, params, prime, config)):
-        yield decoder.decode(vocabulary.decode(ids).encode("latin-1"))
+    pieces = map(vocabulary.decode, chain([prime], stream(model, params, prime, config)))
+    return pieces if symbols == "characters" else _from_bytes(pieces)
+
+
+def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character's bytes may lie in two pieces
+    for piece in pieces:
+        yield decoder.decode(piece.encode("latin-1"))
     yield decoder.decode(b"", final=True)
 
 

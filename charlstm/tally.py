@@ -5,7 +5,7 @@ say how much of a figure is the seed's doing, not the text's: all runs read the 
 """
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from charlstm.config import Grid
+from charlstm.errors import InputError
 from charlstm.files import inside, read_json
 from charlstm.grid import Candidate
 from charlstm.lags import Lags
@@ -143,11 +144,19 @@ def _mean(arrays: Mapping[int, Any]) -> Any:
     """The mean over seeds of norms [L][K+1], as tuples; None of none."""
     if not arrays:
         return None
+    _refuse_unlike(arrays.values())
     return tuple(map(tuple, np.mean([np.array(each) for each in arrays.values()], 0).tolist()))
+
+
+def _refuse_unlike(arrays: Iterable[Any]) -> None:
+    """Raises InputError unless all have one shape, as what is measured on one text has."""
+    if len({np.shape(each) for each in arrays}) > 1:
+        raise InputError(f"seeds of a model differ in the lengths in their {MEASURES}; delete those, to measure again")
 
 
 def _recall(recalled: Sequence[Recall]) -> Recall | None:
     """The mean over seeds."""
     if not recalled:
         return None
+    _refuse_unlike([each.accuracy for each in recalled])
     return replace(recalled[0], accuracy=tuple(np.mean([each.accuracy for each in recalled], 0).tolist()))

@@ -20,6 +20,7 @@ from charlstm.begin import Text, first_state
 from charlstm.board import Board
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Experiment
+from charlstm.devices import refuse_too_large
 from charlstm.errors import Interrupted, TrainingError
 from charlstm.evaluate import Evaluation, evaluate
 from charlstm.loss import bits
@@ -47,9 +48,11 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         config = continued(run.config, config)
     cudnn.settled(config.model)  # refuses now what these devices cannot do
     text = Text.read(config)
+    refuse_too_large(config.model, len(text.vocabulary))
     batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
     if run:
         run.refuse_other_text(text.fingerprint)
+        run.refuse_other_vocabulary(text.vocabulary)
     else:
         run = Run.create(folder, config, text.vocabulary, text.fingerprint)
     with ExitStack() as stack:

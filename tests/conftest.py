@@ -16,7 +16,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # read when JAX is imported; 
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from charlstm import optimizer
 
@@ -24,7 +24,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # No deadline: machines are shared. In CI the same examples each time, so that a red build is a change's doing.
 settings.register_profile("charlstm", deadline=None, max_examples=60, derandomize="CI" in os.environ)
-settings.load_profile("charlstm")
+# Many new examples: no health check stops a search that is slow, and nothing is kept between them.
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=10_000, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("charlstm")  # pytest --hypothesis-profile=fuzz asks for the other
 
 # Tests compile far more than they compute; an empty XLA_FLAGS in the environment brings the optimiser back.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
