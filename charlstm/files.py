@@ -77,11 +77,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk is room that others need
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
