@@ -163,6 +163,17 @@ def test_training_tells_the_baselines_and_the_next_command(trained: Path, capsys
     assert "xz" in told
 
 
+def in_numpy(folder: Path) -> float:
+    """The loss on a run's validation split, by NumPy alone in float64."""
+    from reference import text_nats
+
+    from charlstm.batches import split
+    from charlstm.restore import trained
+
+    run, model, params, *_ = trained(folder)
+    return float(text_nats(model, params, split(run.vocabulary.encode(TEXT), 0.05, 0.05).validation).mean())
+
+
 def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     losses = {}
     for split in ("train", "validation", "test"):
@@ -174,6 +185,8 @@ def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[
     line = capsys.readouterr().out
     assert f"{losses['validation']:.3f}" in line
     assert "nats" in line
+    assert cli.run(["eval", str(trained), "--exact", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(in_numpy(trained), rel=1e-5)
     own = tmp_path / "own.txt"
     own.write_text("a long town")
     assert cli.run(["eval", str(trained), "--text", str(own), "--json"]) == 0
