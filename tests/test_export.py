@@ -115,8 +115,8 @@ def test_pytorch_gives_the_same_logits(tmp_path: Path, cell: Cell, layers: int):
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_readme_loads_it_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell):
     pytest.importorskip("torch")
-    blocks = README.read_text("utf-8").split("```python\n")[1:]
-    (example,) = (block.split("```")[0] for block in blocks if "safetensors" in block)
+    blocks = [block.split("```")[0] for block in README.read_text("utf-8").split("```python\n")[1:]]
+    (example,) = (block for block in blocks if "safetensors" in block)
     model = small_model(cell, 2, hidden=5, vocabulary=len(set("In the beginning")))
     folder = tmp_path / "runs" / "king_james"
     folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from reference import CELLS, random_params, small_model
+from reference import CELLS, small_model, wide_params
 from scipy.stats import chisquare
 
 from charlstm import sample as room
@@ -32,7 +32,7 @@ TEXTS = 20
 """A law about several texts holds for so many, which have CHARACTERS together."""
 LENGTH = -(-CHARACTERS // TEXTS)
 PRIME = 8
-TIE = 1e-3
+TIE = 1e-4
 """Logits that are nearer than this may change places between two orders of adding up."""
 
 each_model = pytest.mark.parametrize("number", range(MODELS))
@@ -68,16 +68,6 @@ def case(number: int) -> Case:
     )
     prime = rng.integers(len(vocabulary), size=rng.integers(0, 300))
     return Case(model, wide_params(model, number, rng.uniform(1, 4)), vocabulary, symbols, prime, config)
-
-
-def wide_params(model: Model, seed: int, spread: float) -> Any:
-    """Random parameters that give logits a standard deviation of about `spread`, and that forget as trained ones do."""
-    params, width = random_params(model, seed, scale=1), model.config.hidden_size**-0.5
-    for layer, gates in enumerate(params["stack"].values()):
-        for name, gate in gates.items():
-            gate["kernel"] *= 1 if layer == 0 and name.startswith("i") else width
-    params["head"]["kernel"] *= 2 * spread * width
-    return params
 
 
 @cache
@@ -139,6 +129,26 @@ def test_each_of_many_is_itself_alone(number: int):
         np.testing.assert_array_equal(text, sample(model, params, prime, alone))
 
 
+def test_texts_that_are_drawn_side_by_side_are_each_itself_alone():
+    """A block keeps the bits where XLA optimises, which it does not in these tests' own process."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    words, folder = (
+        [sys.executable, "-c", "import test_sampling_laws as laws; laws.check_side_by_side()"],
+        Path(__file__),
+    )
+    child = subprocess.run(words, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=600)
+    assert child.returncode == 0, child.stderr
+
+
+def check_side_by_side() -> None:
+    model = small_model("gru", hidden=64, vocabulary=64)
+    params, prime = wide_params(model, 0, 2.0), np.arange(PRIME)
+    config = SampleConfig(length=LENGTH, temperature=1.0)
+    together = list(samples(model, params, prime, config, TEXTS))
+    for seed, text in enumerate(together):
+        np.testing.assert_array_equal(text, sample(model, params, prime, replace(config, seed=seed)))
+
+
 @cache
 def flax(model: Model) -> Any:
     """The model through Flax's cells: ids [B, T] to logits [B, T, V]."""
@@ -161,15 +171,16 @@ def of(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 def test_temperature_0_and_top_1_take_the_likeliest(number: int):
     model, params, _, _, _, config = case(number)
     rng = np.random.default_rng(number)
-    primes = rng.integers(model.vocabulary_size, size=(TEXTS, PRIME))
-    greedy = np.stack([sample(model, params, each, replace(config, length=LENGTH, temperature=0)) for each in primes])
+    # Such a text soon goes round in a circle, so many are begun.
+    primes = rng.integers(model.vocabulary_size, size=(-(-CHARACTERS // CHUNK), PRIME))
+    greedy = np.stack([sample(model, params, each, replace(config, length=CHUNK, temperature=0)) for each in primes])
     logits = predictions(number, primes, greedy)
     best, second = np.sort(logits)[..., :-3:-1].transpose(2, 0, 1)
     clear = best - second > TIE
-    assert clear.mean() > 0.99
+    assert clear.mean() > 0.95
     np.testing.assert_array_equal(greedy[clear], logits.argmax(-1)[clear])
     for prime, text in zip(primes, greedy, strict=True):
-        anyhow = SampleConfig(length=LENGTH, top_n=1, temperature=rng.uniform(0.1, 9), seed=int(rng.integers(2**32)))
+        anyhow = SampleConfig(length=CHUNK, top_n=1, temperature=rng.uniform(0.1, 9), seed=int(rng.integers(2**32)))
         np.testing.assert_array_equal(sample(model, params, prime, anyhow), text)
 
 
