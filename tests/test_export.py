@@ -127,7 +127,7 @@ def test_the_readme_loads_it_in_pytorch(tmp_path: Path, monkeypatch: pytest.Monk
     names: dict[str, Any] = {}
     exec(example, names)
     ids = found.run.vocabulary.encode("In the beginning")[None]
-    ours, _ = model.apply(params, ids.astype(np.int32), model.zero_carry(1))
+    ours, _ = jax.jit(model.apply)(params, ids.astype(np.int32), model.zero_carry(1))
     np.testing.assert_allclose(ours, names["logits"].detach().numpy(), atol=1e-4)
 
 
