@@ -104,6 +104,18 @@ class Sample:
 
 
 @dataclass(kw_only=True)
+class Export:
+    """A trained model as one safetensors file, for others to load without charlstm."""
+
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
+    """The run's folder."""
+    output: Annotated[Path | None, _shown("FILE")] = None
+    """The file, which ends in .safetensors; by default model.safetensors in the run's folder."""
+    checkpoint: str = "best"
+    """best by validation, latest, a step, or fresh for the parameters before training."""
+
+
+@dataclass(kw_only=True)
 class Report:
     """One HTML page about runs or comparisons, that needs nothing but itself."""
 

@@ -10,7 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from charlstm.arguments import Compare, Corpora, Eval, Report, Sample, Train, compare_arguments, parse, train_arguments
+from charlstm.arguments import (
+    Compare,
+    Corpora,
+    Eval,
+    Export,
+    Report,
+    Sample,
+    Train,
+    compare_arguments,
+    parse,
+    train_arguments,
+)
 from charlstm.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
 from charlstm.files import one_line
 
@@ -59,6 +70,7 @@ def _dispatch(words: list[str]) -> int:
         "sample": _sample,
         "compare": _compare,
         "report": _report,
+        "export": _export,
         "corpora": _corpora,
     }
     if not words or words[0] in ("-h", "--help", "help"):
@@ -83,6 +95,7 @@ def _overview() -> str:
         "sample RUN": Sample,
         "compare EXPERIMENT": Compare,
         "report RUN ...": Report,
+        "export RUN": Export,
         "corpora": Corpora,
     }
     lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, kind in rows.items())
@@ -230,6 +243,17 @@ def _report(words: list[str]) -> None:
     output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"
     write_page(asked.runs, output)
     print(output)
+
+
+def _export(words: list[str]) -> None:
+    asked = parse(Export, words)
+    _prepare_devices()
+    from charlstm.export import export
+    from charlstm.restore import trained
+
+    found = trained(asked.run, asked.checkpoint)
+    _note(found.notes)
+    print(export(found, asked.output))
 
 
 def _corpora(words: list[str]) -> None:

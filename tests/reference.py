@@ -28,6 +28,16 @@ def random_params(model: Model, seed: int, scale: float = 0.5, dtype: Any = np.f
     return jax.tree.map(lambda leaf: (scale * rng.standard_normal(leaf.shape)).astype(dtype), shapes)
 
 
+def wide_params(model: Model, seed: int, spread: float) -> Any:
+    """Random parameters that give logits a standard deviation of about `spread`, and that forget as trained ones do."""
+    params, width = random_params(model, seed, scale=1), model.config.hidden_size**-0.5
+    for layer, gates in enumerate(params["stack"].values()):
+        for name, gate in gates.items():
+            gate["kernel"] *= 1 if layer == 0 and name.startswith("i") else width
+    params["head"]["kernel"] *= 2 * spread * width
+    return params
+
+
 def random_carry(model: Model, seed: int, batch: int, dtype: Any = np.float32) -> Any:
     """A state as it may be in the middle of a text."""
     rng = np.random.default_rng(seed)

@@ -54,6 +54,7 @@ def test_help_imports_no_jax() -> None:
         ["sample", "--help"],
         ["eval", "--help"],
         ["report", "--help"],
+        ["export", "--help"],
         ["corpora", "--help"],
     ):
         code = f"try:\n  {script}\nexcept SystemExit:\n  assert 'jax' not in sys.modules\n".replace("; ", "\n  ")
@@ -78,6 +79,7 @@ def test_help_imports_no_jax() -> None:
         (["train", "--data.corpus", "no_such_text"], "there is no corpus or file"),
         (["eval", "no_such_run"], "no_such_run"),
         (["sample", "no_such_run"], "no_such_run"),
+        (["export", "no_such_run"], "no_such_run"),
         (["sample"], "run"),
         (["corpora", "--all"], "no option --all"),
     ],
@@ -161,6 +163,17 @@ def test_training_tells_the_baselines_and_the_next_command(trained: Path, capsys
     assert "xz" in told
 
 
+def in_numpy(folder: Path) -> float:
+    """The loss on a run's validation split, by NumPy alone in float64."""
+    from reference import text_nats
+
+    from charlstm.batches import split
+    from charlstm.restore import trained
+
+    run, model, params, *_ = trained(folder)
+    return float(text_nats(model, params, split(run.vocabulary.encode(TEXT), 0.05, 0.05).validation).mean())
+
+
 def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     losses = {}
     for split in ("train", "validation", "test"):
@@ -172,6 +185,8 @@ def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[
     line = capsys.readouterr().out
     assert f"{losses['validation']:.3f}" in line
     assert "nats" in line
+    assert cli.run(["eval", str(trained), "--exact", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(in_numpy(trained), rel=1e-5)
     own = tmp_path / "own.txt"
     own.write_text("a long town")
     assert cli.run(["eval", str(trained), "--text", str(own), "--json"]) == 0
@@ -243,3 +258,23 @@ def test_eval_tells_how_far_a_gradient_reaches(trained: Path, capsys: pytest.Cap
         assert len(told["reach"]) == len(told["lags"]) == len(layers)
     assert told["step"] == 0
     assert norms[0] != norms[1]
+
+
+def test_export_writes_into_the_run_or_where_it_is_told(
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.run(["export", str(trained), "--checkpoint", "40"]) == 0
+    written = trained / "model.safetensors"
+    assert capsys.readouterr().out == f"{written}\n"
+    other = tmp_path / "other.safetensors"
+    assert cli.run(["export", str(trained), "--output", str(other), "--checkpoint", "latest"]) == 0
+    assert capsys.readouterr().out == f"{other}\n"
+    assert other.read_bytes() == written.read_bytes()
+    assert "must end in .safetensors" in refusal(
+        capsys, "export", str(trained), "--output", str(trained / "config.json")
+    )
+    nowhere = str(tmp_path / "no_such_folder" / "model.safetensors")
+    assert "cannot be written: No such file or directory" in refusal(
+        capsys, "export", str(trained), "--output", nowhere
+    )
+    assert "there is no checkpoint 7" in refusal(capsys, "export", str(trained), "--checkpoint", "7")
