@@ -16,7 +16,7 @@ import jax
 
 from charlstm import leaves, orbax_manager
 from charlstm.errors import InputError, TrainingError
-from charlstm.files import one_line, read_json
+from charlstm.files import foreign, one_line, read_json
 
 
 class Restored(NamedTuple):
@@ -185,13 +185,18 @@ class Checkpoints:
         return -min(scored)[1] if scored else None
 
     def _not_written(self, error: Exception) -> TrainingError:
-        return TrainingError(f"a checkpoint could not be written to {self._folder}: {_reason(error)}")
+        why = _reason(error) if self._folder.is_dir() else "the folder is gone"
+        return TrainingError(f"a checkpoint could not be written to {self._folder}: {why}")
 
     def _record(self, step: int) -> dict[str, Any]:
         try:
+            if odd := foreign(self._path(step)):  # nothing is read through it
+                raise _BrokenError(one_line(odd))
             return read_json(self._path(step) / "integrity" / orbax_manager.RECORD)
         except InputError as error:
             raise _BrokenError(f"its integrity record cannot be read ({error})") from error
+        except OSError as error:
+            raise _BrokenError(f"its folder cannot be read ({error.strerror})") from error
 
     def _stored_loss(self, step: int) -> float | None:
         try:
@@ -203,8 +208,12 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Removes what a save that was killed or failed has left; to be called while none is in progress."""
         for path in self._folder.iterdir():
-            if orbax_manager.is_unfinished(path):
+            if not orbax_manager.is_unfinished(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
+            else:
+                path.unlink()  # what a link leads to is not ours
 
     def _make_room(self, step: int) -> None:
         """Removes what is known to be broken, and moves aside what bears the step's name and is no checkpoint."""

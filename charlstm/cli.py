@@ -12,6 +12,7 @@ from typing import Any
 
 from charlstm.arguments import Compare, Corpora, Eval, Report, Sample, Train, compare_arguments, parse, train_arguments
 from charlstm.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
+from charlstm.files import one_line
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ def run(words: Sequence[str]) -> int:
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
+    except MemoryError:
+        return _fail("there is not enough memory for this", 1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -43,7 +46,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"charlstm: {message}", file=sys.stderr)
+    _note([message])
     return code
 
 
@@ -111,6 +114,7 @@ def _eval(words: list[str]) -> None:
     from charlstm.lags import described, gradient_lags
     from charlstm.restore import trained
     from charlstm.runs import Fingerprint
+    from charlstm.terminal import write
 
     found = trained(asked.run, asked.checkpoint)
     data, vocabulary = found.run.config.data, found.run.vocabulary
@@ -118,6 +122,7 @@ def _eval(words: list[str]) -> None:
     if asked.text is not None:
         ids, what = vocabulary.encode(corpora.load(corpora.resolve(str(asked.text)), data.symbols)), str(asked.text)
     else:
+        # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
         text = corpora.load(data.corpus, data.symbols)
         found.run.refuse_other_text(Fingerprint.of(data.corpus, text))
         ids = getattr(split_as(data, vocabulary.encode(text)), asked.split)
@@ -144,9 +149,9 @@ def _eval(words: list[str]) -> None:
         )
     else:
         how = "in one row" if asked.exact else "in warmed rows"
-        print(
+        write(
             f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
-            f" over {result.characters:,} {data.symbols} {how}"
+            f" over {result.characters:,} {data.symbols} {how}\n"
         )
         if lags:
             print("\n".join(described(lags)))
@@ -190,7 +195,7 @@ def _compare(words: list[str]) -> None:
     from charlstm.files import inside
     from charlstm.runs import default_folder
     from charlstm.tables import show
-    from charlstm.terminal import Reporter
+    from charlstm.terminal import Reporter, write
 
     data = replace(grid.base.data, corpus=corpora.resolve(grid.base.data.corpus))
     folder = run_dir or default_folder(name)
@@ -199,7 +204,7 @@ def _compare(words: list[str]) -> None:
 
     found = compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter())
     show(found)
-    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
+    write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n")
     try:
         from charlstm.page import write_page
         from charlstm.plots import plots
@@ -209,7 +214,7 @@ def _compare(words: list[str]) -> None:
     except MissingExtraError as error:
         _note([f"no plots and no page: {error}"])
     else:
-        print(f"plots: {folder}/plots\npage: {folder}/report.html")
+        write(f"plots: {folder}/plots\npage: {folder}/report.html\n")
 
 
 def _report(words: list[str]) -> None:
@@ -218,24 +223,27 @@ def _report(words: list[str]) -> None:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
     _prepare_devices()
     from charlstm.page import write_page
+    from charlstm.terminal import write
 
     output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"
     write_page(asked.runs, output)
-    print(output)
+    write(f"{output}\n")
 
 
 def _corpora(words: list[str]) -> None:
     parse(Corpora, words)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from charlstm.corpora import catalogue
+    from charlstm.terminal import printable
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "characters", "text", "where it is"):
         table.add_column(title, overflow="fold", justify="right" if title == "characters" else "left")
     for entry in catalogue():
-        table.add_row(entry.name, f"{entry.characters:,}", entry.title, entry.place)
+        table.add_row(entry.name, f"{entry.characters:,}", entry.title, Text(printable(entry.place)))
     Console(highlight=False).print(table)
     print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
 
@@ -248,4 +256,5 @@ def _prepare_devices() -> None:
 
 def _note(notes: Sequence[str]) -> None:
     for note in notes:
-        print(f"charlstm: {note}", file=sys.stderr)
+        # Names and fields are in it that a stranger chose: one line, and nothing in it that a terminal would obey.
+        print(f"charlstm: {one_line(note, 4000)}", file=sys.stderr)

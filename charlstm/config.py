@@ -74,7 +74,7 @@ class ModelConfig(Checked):
 
     def check(self) -> None:
         require(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
-        require(self.num_layers >= 1, "num_layers", self.num_layers, "at least 1")
+        require(1 <= self.num_layers <= 1000, "num_layers", self.num_layers, "between 1 and 1000")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         cudnn_can = self.cell == "lstm" and self.dtype == "float32"
         must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"

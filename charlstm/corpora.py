@@ -21,6 +21,7 @@ from typing import NamedTuple
 from charlstm import recall_text
 from charlstm.config import Symbols
 from charlstm.errors import InputError, did_you_mean
+from charlstm.files import memory
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
 _CHUNK = 1 << 24  # bytes or characters that are held beside the text itself
@@ -221,6 +222,12 @@ def _why(error: Exception) -> str:
 def _read(path: Path, symbols: Symbols, known: _File | None = None) -> str:
     try:
         with path.open("rb") as file:
+            if not (size := os.stat(file.fileno()).st_size):  # some of what the system shows as a file has no end
+                raise InputError(f"{str(path)!r} is empty; give a file with text in it")
+            if size > memory():
+                raise InputError(
+                    f"{str(path)!r} has {size:,} bytes, more than this machine's memory; give a part of it"
+                )
             if known:
                 _check_hash(file, path, known)
             pieces = _bytes(file) if symbols == "bytes" else _characters(file, path)

@@ -17,6 +17,11 @@ def one_line(text: object, length: int = 300) -> str:
     return line if len(line) <= length else line[:length] + "..."
 
 
+def memory() -> int:
+    """Bytes of memory that this machine has: nothing larger is read or made, whoever asks for it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`.
 
@@ -31,6 +36,24 @@ def inside(folder: Path, name: str) -> Path:
     if not stays:
         raise InputError(f"{path} is a symbolic link that leads out of the run's folder; put the file itself there")
     return path
+
+
+def foreign(folder: Path) -> str | None:
+    """What in a folder, however deep, is neither a plain file nor a folder: where it leads, or that it blocks a reader.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    what = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
+                    return f"{os.path.relpath(entry.path, folder)} is {what}"
+    return None
 
 
 def parse_json(text: bytes | str) -> Any:
@@ -77,11 +100,15 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)  # a full disk has better uses for it
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -11,6 +11,7 @@ from charlstm.config import ModelConfig
 from charlstm.errors import InputError
 from charlstm.model import Model, Params
 from charlstm.runs import Run
+from charlstm.sizes import refuse_what_no_memory_holds
 from charlstm.step import initial_state
 
 
@@ -37,6 +38,7 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
         InputError: the folder is not a run, or the checkpoint is not there or not whole.
     """
     run = Run.open(folder)
+    refuse_what_no_memory_holds(run.config, len(run.vocabulary))
     model = Model(_anywhere(run.config.model), len(run.vocabulary))
     if checkpoint == "fresh":
         return Trained(run, model, initial_state(run.config, model).params, 0, ())
