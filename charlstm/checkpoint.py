@@ -16,7 +16,10 @@ import jax
 
 from charlstm import leaves, orbax_manager
 from charlstm.errors import InputError, TrainingError
-from charlstm.files import foreign, one_line, read_json
+from charlstm.files import foreign, one_line, read_json, refuse_misread
+
+_AROUND_AN_ARRAY = 2**16
+"""Bytes; a file tells about 2 kB of an array."""
 
 
 class Restored(NamedTuple):
@@ -48,6 +51,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
+        refuse_misread(folder, "\\") if read_only else refuse_misread(folder)
         self._folder, self._keep, self._read_only, self._closed = folder.absolute(), keep, read_only, False
         if not read_only and folder.exists():
             self._sweep()
@@ -189,12 +193,17 @@ class Checkpoints:
         return TrainingError(f"a checkpoint could not be written to {self._folder}: {why}")
 
     def _record(self, step: int) -> dict[str, Any]:
+        self._refuse_foreign(step)
         try:
-            if odd := foreign(self._path(step)):  # nothing is read through it
-                raise _BrokenError(one_line(odd))
             return read_json(self._path(step) / "integrity" / orbax_manager.RECORD)
         except InputError as error:
             raise _BrokenError(f"its integrity record cannot be read ({error})") from error
+
+    def _refuse_foreign(self, step: int, most: float = math.inf) -> None:
+        """Before anything is read: no link is followed, no pipe waited for, and no file of a terabyte taken in."""
+        try:
+            if odd := foreign(self._path(step), most):
+                raise _BrokenError(odd)
         except OSError as error:
             raise _BrokenError(f"its folder cannot be read ({error.strerror})") from error
 
@@ -230,8 +239,11 @@ class Checkpoints:
         record = self._record(step).get("leaves", [])
         if problem := leaves.mismatch(record, like):
             raise _BrokenError(problem)
+        blank = leaves.blank(like)
+        sizes = [bits.nbytes for bits in jax.tree.leaves(blank)]
+        self._refuse_foreign(step, most=4 * sum(sizes) + _AROUND_AN_ARRAY * len(sizes))
         try:
-            host = orbax_manager.read(self._manager, step, leaves.blank(like))
+            host = orbax_manager.read(self._manager, step, blank)
         except Exception as error:
             raise _BrokenError(f"its arrays cannot be read ({type(error).__name__}: {_reason(error)})") from error
         if problem := leaves.damage(record, like, host):

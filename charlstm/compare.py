@@ -26,7 +26,7 @@ from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Grid
 from charlstm.errors import InputError, Interrupted
-from charlstm.files import inside, one_line, read_json, write_json
+from charlstm.files import inside, one_line, read_json, refuse_misread, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
 from charlstm.group import Group, Member, Watch
 from charlstm.measure import measured
@@ -98,6 +98,7 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
 
 def _open(folder: Path, grid: Grid, text: Text) -> None:
     """Makes a grid's folder, or refuses one that this grid cannot go on from."""
+    refuse_misread(folder)
     if not (folder / GRID).exists():
         present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
         if present or Run.exists(folder):

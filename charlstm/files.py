@@ -1,6 +1,7 @@
 """Files of a run folder, which may come from a stranger: bounded reads, whole writes, no way out of the folder."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:
+    """Raises InputError for a path that Orbax and TensorStore take for another one, such as for a pattern.
+
+    Orbax would then lose a checkpoint without a word, and TensorStore, for which a backslash is a slash, would write it
+    elsewhere.
+    """
+    path = str(folder.absolute())
+    found = [each for each in characters if each in path] + ["gs:/"] * ("gs:/" in path)
+    if found:
+        raise InputError(f"{path} cannot hold a checkpoint, as {found[0]} is in its name; move it to another path")
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`.
 
@@ -38,13 +51,20 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def foreign(folder: Path) -> str | None:
-    """What in a folder, however deep, is neither a plain file nor a folder: where it leads, or that it blocks a reader.
+def foreign(folder: Path, most: float = math.inf) -> str | None:
+    """What in a folder, however deep, is neither a plain file nor a folder, and so leads elsewhere or blocks a reader.
+
+    Args:
+        folder: of a stranger.
+        most: bytes that all its files may have together.
+
+    Returns:
+        What is wrong, for a person to read; None if nothing is.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    waiting = [str(folder)]
+    waiting, size = [str(folder)], 0
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
@@ -52,8 +72,10 @@ def foreign(folder: Path) -> str | None:
                     waiting.append(entry.path)
                 elif not entry.is_file(follow_symlinks=False):
                     what = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
-                    return f"{os.path.relpath(entry.path, folder)} is {what}"
-    return None
+                    return f"{one_line(os.path.relpath(entry.path, folder))} is {what}"
+                else:
+                    size += entry.stat(follow_symlinks=False).st_size
+    return f"its files have {size:,} bytes, and more than {most:,} are not read" if size > most else None
 
 
 def parse_json(text: bytes | str) -> Any:

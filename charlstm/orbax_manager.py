@@ -101,4 +101,4 @@ def read(manager: ocp.CheckpointManager, step: int, blank: Any) -> Any:
 
 def is_unfinished(path: Path) -> bool:
     """Whether this is what a save that was killed or failed has left."""
-    return ocp.path.step.is_tmp_checkpoint(path)
+    return path.name.endswith(ocp.path.step.TMP_DIR_SUFFIX) or ocp.path.step.is_tmp_checkpoint(path)

@@ -12,7 +12,7 @@ from charlstm.checked import flat, from_dict, to_dict
 from charlstm.config import Experiment
 from charlstm.corpora import fingerprint
 from charlstm.errors import InputError, TrainingError
-from charlstm.files import inside, one_line, read_json, write_atomic, write_json
+from charlstm.files import inside, one_line, read_json, refuse_misread, write_atomic, write_json
 from charlstm.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
@@ -144,8 +144,9 @@ def make_folder(folder: Path) -> None:
     """Makes a run's folder where it is missing.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or could hold no checkpoints.
     """
+    refuse_misread(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

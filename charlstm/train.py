@@ -56,11 +56,11 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
             make_folder(folder)
             stack.enter_context(only_writer(folder))  # two that begin in one folder do not mix their files
             run = Run.create(folder, config, text.vocabulary, text.fingerprint)
-        run = run.extended(config)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.train.keep_checkpoints))
         model = Model(config.model, len(text.vocabulary))
         layout = Layout.of(config.data.batch_size)
         state = jax.device_put(first_state(config, model, checkpoints, layout, reporter), state_layout(layout))
+        run = run.extended(config)
         metrics = stack.enter_context(MetricsFile(run.metrics))
         metrics.truncate_after(int(state.step))
         board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, int(state.step)))

@@ -1,6 +1,6 @@
 """Faults of a machine, one by one: each gets one clear line or is survived, and no whole checkpoint is lost.
 
-Kills, signals and changed texts are in test_train and test_compare, what is damaged in one file alone in test_checkpoint.
+Kills, signals and changed texts are in test_train and test_compare, checkpoints alone in test_checkpoint.
 """
 
 import ctypes
