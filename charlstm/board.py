@@ -23,16 +23,17 @@ class Board:
         if folder is not None:
             # protobuf takes a while to import, and it is optional
             from tensorboardX import RecordWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.proto import event_pb2
             from tensorboardX.summary import scalar
 
             folder.mkdir(exist_ok=True)
-            self._event, self._scalar = Event, scalar
+            proto: Any = event_pb2  # whose names protobuf makes when it is imported
+            self._event, self._scalar = proto.Event, scalar
             # A new name each time: TensorBoard reads all files of the folder, in the order of their names.
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
             self._writer = RecordWriter(str(folder / name))
             self._write(step + 1, file_version="brain.Event:2")
-            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+            self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
         """Values by name, at a step."""

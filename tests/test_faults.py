@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_train import TEXT, assert_same_run, bits, told
@@ -257,12 +258,12 @@ def flipped(data: bytes) -> bytes:
 
 
 def content(state: Any) -> list[bytes]:
-    raw = jax.tree.map(lambda x: jax.random.key_data(x) if jnp_key(x) else x, state)
+    raw = jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, state)
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(raw)]
 
 
-def jnp_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 @pytest.mark.parametrize("damage", [emptied, halved, flipped])

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
 import sys
@@ -330,6 +331,22 @@ def test_an_absurd_array_is_refused_before_it_is_read(tmp_path: Path, zarray: di
     assert str(error.value).isprintable()
 
 
+def zstd_bomb(blocks: int) -> bytes:
+    """A frame that says 128 kB of zeros in each four bytes (RFC 8878)."""
+    block = ((2**17 << 3) | (1 << 1)).to_bytes(3, "little") + b"\0"
+    return bytes.fromhex("28b52ffd0038") + block * blocks
+
+
+def test_a_compressed_bomb_takes_no_memory(tmp_path: Path) -> None:
+    """TensorStore stops where the array has all its bytes: this one would go on for a gigabyte."""
+    like = by_hand(tmp_path, {"compressor": {"id": "zstd", "level": 1}})
+    (tmp_path / "1" / "state" / "a" / "0").write_bytes(zstd_bomb(8000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Checkpoints(tmp_path, keep=1, read_only=True) as checkpoints, pytest.raises(InputError, match="cannot be"):
+        checkpoints.restore(1, like)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # kB
+
+
 @pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "..", "a/../../../outside"])
 def test_a_name_in_the_metadata_leads_nowhere(tmp_path: Path, name: str) -> None:
     like = by_hand(tmp_path / "run", {})
@@ -349,7 +366,7 @@ def test_a_name_in_the_metadata_leads_nowhere(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("prefix", ["../outside/", "/outside/", "a/../../outside/"])
 def test_tensorstore_keeps_to_its_folder(tmp_path: Path, prefix: str) -> None:
     """Arrays lie in an OCDBT database, which names its data files: none with .. is opened, and / begins no path."""
-    spec = {"driver": "ocdbt", "base": f"file://{tmp_path}/run/", "value_data_prefix": prefix}
+    spec: dict[str, Any] = {"driver": "ocdbt", "base": f"file://{tmp_path}/run/", "value_data_prefix": prefix}
     spec["config"] = {"max_inline_value_bytes": 0}
     try:
         store = tensorstore.KvStore.open(spec).result()
