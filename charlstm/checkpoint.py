@@ -16,7 +16,10 @@ import jax
 
 from charlstm import leaves, orbax_manager
 from charlstm.errors import InputError, TrainingError
-from charlstm.files import one_line, read_json, write_json
+from charlstm.files import foreign, one_line, read_json, refuse_misread, write_json
+
+_AROUND_AN_ARRAY = 2**16
+"""Bytes; a file tells about 2 kB of an array."""
 
 
 class Restored(NamedTuple):
@@ -48,6 +51,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
+        refuse_misread(folder, "\\") if read_only else refuse_misread(folder)
         self._folder, self._keep, self._read_only, self._closed = folder.absolute(), keep, read_only, False
         if not read_only and folder.exists():
             self._sweep()
@@ -190,13 +194,23 @@ class Checkpoints:
         return -min(scored)[1] if scored else None
 
     def _not_written(self, error: Exception) -> TrainingError:
-        return TrainingError(f"a checkpoint could not be written to {self._folder}: {_reason(error)}")
+        why = _reason(error) if self._folder.is_dir() else "the folder is gone"
+        return TrainingError(f"a checkpoint could not be written to {self._folder}: {why}")
 
     def _record(self, step: int) -> dict[str, Any]:
+        self._refuse_foreign(step)
         try:
             return read_json(self._record_path(step))
         except InputError as error:
             raise _BrokenError(f"its integrity record cannot be read ({error})") from error
+
+    def _refuse_foreign(self, step: int, most: float = math.inf) -> None:
+        """Before anything is read: no link is followed, no pipe waited for, and no file of a terabyte taken in."""
+        try:
+            if odd := foreign(self._path(step), most):
+                raise _BrokenError(odd)
+        except OSError as error:
+            raise _BrokenError(f"its folder cannot be read ({error.strerror})") from error
 
     def _stored_loss(self, step: int) -> float | None:
         try:
@@ -221,8 +235,12 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Removes what a save that was killed or failed has left; to be called while none is in progress."""
         for path in self._folder.iterdir():
-            if orbax_manager.is_unfinished(path):
+            if not orbax_manager.is_unfinished(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
+            else:
+                path.unlink()  # what a link leads to is not ours
 
     def _make_room(self, step: int) -> None:
         """Removes what is known to be broken, and moves aside what bears the step's name and is no checkpoint."""
@@ -239,8 +257,11 @@ class Checkpoints:
         record = self._record(step).get("leaves", [])
         if problem := leaves.mismatch(record, like):
             raise _BrokenError(problem)
+        blank = leaves.blank(like)
+        sizes = [bits.nbytes for bits in jax.tree.leaves(blank)]
+        self._refuse_foreign(step, most=4 * sum(sizes) + _AROUND_AN_ARRAY * len(sizes))
         try:
-            host = orbax_manager.read(self._manager, step, leaves.blank(like))
+            host = orbax_manager.read(self._manager, step, blank)
         except Exception as error:
             raise _BrokenError(f"its arrays cannot be read ({type(error).__name__}: {_reason(error)})") from error
         if problem := leaves.damage(record, like, host):

@@ -47,6 +47,8 @@ def run(words: Sequence[str]) -> int:
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
+    except MemoryError:
+        return _fail("there is not enough memory for this", 1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -59,7 +61,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"charlstm: {one_line(message, 4000)}", file=sys.stderr)
+    _note([message])
     return code
 
 
@@ -128,6 +130,7 @@ def _eval(words: list[str]) -> None:
     from charlstm.evaluate import evaluate
     from charlstm.lags import described, gradient_lags
     from charlstm.restore import trained
+    from charlstm.terminal import write
 
     found = trained(asked.run, asked.checkpoint)
     data = found.run.config.data
@@ -136,6 +139,7 @@ def _eval(words: list[str]) -> None:
         pieces = corpora.pieces(corpora.resolve(str(asked.text)), data.symbols)
         ids, what = encoded(found.run.vocabulary, pieces), str(asked.text)
     else:
+        # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
         text = Text.read(found.run.config)
         found.run.refuse_other_text(text.fingerprint)
         ids = getattr(text.splits, asked.split)
@@ -162,9 +166,9 @@ def _eval(words: list[str]) -> None:
         )
     else:
         how = "in one row" if asked.exact else "in warmed rows"
-        print(
+        write(
             f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
-            f" over {result.characters:,} {data.symbols} {how}"
+            f" over {result.characters:,} {data.symbols} {how}\n"
         )
         if lags:
             print("\n".join(described(lags)))
@@ -209,7 +213,7 @@ def _compare(words: list[str]) -> None:
     from charlstm.files import inside
     from charlstm.runs import default_folder
     from charlstm.tables import show
-    from charlstm.terminal import Reporter
+    from charlstm.terminal import Reporter, write
 
     data = replace(grid.base.data, corpus=corpora.resolve(grid.base.data.corpus))
     folder = run_dir or default_folder(name)
@@ -217,7 +221,7 @@ def _compare(words: list[str]) -> None:
     from charlstm.compare import compare
 
     found = compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter())
-    drawn = f"plots: {folder}/plots\npage: {folder}/report.html"
+    drawn = f"plots: {folder}/plots\npage: {folder}/report.html\n"
     try:  # before anything is shown: what they read may be malformed
         from charlstm.page import write_page
         from charlstm.plots import plots
@@ -228,9 +232,7 @@ def _compare(words: list[str]) -> None:
         drawn = ""
         _note([f"no plots and no page: {error}"])
     show(found)
-    print(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*")
-    if drawn:
-        print(drawn)
+    write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n{drawn}")
 
 
 def _report(words: list[str]) -> None:
@@ -239,10 +241,11 @@ def _report(words: list[str]) -> None:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
     _prepare_devices()
     from charlstm.page import write_page
+    from charlstm.terminal import write
 
     output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"
     write_page(asked.runs, output)
-    print(output)
+    write(f"{output}\n")
 
 
 def _export(words: list[str]) -> None:
@@ -260,14 +263,16 @@ def _corpora(words: list[str]) -> None:
     parse(Corpora, words)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from charlstm.corpora import catalogue
+    from charlstm.terminal import printable
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "characters", "text", "where it is"):
         table.add_column(title, overflow="fold", justify="right" if title == "characters" else "left")
     for entry in catalogue():
-        table.add_row(entry.name, f"{entry.characters:,}", entry.title, entry.place)
+        table.add_row(entry.name, f"{entry.characters:,}", entry.title, Text(printable(entry.place)))
     Console(highlight=False).print(table)
     print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
 
@@ -280,4 +285,5 @@ def _prepare_devices() -> None:
 
 def _note(notes: Sequence[str]) -> None:
     for note in notes:
-        print(f"charlstm: {note}", file=sys.stderr)
+        # Names and fields are in it that a stranger chose: one line, and nothing in it that a terminal would obey.
+        print(f"charlstm: {one_line(note, 4000)}", file=sys.stderr)

@@ -25,9 +25,8 @@ from charlstm.board import Board
 from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Grid
-from charlstm.devices import refuse_too_large
 from charlstm.errors import InputError, Interrupted
-from charlstm.files import inside, one_line, read_json, write_json
+from charlstm.files import inside, one_line, read_json, refuse_misread, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
 from charlstm.group import Group, Member, Watch
 from charlstm.measure import measured
@@ -35,8 +34,19 @@ from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, read, time_taken
 from charlstm.progress import Progress
 from charlstm.results import RESULTS, Outcome, Results
-from charlstm.runs import CORPUS, GRID, Run, continued, only_writer, read_fingerprint, refuse_other_text
+from charlstm.runs import (
+    CHECKPOINTS,
+    CORPUS,
+    GRID,
+    Run,
+    continued,
+    goes_on_later,
+    only_writer,
+    read_fingerprint,
+    refuse_other_text,
+)
 from charlstm.seeds import Together, unstacked
+from charlstm.sizes import refuse_what_no_memory_holds
 from charlstm.step import TrainState
 from charlstm.tables import write_tables
 from charlstm.tally import MEASURES, RESULT, outcome, tally
@@ -62,10 +72,12 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     models = candidates(grid, len(text.vocabulary))
     for model in models:
         cudnn.settled(model.config.model)
-        refuse_too_large(model.config.model, len(text.vocabulary))
+        refuse_what_no_memory_holds(model.config, len(text.vocabulary))
     _open(folder, grid, text)
-    with ExitStack() as stack:
+    with goes_on_later(folder), ExitStack() as stack:
         stack.enter_context(only_writer(folder))
+        for model in models:
+            inside(folder, model.name)
         write_json(folder / GRID, to_dict(grid))
         received = stack.enter_context(signals.collected())
         progress = stack.enter_context(Progress(models, grid.seeds, folder, text, reporter))
@@ -86,6 +98,7 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
 
 def _open(folder: Path, grid: Grid, text: Text) -> None:
     """Makes a grid's folder, or refuses one that this grid cannot go on from."""
+    refuse_misread(folder)
     if not (folder / GRID).exists():
         present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
         if present or Run.exists(folder):
@@ -150,7 +163,7 @@ def train_runs(
     write_json(training / SEEDS, {"numbers": list(numbers)})
     with ExitStack() as stack:
         # All states of the group are in one checkpoint; the one before it is there in case that is damaged.
-        checkpoints = stack.enter_context(Checkpoints(training / "checkpoints", keep=2))
+        checkpoints = stack.enter_context(Checkpoints(inside(training, CHECKPOINTS), keep=2))
         step = checkpoints.latest() or 0
         members = [_member(folder, model, number, text, step, stack) for number in numbers]
         together = Together(tuple(member.run.config for member in members), len(text.vocabulary))

@@ -6,10 +6,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from charlstm.config import ModelConfig
-from charlstm.errors import InputError
-from charlstm.sizes import parameters
-
 CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
 MOST_CPU_DEVICES = 4
@@ -70,27 +66,6 @@ def _make_devices_of_cores() -> None:
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
             jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
-
-
-def refuse_too_large(config: ModelConfig, vocabulary_size: int) -> None:
-    """Raises InputError for a model whose parameters, with Adam's two moments, are more than the device can hold."""
-    count = parameters(config, vocabulary_size)
-    needed, have = 12 * count, _memory()
-    if have is not None and needed > have:
-        raise InputError(
-            f"a model of {count:,} parameters needs {needed / 1e9:,.1f} GB, and there are {have / 1e9:,.1f} GB here;"
-            " lower --model.hidden-size or --model.num-layers"
-        )
-
-
-def _memory() -> int | None:
-    """Bytes of the first device, or of the machine where that is a CPU; None where nobody says."""
-    import jax
-
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats or not hasattr(os, "sysconf"):
-        return stats.get("bytes_limit")
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cores() -> int:

@@ -71,7 +71,7 @@ def gather(folders: Sequence[Path]) -> list[Exhibit]:
 
 def of_comparison(found: Results, folder: Path) -> list[Exhibit]:
     """The models of a comparison whose runs lie in a folder."""
-    grid = read_json(folder / GRID) if (folder / GRID).exists() else {}
+    grid = read_json(path) if (path := inside(folder, GRID)).exists() else {}
     asked = grid.get("seeds")
     wanted = asked if type(asked) is int else max((len(model.seeds) for model in found.models), default=0) or None
     text = Text(found.corpus, found.symbols, found.vocabulary)

@@ -1,6 +1,7 @@
 """Files of a run folder, which may come from a stranger: bounded reads, whole writes, no way out of the folder."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,23 @@ def one_line(text: object, length: int = 300) -> str:
     return line if len(line) <= length else line[:length] + "..."
 
 
+def memory() -> int:
+    """Bytes of memory that this machine has: nothing larger is read or made, whoever asks for it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:
+    """Raises InputError for a path that Orbax and TensorStore take for another one, such as for a pattern.
+
+    Orbax would then lose a checkpoint without a word, and TensorStore, for which a backslash is a slash, would write it
+    elsewhere.
+    """
+    path = str(folder.absolute())
+    found = [each for each in characters if each in path] + ["gs:/"] * ("gs:/" in path)
+    if found:
+        raise InputError(f"{path} cannot hold a checkpoint, as {found[0]} is in its name; move it to another path")
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`.
 
@@ -34,6 +52,33 @@ def inside(folder: Path, name: str) -> Path:
     if not stays:
         raise InputError(f"{path} is a symbolic link that leads out of the run's folder; put the file itself there")
     return path
+
+
+def foreign(folder: Path, most: float = math.inf) -> str | None:
+    """What in a folder, however deep, is neither a plain file nor a folder, and so leads elsewhere or blocks a reader.
+
+    Args:
+        folder: of a stranger.
+        most: bytes that all its files may have together.
+
+    Returns:
+        What is wrong, for a person to read; None if nothing is.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    waiting, size = [str(folder)], 0
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    what = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
+                    return f"{one_line(os.path.relpath(entry.path, folder))} is {what}"
+                else:
+                    size += entry.stat(follow_symlinks=False).st_size
+    return f"its files have {size:,} bytes, and more than {most:,} are not read" if size > most else None
 
 
 def parse_json(text: bytes | str) -> Any:
@@ -96,8 +141,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)  # half a file on a full disk is room that others need
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -13,6 +14,8 @@ from charlstm.files import one_line, parse_json, write_atomic
 from charlstm.loss import bits
 
 _LARGEST = 3.4e38  # of float32
+LIMIT = 2**30
+"""Bytes that a file of metrics may have: those of five million steps."""
 
 
 class Metrics:
@@ -58,9 +61,12 @@ class Metrics:
     def close(self) -> None:
         """Flushes and closes; a later `append` opens the file again."""
         if self._file is not None:
-            self.flush()
-            self._file.close()
-            self._file = None
+            try:
+                self.flush()
+            finally:
+                file, self._file = self._file, None
+                with suppress(OSError):  # on a full disk: the flush has raised it, and this frees the file all the same
+                    file.close()
 
     def truncate_after(self, step: int) -> None:
         """Drops the lines of later steps, and a torn last line: for a run that continues from `step`.
@@ -70,8 +76,9 @@ class Metrics:
         """
         self.close()
         if self.path.exists():
-            kept = [line for line, record in _records(self.path) if record["step"] <= step]
-            write_atomic(self.path, b"".join(line + b"\n" for line in kept))
+            kept = b"".join(line + b"\n" for line, record in _records(self.path) if record["step"] <= step)
+            if len(kept) < self.path.stat().st_size:
+                write_atomic(self.path, kept)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -145,6 +152,8 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; move it away")
+    if (size := path.stat().st_size) > LIMIT:
+        raise InputError(f"{path} has {size:,} bytes, and more than {LIMIT:,} are not read; move it away")
     *lines, _torn = path.read_bytes().split(b"\n")
     return [(line, _parsed(path, number, line)) for number, line in enumerate(lines, start=1)]
 

@@ -1,8 +1,10 @@
 """Orbax, set up for one process, one folder and NumPy arrays: quiet, and clean when something fails."""
 
 import logging
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,30 @@ class _OneByOne(ocp.type_handlers.NumpyHandler):
         return [future for futures in writes for future in futures]
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[np.ndarray]:
-        args = args or [ocp.RestoreArgs()] * len(infos)
-        pairs = zip(infos, args, strict=True)
-        reads = [await super(_OneByOne, self).deserialize([info], [arg]) for info, arg in pairs]
-        return [array for arrays in reads for array in arrays]
+        arrays: list[np.ndarray] = []
+        for info, arg in zip(infos, args, strict=True):
+            (stored,) = await self.metadata([info])
+            _refuse_other_form(stored, arg)
+            arrays += await super().deserialize([info], [arg])
+        return arrays
+
+
+@dataclass
+class _Form(ocp.RestoreArgs):
+    """What an array in a file must be like."""
+
+    shape: tuple[int, ...] = ()
+    stored: Any = None
+    """Its dtype; `dtype` would ask for a conversion."""
+
+
+def _refuse_other_form(stored: Any, form: _Form) -> None:
+    """Raises ValueError before anything is read of an array that a stranger's file says takes terabytes."""
+    if (tuple(stored.shape), stored.dtype) != (form.shape, form.stored):
+        raise ValueError(f"an array is {stored.dtype} {list(stored.shape)}, and not {form.stored} {list(form.shape)}")
+    chunk = stored.storage.chunk_shape
+    if math.prod(chunk) > max(math.prod(form.shape), 1):
+        raise ValueError(f"an array of {list(form.shape)} is said to be in chunks of {list(chunk)}")
 
 
 def make_manager(folder: Path, read_only: bool, policy: Any) -> ocp.CheckpointManager:
@@ -72,11 +94,11 @@ def read(manager: ocp.CheckpointManager, step: int, blank: Any) -> Any:
 
     They are NumPy arrays, so the shardings in the file, which may name devices that are not here, are never asked for.
     """
-    forms = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), blank)
+    forms = jax.tree.map(lambda bits: _Form(restore_type=np.ndarray, shape=bits.shape, stored=bits.dtype), blank)
     args = ocp.args.Composite(state=ocp.args.PyTreeRestore(blank, restore_args=forms))
     return manager.restore(step, args=args)["state"]
 
 
 def is_unfinished(path: Path) -> bool:
     """Whether this is what a save that was killed or failed has left."""
-    return ocp.path.step.is_tmp_checkpoint(path)
+    return path.name.endswith(ocp.path.step.TMP_DIR_SUFFIX) or ocp.path.step.is_tmp_checkpoint(path)

@@ -8,10 +8,10 @@ import jax
 
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import ModelConfig
-from charlstm.devices import refuse_too_large
 from charlstm.errors import InputError
 from charlstm.model import Model, Params
 from charlstm.runs import Run
+from charlstm.sizes import refuse_what_no_memory_holds
 from charlstm.step import initial_state
 
 
@@ -38,8 +38,8 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
         InputError: the folder is not a run, or the checkpoint is not there or not whole.
     """
     run = Run.open(folder)
+    refuse_what_no_memory_holds(run.config, len(run.vocabulary))
     model = Model(_anywhere(run.config.model), len(run.vocabulary))
-    refuse_too_large(model.config, model.vocabulary_size)
     if checkpoint == "fresh":
         return Trained(run, model, initial_state(run.config, model).params, 0, ())
     like = jax.eval_shape(lambda: initial_state(run.config, model))

@@ -11,8 +11,8 @@ from typing import Any
 from charlstm.checked import flat, from_dict, to_dict
 from charlstm.config import Experiment
 from charlstm.corpora import fingerprint
-from charlstm.errors import InputError
-from charlstm.files import inside, one_line, read_json, write_atomic, write_json
+from charlstm.errors import InputError, TrainingError
+from charlstm.files import inside, one_line, read_json, refuse_misread, write_atomic, write_json
 from charlstm.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
@@ -56,19 +56,18 @@ class Run:
         Raises:
             InputError: a run, part of one or a comparison is there already, or the folder cannot be made.
         """
+        make_folder(folder)
         present = [name for name in (CONFIG, METRICS, CHECKPOINTS, GRID) if os.path.lexists(folder / name)]
         if present:
             raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
         run = cls(folder, config, vocabulary, fingerprint)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             _refuse_links_out(folder)
             vocabulary.save(folder / VOCABULARY)
             write_json(folder / CORPUS, asdict(fingerprint))
             write_json(folder / CONFIG, to_dict(config))
         except OSError as error:
-            why = error.strerror or error
-            raise InputError(f"the run folder {folder} cannot be made: {why}; use another --run-dir") from None
+            raise _cannot_be_made(folder, error) from None
         return run
 
     @classmethod
@@ -153,6 +152,37 @@ class Run:
         path = self.sample(step)
         write_atomic(path, _encoded(text))
         return path
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a run's folder where it is missing.
+
+    Raises:
+        InputError: it cannot be made, or could hold no checkpoints.
+    """
+    refuse_misread(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(folder, error) from None
+
+
+def _cannot_be_made(folder: Path, error: OSError) -> InputError:
+    return InputError(f"the run folder {folder} cannot be made: {error.strerror or error}; use another --run-dir")
+
+
+@contextmanager
+def goes_on_later(folder: Path) -> Iterator[None]:
+    """Raises TrainingError where the system fails the block, such as on a full disk or in a folder that is gone."""
+    try:
+        yield
+    except BrokenPipeError:  # of our output, not of a file
+        raise
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or folder}: {error.strerror or error}; mend that, and the same command goes on from the"
+            " newest checkpoint"
+        ) from error
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from charlstm.config import Cell, ModelConfig
+from charlstm.config import Cell, Experiment, ModelConfig
+from charlstm.errors import InputError
+from charlstm.files import memory
 
 _GATES: dict[Cell, int] = {"rnn": 1, "gru": 3, "lstm": 4}
 
@@ -21,6 +23,20 @@ def parameters(config: ModelConfig, vocabulary_size: int) -> int:
     biases = gates + 1 if config.cell == "gru" else gates
     inputs = vocabulary_size + (layers - 1) * hidden
     return gates * hidden * (inputs + layers * hidden) + layers * biases * hidden + (hidden + 1) * vocabulary_size
+
+
+def refuse_what_no_memory_holds(config: Experiment, vocabulary_size: int) -> None:
+    """Raises InputError where this machine has less memory than a training's state: it goes through the host on its way
+    to a file and back. Nothing of that size is made first, as a stranger's config may ask for terabytes."""
+    model = config.model
+    carry = config.data.batch_size * model.hidden_size * model.num_layers * (2 if model.cell == "lstm" else 1)
+    count = parameters(model, vocabulary_size)
+    needed = 4 * (3 * count + carry)  # Adam keeps two moments of each parameter
+    if needed > memory():
+        raise InputError(
+            f"a model of {count:,} parameters with {config.data.batch_size:,} rows needs {needed / 2**30:,.1f} GiB, and"
+            f" this machine has {memory() / 2**30:,.1f}; lower model.hidden_size, model.num_layers or data.batch_size"
+        )
 
 
 def operations(config: ModelConfig, vocabulary_size: int) -> int:

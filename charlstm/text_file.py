@@ -8,6 +8,7 @@ from pathlib import Path
 
 from charlstm.config import Symbols
 from charlstm.errors import InputError
+from charlstm.files import memory
 
 _CHUNK = 1 << 22  # bytes
 
@@ -29,22 +30,29 @@ class TextFile:
     def __iter__(self) -> Iterator[str]:
         try:
             with self._path.open("rb") as file:
-                self._check_same(file)
+                self._check(file)
                 empty = True
                 for piece in _bytes(file) if self._symbols == "bytes" else _characters(file, self._path):
                     empty = empty and not piece
                     yield piece
-                self._check_same(file)
+                self._check(file)
         except OSError as error:
             raise unreadable(self._path, error) from None
         if empty:
-            raise InputError(f"{str(self._path)!r} is empty; give a file with text in it")
+            raise self._empty()
 
-    def _check_same(self, file: BufferedReader) -> None:
+    def _empty(self) -> InputError:
+        return InputError(f"{str(self._path)!r} is empty; give a file with text in it")
+
+    def _check(self, file: BufferedReader) -> None:
         stat = os.fstat(file.fileno())
         now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if self._first not in (None, now):
             raise InputError(f"{str(self._path)!r} changed while it was read; let no one write to it, and start again")
+        if not stat.st_size:  # some of what the system shows as a file of no bytes has no end
+            raise self._empty()
+        if stat.st_size > memory():
+            raise InputError(f"{str(self._path)!r} has more bytes than this machine has memory; give a part of it")
         self._first = now
 
 

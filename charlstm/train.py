@@ -20,17 +20,17 @@ from charlstm.begin import Text, first_state
 from charlstm.board import Board
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Experiment
-from charlstm.devices import refuse_too_large
 from charlstm.errors import Interrupted, TrainingError
 from charlstm.evaluate import Evaluation, evaluate
 from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
 from charlstm.metrics import best_loss, read, training_record, validation_record
 from charlstm.model import Model, Params
-from charlstm.runs import Run, continued, only_writer
+from charlstm.runs import Run, continued, goes_on_later, make_folder, only_writer
 from charlstm.sample import text_stream
 from charlstm.sharding import Layout, on_one
 from charlstm.signals import Received
+from charlstm.sizes import refuse_what_no_memory_holds
 from charlstm.step import Metrics, TrainState, make_train_step, state_layout, window_layout
 from charlstm.terminal import SECONDS_BETWEEN_LINES, Reporter, write
 
@@ -43,25 +43,28 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         TrainingError: the loss is no longer finite, or a checkpoint cannot be written.
         Interrupted: a signal came; the run was saved and can be continued.
     """
-    run = Run.open(folder) if Run.exists(folder) else None
-    if run:
-        config = continued(run.config, config)
-    cudnn.settled(config.model)  # refuses now what these devices cannot do
-    text = Text.read(config)
-    refuse_too_large(config.model, len(text.vocabulary))
-    batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
-    if run:
-        run.refuse_other_text(text.fingerprint)
-        run.refuse_other_vocabulary(text.vocabulary)
-    else:
-        run = Run.create(folder, config, text.vocabulary, text.fingerprint)
-    with ExitStack() as stack:
-        stack.enter_context(only_writer(folder))
-        run = run.extended(config)
+    with goes_on_later(folder), ExitStack() as stack:
+        run = None
+        if Run.exists(folder):
+            stack.enter_context(only_writer(folder))
+            run = Run.open(folder)
+            config = continued(run.config, config)
+        cudnn.settled(config.model)  # refuses now what these devices cannot do
+        text = Text.read(config)
+        batches = Batches(text.splits.train, config.data.batch_size, config.data.seq_length)
+        refuse_what_no_memory_holds(config, len(text.vocabulary))
+        if run:
+            run.refuse_other_text(text.fingerprint)
+            run.refuse_other_vocabulary(text.vocabulary)
+        else:
+            make_folder(folder)
+            stack.enter_context(only_writer(folder))  # two that begin in one folder do not mix their files
+            run = Run.create(folder, config, text.vocabulary, text.fingerprint)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, config.train.keep_checkpoints))
         model = Model(config.model, len(text.vocabulary))
         layout = Layout.of(config.data.batch_size)
         state = jax.device_put(first_state(config, model, checkpoints, layout, reporter), state_layout(layout))
+        run = run.extended(config)
         metrics = stack.enter_context(MetricsFile(run.metrics))
         metrics.truncate_after(int(state.step))
         board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, int(state.step)))

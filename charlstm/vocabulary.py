@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from charlstm.errors import InputError
+from charlstm.files import write_atomic
 
 _CODE_POINTS = 0x110000
 _CHUNK = 1 << 20  # characters that are held as code points at once
@@ -103,17 +104,8 @@ class Vocabulary:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the characters as JSON: whole, or not at all."""
-        path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with draft.open("w", encoding="ascii") as file:
-                # ASCII escapes carry surrogates too, which UTF-8 cannot.
-                json.dump(self.characters, file, ensure_ascii=True)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        # ASCII escapes carry surrogates too, which UTF-8 cannot.
+        write_atomic(Path(path), json.dumps(self.characters, ensure_ascii=True).encode("ascii"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":

@@ -491,3 +491,27 @@ def test_the_record_is_plain_json(tmp_path: Path) -> None:
     assert record["validation_loss"] == 1.5 and record["step"] == 1
     assert [entry["name"] for entry in record["leaves"]][:2] == ["step", "params/layer_0/bias"]
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle", ".py", ".npy")]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?b", "a\\b", "gs:"])
+def test_a_path_that_is_taken_for_another_is_refused(tmp_path: Path, name: str) -> None:
+    """What Orbax made of these was lost, mixed with another run's, or outside of the folder."""
+    with pytest.raises(InputError, match="cannot hold a checkpoint"):
+        Checkpoints(tmp_path / name / "checkpoints", keep=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a%20b", "a:b", "{a}", "~a", "a'b", 'a"b', "a\x1b", "ünï", "s3:", "@1"])
+def test_every_other_path_does(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / name / "checkpoints", 1)
+    with Checkpoints(tmp_path / name / "checkpoints", keep=1) as checkpoints:
+        assert bits(checkpoints.restore(1, like(state()))) == bits(state(1))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?b"])
+def test_what_came_to_such_a_path_can_be_read(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "made", 1)
+    (tmp_path / "made").rename(tmp_path / name)
+    with Checkpoints(tmp_path / name, keep=1, read_only=True) as checkpoints:
+        assert bits(checkpoints.restore(1, like(state()))) == bits(state(1))

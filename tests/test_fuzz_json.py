@@ -24,8 +24,8 @@ pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 
 from charlstm import compare, exhibits, leaves, metrics, restore, results, tables, tally
-from charlstm.batches import Batches
-from charlstm.begin import Text, split_as
+from charlstm.batches import Batches, split
+from charlstm.begin import Text
 from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Restored
 from charlstm.columns import columns
@@ -121,7 +121,9 @@ def _config(place: Place) -> None:
         assert 0 <= rate <= optimizer.learning_rate * 1.0001
     _shown(place.run)
     ids = found.vocabulary.encode(TEXT)
-    Batches(split_as(found.config.data, ids).train, found.config.data.batch_size, found.config.data.seq_length)
+    data = found.config.data
+    train = split(ids, data.validation_fraction, data.test_fraction, data.stretches).train
+    Batches(train, data.batch_size, data.seq_length)
 
 
 def _vocabulary(place: Place) -> None:
