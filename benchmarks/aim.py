@@ -69,9 +69,9 @@ def shoot(words: Sequence[str], aim: Aim, surroundings: Mapping[str, str], patie
     )
     os.close(writer)
     try:
-        last = _wait_for(aim, reader)
+        last, ended = _wait_for(aim, reader)
         sent = time.perf_counter()
-        if hit := process.poll() is None:
+        if hit := not ended and process.poll() is None:
             process.send_signal(aim.number)
         try:
             code = process.wait(patience)
@@ -90,14 +90,16 @@ def shoot(words: Sequence[str], aim: Aim, surroundings: Mapping[str, str], patie
     return End(hit, _NAMES.get(last, "start"), code, seconds, said)
 
 
-def _wait_for(aim: Aim, reader: int) -> bytes:
-    """Returns when it is time, or the process is at its end, with the last letter that was read."""
+def _wait_for(aim: Aim, reader: int) -> tuple[bytes, bool]:
+    """Returns when it is time, or the process ends: the last letter that was read, and whether it ended."""
     left, letters, wanted = aim.occurrence, b"", PHASES[aim.phase]
-    while left > 0 and (new := os.read(reader, 1 << 16)):
+    while left > 0:
+        if not (new := os.read(reader, 1 << 16)):
+            return letters[-1:], True
         left, letters = left - new.count(wanted), new
     until = time.perf_counter() + aim.delay
     while (wait := until - time.perf_counter()) > 0 and select.select([reader], [], [], wait)[0]:
         if not (new := os.read(reader, 1 << 16)):
-            break
+            return letters[-1:], True
         letters = new
-    return letters[-1:]
+    return letters[-1:], False

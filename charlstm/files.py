@@ -46,8 +46,10 @@ def inside(folder: Path, name: str) -> Path:
     """
     path = folder / name
     try:
-        stays = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
+        resolved = path.resolve()
+        # Python 3.13 resolves a loop of links to one of them, and older ones raise.
+        stays = resolved.is_relative_to(folder.resolve()) and not resolved.is_symlink()
+    except (OSError, RuntimeError):
         stays = False
     if not stays:
         raise InputError(f"{path} is a symbolic link that leads out of the run's folder; put the file itself there")
