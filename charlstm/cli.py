@@ -47,8 +47,6 @@ def run(words: Sequence[str]) -> int:
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
-    except MemoryError:
-        return _fail("there is not enough memory for this", 1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

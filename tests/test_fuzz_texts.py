@@ -161,7 +161,7 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(place: Place)
     place.text.write_bytes(b"a small town " * 9)
     typed = ["--data.batch-size=1", "--data.seq-length=2", "--model.num-layers=100", "--model.hidden-size=65536"]
     told = run("train", f"--data.corpus={place.text}", "--run-dir", str(place.folder / "large"), *typed)
-    assert told.code == 2 and "GB" in told.err
+    assert told.code == 2 and "GiB" in told.err
     assert not (place.folder / "large").exists()
 
 
