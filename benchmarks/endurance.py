@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import linregress
 
+from benchmarks import memory
 from benchmarks.aim import command, environment
 
 _MB = 10**6
@@ -50,7 +51,7 @@ def long_run(folder: Path, minutes: float) -> dict[str, Any]:
         RuntimeError: the training ended by itself.
     """
     words = ["--train.steps", "100000000", "--train.sample-every", "400", "--run-dir", str(folder / "long")]
-    memory, began = list[tuple[float, float]](), time.perf_counter()
+    samples, began = list[tuple[float, float]](), time.perf_counter()
     with TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command("train", *words), env=environment(folder / "compiled"), stdout=subprocess.DEVNULL, stderr=log
@@ -60,14 +61,15 @@ def long_run(folder: Path, minutes: float) -> dict[str, Any]:
                 if process.poll() is not None:
                     log.seek(0)
                     raise RuntimeError(f"the training ended: {log.read()}")
-                memory.append((now, _resident(process.pid)))
+                if (resident := memory.resident(process.pid)) is not None:
+                    samples.append((now, resident))
                 time.sleep(5)
         finally:
             process.terminate()
             process.wait()
     lines = [json.loads(line) for line in (folder / "long" / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if "split" not in line]
-    return {"minutes": minutes, "steps": rows[-1]["step"], **_memory(memory), **_speed(rows)}
+    return {"minutes": minutes, "steps": rows[-1]["step"], **_memory(samples), **_speed(rows)}
 
 
 def _memory(samples: list[tuple[float, float]]) -> dict[str, Any]:
@@ -127,10 +129,3 @@ def _train(text: Path, folder: Path) -> tuple[int, float]:
     if process.returncode:
         raise RuntimeError(f"the training failed: {''.join(said)}")
     return usage.ru_maxrss * 1024, first
-
-
-def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return float(line.split()[1]) * 1024
-    return float("nan")

@@ -1,14 +1,12 @@
-"""Memory of this process, as Linux counts it."""
+"""Memory of a process, as Linux counts it."""
 
 from contextlib import suppress
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
 
-
-def resident() -> int | None:
-    """Bytes in memory now; None where there is no /proc."""
-    return _field("VmRSS")
+def resident(pid: int | None = None) -> int | None:
+    """Bytes in memory now, of this process or another; None where there is no /proc."""
+    return _field("VmRSS", pid)
 
 
 def peak() -> int | None:
@@ -22,8 +20,10 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _field(name: str) -> int | None:
-    if not _STATUS.exists():
+def _field(name: str, pid: int | None = None) -> int | None:
+    status = Path("/proc", "self" if pid is None else str(pid), "status")
+    if not status.exists():
         return None
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(lines[name].split()[0]) * 1024
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    found = lines.get(name)  # a process that has ended has none
+    return int(found.split()[0]) * 1024 if found else None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from folders import config, make_run
-from fuzzing import bounded, json_files, run
+from fuzzing import OneCheckpoint, bounded, json_files, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -336,23 +336,11 @@ def test_a_run_of_another_vocabulary_is_not_gone_on_with(place: Place, kept: Kep
 # The same through the commands.
 
 
-class _Checkpoints:
+class _Checkpoints(OneCheckpoint):
     """In place of those on disk: one of step 30, of the model that the run began with."""
 
     asked: Experiment
     symbols: int
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __enter__(self) -> "_Checkpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def steps(self) -> list[int]:
-        return [30]
 
     def best(self) -> None:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from folders import config, make_run
-from fuzzing import any_text, run
+from fuzzing import OneCheckpoint, any_text, run
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
@@ -75,20 +75,8 @@ VALUES = [
 ]
 
 
-class _Checkpoints:
+class _Checkpoints(OneCheckpoint):
     """In place of those on disk: one of step 30."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __enter__(self) -> "_Checkpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def steps(self) -> list[int]:
-        return [30]
 
     def best(self) -> int:
         return 30
