@@ -19,7 +19,7 @@ _TIMES = {"start": 1, "compilation": 1, "step": STEPS - 2, "validation": 5, "sav
 """How often a phase begins in a run that is left alone."""
 _SECONDS = {"start": 2.0, "restoring": 0.2, "compilation": 1.5, "step": 0.02, "validation": 0.1, "save": 0.15}
 """A delay is drawn from 0 up to this; a save's files are written while the run goes on."""
-_FIRST = ("compilation", "step", "save", "validation")
+AIMED = ("compilation", "step", "save", "validation")
 WORDS = [
     *("--data.corpus", "recall_64", "--data.batch-size", "20", "--data.seq-length", "20"),
     *("--data.validation-fraction", "0.01", "--model.hidden-size", "64", "--model.num-layers", "2"),
@@ -52,24 +52,27 @@ def kill_runs(folder: Path, runs: int, jobs: int, seed: int) -> dict[str, Any]:
         runs: how many.
         jobs: that train at the same time.
         seed: of the moments.
+
+    Returns:
+        How often what was killed; a kill in a validation while a save's files were unfinished counts as both.
     """
     alone, warm = folder / "alone", folder / "compiled"
     _finish(_train(alone), warm)
 
-    def one(number: int) -> tuple[list[str], list[str]]:
+    def one(number: int) -> tuple[list[set[str]], list[str]]:
         chance, mine = random.Random(f"{seed}-{number}"), folder / f"run-{number}"
-        first = _FIRST[number % len(_FIRST)]
+        first = AIMED[number % len(AIMED)]
         # A program is compiled in earnest only where no cache has it.
         compiled = folder / f"compiled-{number}" if first == "compilation" else warm
         phases = [first, *chance.choices([*_TIMES, "restoring"], k=chance.randrange(3))]
-        hits = []
+        hits = list[set[str]]()
         for turn, phase in enumerate(phases):
             times = _TIMES.get(phase, 1) if turn == 0 else 1 + _TIMES.get(phase, 1) // 4
             aim = Aim(phase, chance.randint(1, times), chance.uniform(0, _SECONDS.get(phase, 0.1)))
             end = shoot(_train(mine), aim, environment(compiled))
             if end.hit:
                 unfinished = any("tmp" in path.name for path in (mine / "checkpoints").glob("*"))
-                hits.append("save" if unfinished else end.phase)
+                hits.append({end.phase} | ({"save"} if unfinished else set()))
             elif end.code:
                 raise RuntimeError(f"{mine}: {end.said}")
         _finish(_train(mine), compiled)
@@ -79,15 +82,16 @@ def kill_runs(folder: Path, runs: int, jobs: int, seed: int) -> dict[str, Any]:
             shutil.rmtree(compiled)
         return hits, found
 
-    deaths, different = Counter[str](), dict[str, list[str]]()
+    deaths, kills, different = Counter[str](), 0, dict[str, list[str]]()
     with ThreadPoolExecutor(jobs) as pool:
         for number, (hits, found) in enumerate(pool.map(one, range(runs))):
-            deaths.update(hits)
+            kills += len(hits)
+            deaths.update(phase for each in hits for phase in each)
             if found:
                 different[f"run-{number}"] = found
             told = ", ".join(f"{phase} {count}" for phase, count in sorted(deaths.items()))
             print(f"run {number + 1} of {runs}: killed in {told}; different: {len(different)}", file=sys.stderr)
-    return {"runs": runs, "kills": deaths.total(), "killed in": dict(sorted(deaths.items())), "different": different}
+    return {"runs": runs, "kills": kills, "killed in": dict(sorted(deaths.items())), "different": different}
 
 
 def kill_grid(folder: Path, experiment: Path, words: list[str], kills: int, seed: int) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def main(words: Sequence[str]) -> int:
 
 def _runs(folder: Path, asked: Any) -> dict[str, Any]:
     found = kills.kill_runs(folder, asked.runs, asked.jobs, asked.seed)
-    return {**found, "holds": {"no difference": not found["different"]}}
+    missed = [phase for phase in kills.AIMED if phase not in found["killed in"]]
+    return {**found, "holds": {"no difference": not found["different"], "killed in each phase": not missed}}
 
 
 def _grid(folder: Path, asked: Any) -> dict[str, Any]:
