@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -15,6 +14,8 @@ from scipy.stats import linregress
 
 from benchmarks import memory
 from benchmarks.aim import command, environment
+from charlstm.config import Experiment
+from charlstm.errors import InputError
 
 _MB = 10**6
 _LETTERS = {
@@ -48,8 +49,13 @@ def long_run(folder: Path, minutes: float) -> dict[str, Any]:
     """Trains the default config for so long, and looks how memory and speed go on.
 
     Raises:
+        InputError: it is too short for that.
         RuntimeError: the training ended by itself.
     """
+    if minutes < 20:
+        raise InputError(
+            "speed over time needs two blocks of five minutes after the warm-up; use at least --minutes 20"
+        )
     words = ["--train.steps", "100000000", "--train.sample-every", "400", "--run-dir", str(folder / "long")]
     samples, began = list[tuple[float, float]](), time.perf_counter()
     with TemporaryFile("w+") as log:
@@ -81,20 +87,18 @@ def _memory(samples: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _speed(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Characters a second in blocks of five minutes, the first left out."""
-    speeds, taken, block = dict[int, list[float]](), 0.0, 0
-    symbols = 32 * 64  # of the default window; only their ratio to the speed matters, which gives the seconds
-    for row in rows:
-        taken += symbols / row["chars_per_second"]
-        block = int(taken // _BLOCK)
-        speeds.setdefault(block, []).append(row["chars_per_second"])
-    blocks = [median(each) for number, each in speeds.items() if 0 < number < block] or [median(speeds[0])]
-    whole = median(blocks)
+    """Characters a second in each whole block of five minutes of steps but the first."""
+    data = Experiment().data
+    seconds = data.batch_size * data.seq_length / np.array([row["chars_per_second"] for row in rows])
+    number = np.cumsum(seconds) // _BLOCK
+    blocks = [float(1 / seconds[number == each].mean()) for each in np.arange(1, number[-1])]
+    speeds = np.array(blocks) * data.batch_size * data.seq_length
+    whole = float(np.median(speeds))
     return {
         "characters a second": whole,
-        "blocks": blocks,
-        "largest deviation": max(abs(each / whole - 1) for each in blocks),
-        "last to first": blocks[-1] / blocks[0],
+        "blocks": speeds.tolist(),
+        "largest deviation": float(np.abs(speeds / whole - 1).max()),
+        "last to first": float(speeds[-1] / speeds[0]),
     }
 
 
@@ -108,12 +112,15 @@ def _write(path: Path, megabytes: int, letters: str) -> None:
 
 
 def _train(text: Path, folder: Path) -> tuple[int, float]:
-    """Peak bytes of a training of a few steps with a validation at its end, and seconds to its first step."""
+    """Peak bytes of a training of a few steps with a validation at its end, and seconds to its first step.
+
+    Nothing is compiled before.
+    """
     words = ["--data.corpus", str(text), "--run-dir", str(folder), "--train.steps", "20", "--sample.prime", "the "]
     began, first = time.perf_counter(), float("nan")
     process = subprocess.Popen(
         command("train", *words),
-        env=environment(folder.parent / "compiled"),
+        env=environment(folder.with_name(f"{folder.name}, compiled")),  # each compiles, which takes memory too
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,7 +16,7 @@ from charlstm.metrics import read
 
 STEPS = 60
 _TIMES = {"start": 1, "compilation": 1, "step": STEPS - 2, "validation": 5, "save": 8, "sampling": 3}
-"""How often a phase begins in a run that is left alone."""
+"""How often, at least, a phase begins in a run that is left alone."""
 _SECONDS = {"start": 2.0, "restoring": 0.2, "compilation": 1.5, "step": 0.02, "validation": 0.1, "save": 0.15}
 """A delay is drawn from 0 up to this; a save's files are written while the run goes on."""
 AIMED = ("compilation", "step", "save", "validation")
@@ -30,11 +30,16 @@ WORDS = [
 """The book's run with its sizes divided by five and eight, on a text that is generated."""
 
 
-def differences(left: Path, right: Path, step: int = STEPS) -> list[str]:
-    """What two runs do not share, but for their speed: the bits of each array, all metrics, and all samples."""
+def differences(left: Path, right: Path) -> list[str]:
+    """What two runs do not share, but for their speed: the bits of each array, all metrics, and all samples.
+
+    A run that was stopped by a signal may have one more checkpoint.
+    """
+    ours, theirs = _checkpoints(left), _checkpoints(right)
     samples = sorted({f"samples/{path.name}" for folder in (left, right) for path in (folder / "samples").glob("*")})
     same = {
-        "the last checkpoint": _arrays(left, step) == _arrays(right, step),
+        "the last checkpoint": max(ours, default=0) == max(theirs, default=0),
+        **{f"checkpoint {step}": ours[step] == theirs[step] for step in sorted(ours.keys() & theirs)},
         "metrics.jsonl": _told(left) == _told(right),
         **{
             name: _content(left / name) == _content(right / name)
@@ -44,7 +49,7 @@ def differences(left: Path, right: Path, step: int = STEPS) -> list[str]:
     return [name for name, holds in same.items() if not holds]
 
 
-def kill_runs(folder: Path, runs: int, jobs: int, seed: int) -> dict[str, Any]:
+def kill_runs(folder: Path, runs: int, jobs: int, seed: int, certain: bool = False) -> dict[str, Any]:
     """Kills each run once to three times, lets it end, and compares it.
 
     Args:
@@ -52,6 +57,7 @@ def kill_runs(folder: Path, runs: int, jobs: int, seed: int) -> dict[str, Any]:
         runs: how many.
         jobs: that train at the same time.
         seed: of the moments.
+        certain: each run's first kill is where a phase begins, whatever the machine's speed, and not some time after.
 
     Returns:
         How often what was killed; a kill in a validation while a save's files were unfinished counts as both.
@@ -68,11 +74,14 @@ def kill_runs(folder: Path, runs: int, jobs: int, seed: int) -> dict[str, Any]:
         hits = list[set[str]]()
         for turn, phase in enumerate(phases):
             times = _TIMES.get(phase, 1) if turn == 0 else 1 + _TIMES.get(phase, 1) // 4
-            aim = Aim(phase, chance.randint(1, times), chance.uniform(0, _SECONDS.get(phase, 0.1)))
-            end = shoot(_train(mine), aim, environment(compiled))
+            delay = chance.uniform(0, _SECONDS.get(phase, 0.1)) if turn or not certain else None
+            before = _unfinished(mine)
+            end = shoot(_train(mine), Aim(phase, chance.randint(1, times), delay), environment(compiled))
             if end.hit:
-                unfinished = any("tmp" in path.name for path in (mine / "checkpoints").glob("*"))
-                hits.append({end.phase} | ({"save"} if unfinished else set()))
+                first_compilation = turn == 0 and compiled != warm
+                cached = end.phase == "compilation" and not first_compilation
+                hits.append({"cached compilation" if cached else end.phase})
+                hits[-1] |= {"save"} if _unfinished(mine) - before else set()
             elif end.code:
                 raise RuntimeError(f"{mine}: {end.said}")
         _finish(_train(mine), compiled)
@@ -95,40 +104,43 @@ def kill_runs(folder: Path, runs: int, jobs: int, seed: int) -> dict[str, Any]:
 
 
 def kill_grid(folder: Path, experiment: Path, words: list[str], kills: int, seed: int) -> dict[str, Any]:
-    """Kills one comparison so many times, lets it end, and compares its table and all its runs."""
+    """Kills one comparison so many times, lets it end, and compares its table and all its runs.
+
+    Raises:
+        RuntimeError: it ended before the last kill.
+    """
     chance, compiled = random.Random(seed), folder / "compiled"
 
     def compare(name: str) -> list[str]:
         return ["compare", str(experiment), "--run-dir", str(folder / name), *words]
 
-    began = time.perf_counter()
     _finish(compare("alone"), compiled)
-    whole = time.perf_counter() - began
-    done = 0
+    whole, done = _lines(folder / "alone"), 0
     while done < kills:
-        # Half of the time that would end it before the last kill, above what a process needs to begin.
         process = subprocess.Popen(
             command(*compare("killed")), env=environment(compiled), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        try:
-            code = process.wait(chance.uniform(1, 7 + whole / kills))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            done += 1
-            print(f"killed {done} of {kills} times", file=sys.stderr)
-        else:
-            if code:
-                raise RuntimeError(f"the comparison failed with {code}")
-            break
+        # So far that all kills find something to kill, in lines and not in seconds: a machine's speed changes.
+        before = _lines(folder / "killed")
+        far = before + chance.uniform(0, 0.9) * (whole - before) / (kills - done)
+        until = time.perf_counter() + chance.uniform(0, 7) if chance.random() < 0.25 else None  # some before they train
+        while process.poll() is None and time.perf_counter() < (until or float("inf")):
+            if until is None and _lines(folder / "killed") > far:
+                until = time.perf_counter() + chance.uniform(0, 0.3)
+            time.sleep(0.01)
+        if process.poll() is not None:
+            raise RuntimeError(f"the comparison ended with {process.returncode} after {done} kills")
+        process.kill()
+        process.wait()
+        done += 1
+        print(f"killed {done} of {kills} times, at line {_lines(folder / 'killed')} of {whole}", file=sys.stderr)
     _finish(compare("killed"), compiled)
     tables = [_table(folder / name) for name in ("alone", "killed")]
     different = [] if tables[0] == tables[1] else ["results.json"]
     for config in sorted((folder / "alone").glob("*/seed-*/config.json")):
         run = config.parent.relative_to(folder / "alone")
-        last = max(int(path.name) for path in (folder / "alone" / run / "checkpoints").iterdir() if path.name.isdigit())
-        different += [f"{run}: {each}" for each in differences(folder / "alone" / run, folder / "killed" / run, last)]
-    return {"kills": done, "models": len(tables[0]["models"]), "seconds left alone": whole, "different": different}
+        different += [f"{run}: {each}" for each in differences(folder / "alone" / run, folder / "killed" / run)]
+    return {"kills": done, "models": len(tables[0]["models"]), "lines": whole, "different": different}
 
 
 def _train(folder: Path) -> list[str]:
@@ -141,16 +153,30 @@ def _finish(words: list[str], compiled: Path) -> None:
         raise RuntimeError(f"charlstm {' '.join(words)} failed: {done.stderr}")
 
 
-def _arrays(folder: Path, step: int) -> Any:
-    return json.loads((folder / "checkpoints" / str(step) / "integrity" / "integrity.json").read_text())["leaves"]
+def _checkpoints(run: Path) -> dict[int, Any]:
+    """By step, the record of each: the hashes of its arrays, and the loss by which it may be the best."""
+    records = run.glob("checkpoints/*/integrity/integrity.json")
+    return {
+        int(path.parents[1].name): json.loads(path.read_text()) for path in records if path.parents[1].name.isdigit()
+    }
 
 
 def _told(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "chars_per_second"} for row in read(folder)]
 
 
+def _unfinished(run: Path) -> set[tuple[str, int]]:
+    """Folders of saves whose files were not all written, each with its time."""
+    return {(path.name, path.stat().st_mtime_ns) for path in (run / "checkpoints").glob("*tmp*")}
+
+
 def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
+
+
+def _lines(comparison: Path) -> int:
+    """Of the metrics of all runs."""
+    return sum(path.read_bytes().count(b"\n") for path in comparison.glob("*/seed-*/metrics.jsonl"))
 
 
 def _table(folder: Path) -> dict[str, Any]:

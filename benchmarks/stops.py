@@ -26,7 +26,7 @@ def stop_runs(folder: Path, times: int, seed: int) -> dict[str, Any]:
         seed: of the moments.
 
     Returns:
-        Seconds from the signal to the end of the process, and what was wrong.
+        Seconds from the signal to the end of the process, by what it was at, and what was wrong.
     """
     chance, compiled = random.Random(seed), folder / "compiled"
     seconds, wrong = dict[str, list[float]](), list[str]()
@@ -41,10 +41,12 @@ def stop_runs(folder: Path, times: int, seed: int) -> dict[str, Any]:
                 end = shoot(_words(run), aim, environment(compiled))
                 found = _complaint(run, code, end.code)
                 wrong += [f"{run.name}: {found}"] if found else []
-                seconds.setdefault(phase, []).append(end.seconds)
-                print(f"{name} in {phase} ({aim.delay:.2f} s): ended after {end.seconds:.2f} s", file=sys.stderr)
+                seconds.setdefault(end.phase, []).append(end.seconds)
+                print(f"{name} in {end.phase}: ended after {end.seconds:.2f} s", file=sys.stderr)
                 shutil.rmtree(run)
-    figures = {phase: {"median": median(each), "longest": max(each)} for phase, each in seconds.items()}
+    figures = {
+        phase: {"stops": len(each), "median": median(each), "longest": max(each)} for phase, each in seconds.items()
+    }
     return {"times": times, "seconds": figures, "wrong": wrong}
 
 

@@ -1,13 +1,16 @@
 """`charlstm` in a process that says what it is at, so that a kill can be aimed at it.
 
-python -m benchmarks.victim PIPE WORD ...
+python -m benchmarks.victim PIPE DEATH WORD ...
 
 PIPE is the number of a file that is open for writing. One letter goes there whenever the process turns to something
-else, see PHASES, and nothing else about the command is changed.
+else, see PHASES. DEATH is empty, or PHASE:N for a process that kills itself there, which no machine's speed can change.
+Nothing else about the command is changed, but that it waits for its first update.
 """
 
 import os
+import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,20 +28,32 @@ PHASES = {
 
 
 class _Teller:
-    def __init__(self, pipe: int) -> None:
-        self._pipe, self._now = pipe, b""
+    def __init__(self, pipe: int, death: str) -> None:
+        self._pipe, self._now, self._began = pipe, "start", Counter[str]()
+        self._death, _, occurrence = death.partition(":")
+        self._occurrence = int(occurrence or 0)
 
     def tell(self, phase: str) -> None:
-        self._now = PHASES[phase]
-        os.write(self._pipe, self._now)
+        self._now = phase
+        os.write(self._pipe, PHASES[phase])
+        self._began[phase] += 1
+        if phase != "save":  # which is at its middle where the call ends: the files are written after it
+            self._die(phase)
+
+    def _die(self, phase: str) -> None:
+        if (phase, self._began[phase]) == (self._death, self._occurrence):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         before = self._now
         self.tell(phase)
-        yield
-        self._now = before
-        os.write(self._pipe, before)
+        try:
+            yield
+        finally:
+            self._die(phase)
+            self._now = before
+            os.write(self._pipe, PHASES[before])
 
     def wrapped(self, phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def told(*args: Any, **named: Any) -> Any:
@@ -50,7 +65,7 @@ class _Teller:
 
 def main() -> int:
     """Carry out one command line of charlstm."""
-    teller = _Teller(int(sys.argv[1]))
+    teller = _Teller(int(sys.argv[1]), sys.argv[2])
     teller.tell("start")
     from charlstm import cli, train
     from charlstm.checkpoint import Checkpoints
@@ -60,7 +75,7 @@ def main() -> int:
     train.make_train_step = _telling(train.make_train_step, teller)
     Checkpoints.save = teller.wrapped("save", Checkpoints.save)
     Checkpoints.restore_newest = teller.wrapped("restoring", Checkpoints.restore_newest)
-    return cli.run(sys.argv[2:])
+    return cli.run(sys.argv[3:])
 
 
 def _telling(make: Callable[..., Any], teller: _Teller) -> Callable[..., Any]:

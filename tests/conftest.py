@@ -17,6 +17,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # read when JAX is imported; 
 
 import jax
 from hypothesis import HealthCheck, settings
+from jax.version import __version_info__
 
 from charlstm import optimizer
 
@@ -24,15 +25,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # No deadline: machines are shared. In CI the same examples each time, so that a red build is a change's doing.
 settings.register_profile("charlstm", deadline=None, max_examples=60, derandomize="CI" in os.environ)
+# For the other ends of the versions that are allowed: whether all of it works there, not again whether it is right.
+settings.register_profile("few", deadline=None, max_examples=5, derandomize="CI" in os.environ)
 # Many new examples: no health check stops a search that is slow, and nothing is kept between them.
 settings.register_profile(
     "fuzz", deadline=None, max_examples=10_000, database=None, suppress_health_check=list(HealthCheck)
 )
-settings.load_profile("charlstm")  # pytest --hypothesis-profile=fuzz asks for the other
+settings.load_profile("charlstm")  # pytest --hypothesis-profile=NAME asks for another
 
 # Tests compile far more than they compute; an empty XLA_FLAGS in the environment brings the whole optimiser back.
 # Without any of it, XLA of jax 0.12 gives one cosine different last bits in different programs.
-_LEVEL = 0 if jax.version.__version_info__ < (0, 11) else 1
+_LEVEL = 0 if __version_info__ < (0, 11) else 1
 os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level={_LEVEL}")
 
 # A shape or a dtype that changes unsaid is an error. Tests that need float64 say `with jax.enable_x64(True)`.
