@@ -54,6 +54,15 @@ def _cut(ids: NDArray[Any], validation_fraction: float, test_fraction: float) ->
     return Splits(ids[:validation], ids[validation:test], ids[test:])
 
 
+def refuse_too_few(characters: int, batch_size: int, seq_length: int) -> None:
+    """Raises InputError where a text is too short to train on."""
+    if characters < (needed := batch_size * seq_length + 1):
+        raise InputError(
+            f"the text to train on has {characters:,} characters, but {batch_size} rows of"
+            f" {seq_length} need {needed:,}; lower --data.batch-size or --data.seq-length"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Batches:
     """Windows of B rows and T columns over a row of ids, [N], which is kept as it is and never copied whole.
@@ -70,12 +79,7 @@ class Batches:
     seq_length: int
 
     def __post_init__(self) -> None:
-        needed = self.batch_size * self.seq_length + 1
-        if len(self.ids) < needed:
-            raise InputError(
-                f"the text to train on has {len(self.ids):,} characters, but {self.batch_size} rows of"
-                f" {self.seq_length} need {needed:,}; lower --data.batch-size or --data.seq-length"
-            )
+        refuse_too_few(len(self.ids), self.batch_size, self.seq_length)
 
     @property
     def windows_per_epoch(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlstm import corpora, summary
-from charlstm.batches import Splits, split
+from charlstm.batches import Splits, refuse_too_few, split
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Experiment
 from charlstm.model import Model
@@ -34,12 +34,13 @@ class Text:
         """The text of a config.
 
         Raises:
-            InputError: it is not there, or it is no text.
+            InputError: it is not there, it is no text, or it is shorter than one window.
         """
         data, digest = config.data, hashlib.sha256()
         pieces = corpora.pieces(data.corpus, data.symbols)
         vocabulary = Vocabulary.of_all(pieces)
         ids = encoded(vocabulary, pieces, digest)
+        refuse_too_few(len(ids), data.batch_size, data.seq_length)  # before it is cut: there may be absurdly many rows
         splits = split(ids, data.validation_fraction, data.test_fraction, data.stretches)
         return cls(vocabulary, splits, Fingerprint(data.corpus, digest.hexdigest(), len(ids)))
 

@@ -29,9 +29,11 @@ class Board:
             folder.mkdir(exist_ok=True)
             proto: Any = event_pb2  # whose names protobuf makes when it is imported
             self._event, self._scalar = proto.Event, scalar
-            # A new name each time: TensorBoard reads all files of the folder, in the order of their names.
-            name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-            self._writer = RecordWriter(str(folder / name))
+            # TensorBoard reads all files of the folder in the order of their names, so a clock that jumped back may not
+            # give the number. The path is absolute: tensorboardX takes what is before a colon for a kind of store.
+            number = max([time.time_ns(), *(1 + number for number in _numbers(folder))])
+            path = folder.absolute() / f"events.out.tfevents.{number}.{socket.gethostname()}"
+            self._writer = RecordWriter(str(path))
             self._write(step + 1, file_version="brain.Event:2")
             self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
@@ -55,3 +57,9 @@ class Board:
             finally:
                 with suppress(OSError):  # the flush has raised it, and this frees the file all the same
                     self._writer.close()
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Of the event files that are there."""
+    names = [path.name.split(".") for path in folder.glob("events.out.tfevents.*")]
+    return [int(parts[3]) for parts in names if parts[3].isdecimal() and len(parts[3]) < 20]

@@ -1,12 +1,16 @@
 """State to disk and back, to the bit: the only Orbax room.
 
 A checkpoint is the folder STEP, which Orbax renames into place once all of it is written, with two items: `state`, the
-arrays, and `integrity`, a JSON record of each leaf's name, shape, dtype and SHA-256 beside the validation loss and the
-number of devices.
+arrays, and `integrity`, a JSON record of each leaf's name, shape, dtype and SHA-256 beside the validation loss, the
+number of devices and a SHA-256 of the record itself.
 Reading one runs no code from it: the arrays are TensorStore's, the rest is JSON.
 """
 
+import errno
+import hashlib
+import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +24,9 @@ from charlstm.files import foreign, one_line, read_json, refuse_misread, write_j
 
 _AROUND_AN_ARRAY = 2**16
 """Bytes; a file tells about 2 kB of an array."""
+_UNSEALED = {"step", "validation_loss", "leaves", "devices"}
+"""What is in a record without a SHA-256 of its own, as charlstm wrote them at first."""
+_OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 
 class Restored(NamedTuple):
@@ -33,7 +40,7 @@ class Restored(NamedTuple):
 
 
 class _BrokenError(Exception):
-    """A checkpoint that cannot be used; the message says why."""
+    """A checkpoint that cannot be used, by its own fault; the message says why."""
 
 
 class Checkpoints:
@@ -120,7 +127,7 @@ class Checkpoints:
         try:
             self._make_room(step)
             self._losses[step] = validation_loss
-            orbax_manager.write(self._manager, step, host, record)
+            orbax_manager.write(self._manager, step, host, _sealed(record))
         except Exception as error:
             raise self._not_written(error) from error
 
@@ -146,6 +153,7 @@ class Checkpoints:
 
         Raises:
             InputError: there is no such checkpoint, it is damaged, or it is of another model.
+            TrainingError: the system failed while it was read.
         """
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
@@ -161,11 +169,14 @@ class Checkpoints:
 
         Raises:
             InputError: there are checkpoints, and none can be used.
+            TrainingError: the system failed while one was read; it is neither skipped nor removed for that.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return Restored(step, self._load(step, like), tuple(notes), self._record(step).get("devices"))
+                state, devices = self._load(step, like), self._record(step).get("devices")
+                known = devices if type(devices) is int and devices > 0 else None
+                return Restored(step, state, tuple(notes), known)
             except _BrokenError as error:
                 self._broken.add(step)
                 notes.append(f"checkpoint {step} is skipped: {error}")
@@ -200,9 +211,25 @@ class Checkpoints:
     def _record(self, step: int) -> dict[str, Any]:
         self._refuse_foreign(step)
         try:
-            return read_json(self._record_path(step))
+            record = read_json(path := self._record_path(step))
         except InputError as error:
+            self._raise_if_of_the_system(error.__context__, step)
             raise _BrokenError(f"its integrity record cannot be read ({error})") from error
+        whole = record == _sealed(record) if "sha256" in record else record.keys() <= _UNSEALED
+        if not whole:
+            raise _BrokenError(f"{path.name} does not match its SHA-256")
+        return record
+
+    def _raise_if_of_the_system(self, error: BaseException | None, step: int) -> None:
+        """A process that has too many files open, say, finds nothing wrong with a checkpoint."""
+        if isinstance(error, MemoryError):
+            raise error
+        text = str(error)  # TensorStore's is no OSError, and ends with what the system said
+        if said := next((each for each in map(os.strerror, _OF_THE_SYSTEM) if each in text), None):
+            where = self._path(step)
+            raise TrainingError(
+                f"{where} cannot be read: {said}; mend that, or move it away to go on without it"
+            ) from error
 
     def _refuse_foreign(self, step: int, most: float = math.inf) -> None:
         """Before anything is read: no link is followed, no pipe waited for, and no file of a terabyte taken in."""
@@ -210,6 +237,7 @@ class Checkpoints:
             if odd := foreign(self._path(step), most):
                 raise _BrokenError(odd)
         except OSError as error:
+            self._raise_if_of_the_system(error, step)
             raise _BrokenError(f"its folder cannot be read ({error.strerror})") from error
 
     def _stored_loss(self, step: int) -> float | None:
@@ -227,7 +255,7 @@ class Checkpoints:
         if record.get("leaves") != leaves.record(state, leaves.to_host(state)):
             return
         try:
-            write_json(self._record_path(step), record | {"validation_loss": validation_loss})
+            write_json(self._record_path(step), _sealed(record | {"validation_loss": validation_loss}))
         except OSError as error:
             raise self._not_written(error) from error
         self._losses[step] = validation_loss
@@ -263,10 +291,17 @@ class Checkpoints:
         try:
             host = orbax_manager.read(self._manager, step, blank)
         except Exception as error:
+            self._raise_if_of_the_system(error, step)
             raise _BrokenError(f"its arrays cannot be read ({type(error).__name__}: {_reason(error)})") from error
         if problem := leaves.damage(record, like, host):
             raise _BrokenError(problem)
         return leaves.to_device(host, like)
+
+
+def _sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the SHA-256 of all that it says else."""
+    said = {name: value for name, value in record.items() if name != "sha256"}
+    return said | {"sha256": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 
 
 def _reason(error: Exception) -> str:

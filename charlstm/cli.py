@@ -45,8 +45,8 @@ def run(words: Sequence[str]) -> int:
     except Interrupted as stop:
         print(f"{stop}; the same command continues from there", file=sys.stderr)
         return 128 + stop.signal_number
-    except KeyboardInterrupt:
-        return _fail("interrupted", 128 + signal.SIGINT)
+    except KeyboardInterrupt as error:
+        return _fail("interrupted", 128 + (error.args[0] if error.args else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -129,17 +129,20 @@ def _eval(words: list[str]) -> None:
     from charlstm.lags import described, gradient_lags
     from charlstm.restore import trained
     from charlstm.terminal import write
+    from charlstm.vocabulary import Vocabulary
 
     found = trained(asked.run, asked.checkpoint)
     data = found.run.config.data
     _note(found.notes)
     if asked.text is not None:
         pieces = corpora.pieces(corpora.resolve(str(asked.text)), data.symbols)
+        found.run.vocabulary.refuse_unknown(Vocabulary.of_all(pieces).characters)
         ids, what = encoded(found.run.vocabulary, pieces), str(asked.text)
     else:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
         text = Text.read(found.run.config)
         found.run.refuse_other_text(text.fingerprint)
+        found.run.refuse_other_vocabulary(text.vocabulary)
         ids = getattr(text.splits, asked.split)
         what = f"{asked.split} split"
     if not len(ids):
@@ -249,12 +252,15 @@ def _report(words: list[str]) -> None:
 def _export(words: list[str]) -> None:
     asked = parse(Export, words)
     _prepare_devices()
-    from charlstm.export import export
+    from charlstm.export import export, refuse_other_kind
     from charlstm.restore import trained
+    from charlstm.terminal import write
 
+    if asked.output is not None:
+        refuse_other_kind(asked.output)  # before the model is read
     found = trained(asked.run, asked.checkpoint)
     _note(found.notes)
-    print(export(found, asked.output))
+    write(f"{export(found, asked.output)}\n")
 
 
 def _corpora(words: list[str]) -> None:

@@ -26,7 +26,7 @@ from charlstm.checked import from_dict, to_dict
 from charlstm.checkpoint import Checkpoints
 from charlstm.config import Grid
 from charlstm.errors import InputError, Interrupted
-from charlstm.files import inside, one_line, read_json, refuse_misread, write_json
+from charlstm.files import inside, one_line, read_json, write_json
 from charlstm.grid import Candidate, candidates, refuse_other_grid
 from charlstm.group import Group, Member, Watch
 from charlstm.measure import measured
@@ -41,6 +41,7 @@ from charlstm.runs import (
     Run,
     continued,
     goes_on_later,
+    make_folder,
     only_writer,
     read_fingerprint,
     refuse_other_text,
@@ -64,7 +65,7 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
 
     Raises:
         InputError: the text, the grid or the folder will not do; nothing in the folder was changed.
-        TrainingError: a checkpoint cannot be written.
+        TrainingError: a checkpoint cannot be written, or the system failed in another way.
         Interrupted: a signal came; everything is saved, and the same command goes on.
     """
     text = Text.read(grid.base)
@@ -72,10 +73,13 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     models = candidates(grid, len(text.vocabulary))
     for model in models:
         cudnn.settled(model.config.model)
-        refuse_what_no_memory_holds(model.config, len(text.vocabulary))
-    _open(folder, grid, text)
+        # All seeds train together, and the best state of each is kept beside the newest.
+        refuse_what_no_memory_holds(model.config, len(text.vocabulary), states=2 * grid.seeds)
+    _refuse_other_kinds(folder)
+    make_folder(folder)
     with goes_on_later(folder), ExitStack() as stack:
-        stack.enter_context(only_writer(folder))
+        stack.enter_context(only_writer(folder))  # two that begin in one folder do not mix their files
+        _open(folder, grid, text)
         for model in models:
             inside(folder, model.name)
         write_json(folder / GRID, to_dict(grid))
@@ -96,20 +100,19 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     return tally(folder, grid, models, len(text.vocabulary))
 
 
-def _open(folder: Path, grid: Grid, text: Text) -> None:
-    """Makes a grid's folder, or refuses one that this grid cannot go on from."""
-    refuse_misread(folder)
+def _refuse_other_kinds(folder: Path) -> None:
     if not (folder / GRID).exists():
         present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
         if present or Run.exists(folder):
             what = "is a run" if Run.exists(folder) else f"holds {present[0]}"
             raise InputError(f"{folder} {what}, and is no comparison; use another --run-dir")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / GRID, to_dict(grid))
-        except OSError as error:
-            why = error.strerror or error
-            raise InputError(f"the folder {folder} cannot be made: {why}; use another --run-dir") from None
+
+
+def _open(folder: Path, grid: Grid, text: Text) -> None:
+    """Begins a grid in its folder, or refuses one that this grid cannot go on from."""
+    _refuse_other_kinds(folder)
+    if not (folder / GRID).exists():
+        write_json(folder / GRID, to_dict(grid))
     path = inside(folder, GRID)
     try:
         before = from_dict(read_json(path), Grid)
@@ -198,9 +201,10 @@ def _conclude(
     """Leaves the checkpoints, a sample and the result of a run that is trained, the result last."""
     run, count = member.run, len(together.configs)
     member.metrics.flush()
-    validation = best_loss(read(run.folder))
+    records = read(run.folder)
+    validation = best_loss(records)
     validated = math.isfinite(validation)
-    seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
+    seconds, speed = time_taken(records, run.config.data.batch_size * run.config.data.seq_length)
     chosen = best if validated else None if diverged is not None else now
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
         if chosen is not None:
@@ -223,4 +227,4 @@ def _measure(folder: Path, text: Text) -> None:
     """Measures a trained run that has not been, on the parameters of the step that was best by validation."""
     found = outcome(folder)
     if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
-        write_json(folder / MEASURES, measured(folder, found.best_step, text.splits))
+        write_json(folder / MEASURES, measured(folder, found.best_step, text.vocabulary, text.splits))

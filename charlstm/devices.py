@@ -22,7 +22,7 @@ def prepare() -> None:
     version of JAX and kind of device, so a stale one is never run.
     """
     _keep_freed_memory()
-    _use_wide_vectors()
+    use_wide_vectors()
     _make_devices_of_cores()
     # XLA's C++ side prints what it raises anyway, and of each entry that it cannot use on this processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,7 +45,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(option, value)
 
 
-def _use_wide_vectors() -> None:
+def use_wide_vectors() -> None:
     """Where a CPU has AVX-512, XLA would use half of it: the gates' sigmoids then take twice the time."""
     from jax.version import __version_info__
 

@@ -47,8 +47,7 @@ def export(found: Trained, output: Path | None = None) -> Path:
             folder leads out of it.
     """
     path = inside(found.run.folder, NAME) if output is None else output
-    if path.suffix != ".safetensors":  # so that a slip overwrites neither a run's own file nor a text
-        raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")
+    refuse_other_kind(path)
     data = save(tensors(found.model, found.params), {"charlstm": json.dumps(about(found))})
     try:
         write_atomic(path, data)
@@ -56,6 +55,12 @@ def export(found: Trained, output: Path | None = None) -> Path:
         why = error.strerror or error
         raise InputError(f"{one_line(path)} cannot be written: {why}; use another --output") from None
     return path
+
+
+def refuse_other_kind(path: Path) -> None:
+    """Raises InputError unless a name ends in .safetensors: a slip overwrites neither a run's own file nor a text."""
+    if not path.name.endswith(".safetensors"):
+        raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")
 
 
 def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:

@@ -4,13 +4,17 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from charlstm.errors import InputError
 
 LIMIT = 16 * 2**20
-"""Bytes that a JSON file of a run may have; the largest vocabulary there can be fits."""
+"""Bytes that a JSON file of a run may have; a vocabulary's limit is its own."""
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_STORES = ("gs", "s3", "az", "hf")
+"""The paths /gs/..., /s3/... and so on are addresses of buckets to Orbax's path library."""
 _DEEPEST = 32
 """Lists and objects inside of one another; what charlstm writes has five."""
 
@@ -22,8 +26,12 @@ def one_line(text: object, length: int = 300) -> str:
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has: nothing larger is read or made, whoever asks for it."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that this machine has, or this container: nothing larger is read or made, whoever asks for it."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _CONTAINER:
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
 
 
 def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:
@@ -34,6 +42,7 @@ def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:
     """
     path = str(folder.absolute())
     found = [each for each in characters if each in path] + ["gs:/"] * ("gs:/" in path)
+    found += [part for part in folder.absolute().parts[1:2] if part in _STORES]
     if found:
         raise InputError(f"{path} cannot hold a checkpoint, as {found[0]} is in its name; move it to another path")
 
@@ -96,9 +105,9 @@ def parse_json(text: bytes | str) -> Any:
     level = [value]
     for _ in range(_DEEPEST):  # what can be parsed is still too deep for a message that shows it
         level = [inner for each in level if isinstance(each, dict | list) for inner in _inside(each)]
-    if level:
-        raise ValueError("it is nested too deep")
-    return value
+        if not level:
+            return value
+    raise ValueError("it is nested too deep")
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
@@ -136,15 +145,16 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
     try:
+        temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)  # half a file on a full disk is room that others need
+        with suppress(OSError):  # which must not hide the first one
+            temporary.unlink(missing_ok=True)  # half a file on a full disk is room that others need
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise

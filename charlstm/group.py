@@ -22,7 +22,7 @@ from charlstm.checkpoint import Checkpoints
 from charlstm.errors import InputError, Interrupted
 from charlstm.evaluate import evaluate
 from charlstm.metrics import Metrics as MetricsFile
-from charlstm.metrics import best_loss, read, training_record, validation_record
+from charlstm.metrics import best_loss, training_record, validation_record
 from charlstm.runs import Run
 from charlstm.seeds import Together, keep_better, unstacked
 from charlstm.sizes import name_of
@@ -100,7 +100,6 @@ class Group:
         """
         now, best = self._restore(watch)
         steps, update = self._config.train.steps, self._together.make_steps()
-        self._losses = [best_loss(read(member.run.folder)) for member in self._members]
         pending, windows, self._since = None, self._together.windows(self._batches, self.step), time.perf_counter()
         while self.step < steps and len(self.diverged) < len(self._members):
             now, metrics = update(now, windows)
@@ -145,8 +144,7 @@ class Group:
             self.diverged = {place: int(step) for place, step in enumerate(diverged) if step >= 0}
             if int(devices) != self._together.row_devices:
                 watch.line(summary.other_devices(self.step, int(devices), self._together.row_devices), "yellow")
-        for member in self._members:
-            member.metrics.truncate_after(self.step)
+        self._losses = [best_loss(member.metrics.truncate_after(self.step)) for member in self._members]
         return self._together.put(now), self._together.put(best)
 
     def _first(self) -> States:

@@ -13,15 +13,16 @@ from charlstm.recall import accuracy, distances_of
 from charlstm.recall_text import is_named
 from charlstm.restore import trained
 from charlstm.step import initial_state
+from charlstm.vocabulary import Vocabulary
 
 
-def measured(folder: Path, step: int, splits: Splits) -> dict[str, Any]:
+def measured(folder: Path, step: int, vocabulary: Vocabulary, splits: Splits) -> dict[str, Any]:
     """JSON values of a run's parameters as they were after a step.
 
     Args:
         folder: of the run.
         step: of a checkpoint.
-        splits: of the run's text.
+        vocabulary, splits: of the run's text.
 
     Returns:
         test: nats per character of the test split, which chose nothing; None where there is none.
@@ -30,9 +31,10 @@ def measured(folder: Path, step: int, splits: Splits) -> dict[str, Any]:
         recall: distances and accuracies of `recall`, where that is the text; else None.
 
     Raises:
-        InputError: there is no such checkpoint, or it is not whole.
+        InputError: there is no such checkpoint, or it is not whole; or the folder's vocabulary is another.
     """
     run, model, params, *_ = trained(folder, str(step))
+    run.refuse_other_vocabulary(vocabulary)
     where = splits.validation if len(splits.validation) else splits.train
     lags = min(LAGS, len(where) - 2)
     test = evaluate(model, params, splits.test).loss if len(splits.test) else math.nan

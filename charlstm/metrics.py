@@ -1,21 +1,25 @@
 """metrics.jsonl: one JSON object a line, each with its whole-number "step". A line counts once its newline is there."""
 
+import itertools
 import json
 import math
+import mmap
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
 from charlstm.errors import InputError
-from charlstm.files import one_line, parse_json, write_atomic
+from charlstm.files import memory, one_line, parse_json, write_atomic
 from charlstm.loss import bits
 
 _LARGEST = 3.4e38  # of float32
-LIMIT = 2**30
-"""Bytes that a file of metrics may have: those of five million steps."""
+_LONGEST = 2**12
+"""Bytes that a line may have; those that are written have about 200."""
+_IN_MEMORY = 32
+"""Times its size that a file's records may take in memory, where its lines are very short."""
 
 
 class Metrics:
@@ -68,27 +72,43 @@ class Metrics:
                 with suppress(OSError):  # on a full disk: the flush has raised it, and this frees the file all the same
                     file.close()
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines of later steps, and a torn last line: for a run that continues from `step`.
 
+        Returns:
+            The validation records that stay.
+
         Raises:
-            InputError: see `read`; the file is as it was.
+            InputError: see `read` and `best_loss`; the file is as it was.
         """
         self.close()
-        if self.path.exists():
-            kept = b"".join(line + b"\n" for line, record in _records(self.path) if record["step"] <= step)
-            if len(kept) < self.path.stat().st_size:
-                write_atomic(self.path, kept)
+        if not self.path.exists():
+            return []
+        kept, validations = list[bytes](), list[dict[str, Any]]()
+        for line, record in _records(self.path):
+            if record["step"] <= step:
+                kept.append(line)
+                validations += [record] if "split" in record else []
+        best_loss(validations)
+        stat = self.path.stat()
+        # A run that was copied as hard links has files that are the other run's too.
+        if sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1:
+            write_atomic(self.path, b"".join(kept))
+        return validations
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's metrics.jsonl, in order; none if there is no such file. A torn last line is left out.
 
     Raises:
-        InputError: a line is not a JSON object with a step; its number is given.
+        InputError: a line is not a JSON object with a step, and its number is given; or memory is too small for all.
     """
     path = folder / "metrics.jsonl"
-    return [record for _, record in _records(path)] if path.exists() else []
+    if not path.exists():
+        return []
+    if _IN_MEMORY * (size := path.stat().st_size) > memory():
+        raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
+    return [record for _, record in _records(path)]
 
 
 def training_record(
@@ -149,13 +169,18 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
     return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
 
 
-def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each whole line, with its newline, and what it says."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; move it away")
-    if (size := path.stat().st_size) > LIMIT:
-        raise InputError(f"{path} has {size:,} bytes, and more than {LIMIT:,} are not read; move it away")
-    *lines, _torn = path.read_bytes().split(b"\n")
-    return [(line, _parsed(path, number, line)) for number, line in enumerate(lines, start=1)]
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(_LONGEST)
+            if not line.endswith(b"\n"):
+                if len(line) == _LONGEST:
+                    raise InputError(f"line {number} of {path} has more than {_LONGEST:,} bytes; delete that line")
+                return
+            yield line, _parsed(path, number, line)
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -180,4 +205,7 @@ def _has_step(record: dict[str, Any]) -> bool:
 
 def _whole(path: Path) -> int:
     """Bytes up to and with the last newline."""
-    return path.read_bytes().rfind(b"\n") + 1
+    if not path.stat().st_size:  # which cannot be mapped
+        return 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.rfind(b"\n") + 1

@@ -1,5 +1,6 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ class Run:
         """The run in a folder.
 
         Raises:
-            InputError: there is no such folder, it is not a run, one of its files is malformed or over 16 MiB, or a
+            InputError: there is no such folder, it is not a run, one of its files is malformed or too large, or a
                 symbolic link in it leads out of it.
         """
         if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
@@ -167,7 +168,9 @@ def make_folder(folder: Path) -> None:
         raise _cannot_be_made(folder, error) from None
 
 
-def _cannot_be_made(folder: Path, error: OSError) -> InputError:
+def _cannot_be_made(folder: Path, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):  # which another folder need not mend
+        return error
     return InputError(f"the run folder {folder} cannot be made: {error.strerror or error}; use another --run-dir")
 
 

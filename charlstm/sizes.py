@@ -25,17 +25,19 @@ def parameters(config: ModelConfig, vocabulary_size: int) -> int:
     return gates * hidden * (inputs + layers * hidden) + layers * biases * hidden + (hidden + 1) * vocabulary_size
 
 
-def refuse_what_no_memory_holds(config: Experiment, vocabulary_size: int) -> None:
-    """Raises InputError where this machine has less memory than a training's state: it goes through the host on its way
-    to a file and back. Nothing of that size is made first, as a stranger's config may ask for terabytes."""
+def refuse_what_no_memory_holds(config: Experiment, vocabulary_size: int, states: int = 1) -> None:
+    """Raises InputError where this machine has less memory than so many states of a training: they go through the host
+    on their way to a file and back. Nothing of that size is made first, as a stranger's config may ask for terabytes.
+    """
     model = config.model
     carry = config.data.batch_size * model.hidden_size * model.num_layers * (2 if model.cell == "lstm" else 1)
     count = parameters(model, vocabulary_size)
-    needed = 4 * (3 * count + carry)  # Adam keeps two moments of each parameter
+    needed = 4 * (3 * count + carry) * states  # Adam keeps two moments of each parameter
     if needed > memory():
+        needs = f"{needed / 2**30:,.1f} GiB{f' for {states} states of it' if states > 1 else ''}"
         raise InputError(
-            f"a model of {count:,} parameters with {config.data.batch_size:,} rows needs {needed / 2**30:,.1f} GiB, and"
-            f" this machine has {memory() / 2**30:,.1f}; lower model.hidden_size, model.num_layers or data.batch_size"
+            f"a model of {count:,} parameters with {config.data.batch_size:,} rows needs {needs}, and this machine has"
+            f" {memory() / 2**30:,.1f}; lower model.hidden_size, model.num_layers or data.batch_size"
         )
 
 

@@ -24,7 +24,7 @@ from charlstm.errors import Interrupted, TrainingError
 from charlstm.evaluate import Evaluation, evaluate
 from charlstm.loss import bits
 from charlstm.metrics import Metrics as MetricsFile
-from charlstm.metrics import best_loss, read, training_record, validation_record
+from charlstm.metrics import best_loss, training_record, validation_record
 from charlstm.model import Model, Params
 from charlstm.runs import Run, continued, goes_on_later, make_folder, only_writer
 from charlstm.sample import text_stream
@@ -40,7 +40,7 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
 
     Raises:
         InputError: the text, the config or the folder will not do; nothing in the folder was changed.
-        TrainingError: the loss is no longer finite, or a checkpoint cannot be written.
+        TrainingError: the loss is no longer finite, or the system failed, such as on a full disk.
         Interrupted: a signal came; the run was saved and can be continued.
     """
     with goes_on_later(folder), ExitStack() as stack:
@@ -64,11 +64,13 @@ def train(config: Experiment, folder: Path, reporter: Reporter) -> None:
         model = Model(config.model, len(text.vocabulary))
         layout = Layout.of(config.data.batch_size)
         state = jax.device_put(first_state(config, model, checkpoints, layout, reporter), state_layout(layout))
-        run = run.extended(config)
         metrics = stack.enter_context(MetricsFile(run.metrics))
-        metrics.truncate_after(int(state.step))
+        validations = metrics.truncate_after(int(state.step))
+        run = run.extended(config)  # after all that can refuse
         board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, int(state.step)))
-        loop = _Loop(run, model, batches, text.splits, state, layout, checkpoints, metrics, board, reporter)
+        loop = _Loop(
+            run, model, batches, text.splits, state, layout, checkpoints, metrics, validations, board, reporter
+        )
         for told in summary.introduction(run, text.splits, batches, state.params, loop.step, layout):
             reporter.line(told)
         if loop.step == config.train.steps and not loop.owes:
@@ -103,6 +105,7 @@ class _Loop:
         layout: Layout,
         checkpoints: Checkpoints,
         metrics: MetricsFile,
+        validations: Sequence[dict[str, Any]],
         board: Board,
         reporter: Reporter,
     ) -> None:
@@ -114,9 +117,8 @@ class _Loop:
         self._window_layout = window_layout(layout)
         self._pending: tuple[int, int, Metrics] | None = None
         self._since = self._last_line = time.perf_counter()
-        records = read(run.folder)
-        self._best = best_loss(records)
-        self.owes = self.step > 0 and self._was_left(records)
+        self._best = best_loss(validations)
+        self.owes = self.step > 0 and self._was_left(validations)
 
     def to_the_end(self) -> None:
         with signals.collected() as received, self._reporter.bar(self.step, self.config.train.steps):
@@ -134,6 +136,7 @@ class _Loop:
                 if received:
                     self._stop(received)
                 self._what_is_due(received)
+            self._checkpoints.wait()  # while a signal still waits for it
 
     def _next_window(self) -> Window:
         """The next window, on its way to the devices while they work on the one before."""
@@ -143,15 +146,15 @@ class _Loop:
     def _due(self) -> _Due:
         train, last = self.config.train, self.step == self.config.train.steps
         return _Due(
-            validation=bool(len(self.splits.validation)) and (last or due(self.step, train.validate_every)),
             sample=due(self.step, train.sample_every),
+            validation=bool(len(self.splits.validation)) and (last or due(self.step, train.validate_every)),
             checkpoint=last or due(self.step, train.checkpoint_every),
         )
 
-    def _was_left(self, records: Sequence[dict[str, Any]]) -> bool:
+    def _was_left(self, validations: Sequence[dict[str, Any]]) -> bool:
         """Whether a signal stopped the run at this step before all that was due after it was done."""
         if self._due.validation:  # what comes last of all
-            return not any(record["step"] == self.step and "split" in record for record in records)
+            return all(record["step"] != self.step for record in validations)
         return self._due.sample and not self.run.sample(self.step).exists()
 
     def _what_is_due(self, received: Received) -> None:

@@ -74,7 +74,9 @@ class Vocabulary:
             found = self._look_up(codes)
             if not (known := found >= 0).all():
                 if not skip_unknown:
-                    raise InputError(_not_known(self.unknown(text)))
+                    raise InputError(
+                        f"{_not_known(self.unknown(text))}; leave them out, or drop them with --skip-unknown"
+                    )
                 found = found[known]
             ids[end : end + len(found)] = found
             end += len(found)
@@ -93,6 +95,11 @@ class Vocabulary:
             raise ValueError(f"ids must be one row of whole numbers below {len(self)}")
         pieces = (self._codes[row[start : start + _CHUNK]] for start in range(0, len(row), _CHUNK))
         return "".join(piece.tobytes().decode("utf-32-le", "surrogatepass") for piece in pieces)
+
+    def refuse_unknown(self, characters: Iterable[str]) -> None:
+        """Raises InputError if a character is not in the vocabulary."""
+        if not_known := self.unknown("".join(characters)):
+            raise InputError(f"{_not_known(not_known)}; leave them out")
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that are not in the vocabulary, in order of appearance."""
@@ -155,7 +162,7 @@ def named(character: str) -> str:
 def _not_known(characters: list[str]) -> str:
     shown = ", ".join(map(named, characters[:_SHOWN]))
     rest = f" and {len(characters) - _SHOWN:,} more" if len(characters) > _SHOWN else ""
-    return f"not in the vocabulary: {shown}{rest}; leave them out, or drop them with --skip-unknown"
+    return f"not in the vocabulary: {shown}{rest}"
 
 
 def _code_points(text: str) -> Iterator[NDArray[np.uint32]]:

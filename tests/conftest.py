@@ -19,7 +19,7 @@ import jax
 from hypothesis import HealthCheck, settings
 from jax.version import __version_info__
 
-from charlstm import optimizer
+from charlstm import devices, optimizer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,6 +37,7 @@ settings.load_profile("charlstm")  # pytest --hypothesis-profile=NAME asks for a
 # Without any of it, XLA of jax 0.12 gives one cosine different last bits in different programs.
 _LEVEL = 0 if __version_info__ < (0, 11) else 1
 os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level={_LEVEL}")
+devices.use_wide_vectors()  # now, so that this process computes the bits that its children do
 
 # A shape or a dtype that changes unsaid is an error. Tests that need float64 say `with jax.enable_x64(True)`.
 jax.config.update("jax_numpy_rank_promotion", "raise")

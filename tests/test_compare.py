@@ -93,6 +93,7 @@ def test_a_comparison_leaves_runs_and_tables(whole: Path) -> None:
         assert model in (whole / "results.csv").read_text()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("model", MODELS)
 def test_a_seed_of_a_comparison_is_the_run_of_that_seed_alone(
     template: Path, whole: Path, tmp_path: Path, model: str
@@ -245,6 +246,7 @@ def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tm
     assert good["gradient"] is not None
 
 
+@pytest.mark.once
 def test_seeds_may_be_added_while_some_are_in_training(template: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "grown"
     with pytest.MonkeyPatch.context() as patch:
@@ -299,6 +301,7 @@ def test_nothing_is_read_or_written_through_a_link_out(
     assert (outside / "training").is_dir()
 
 
+@pytest.mark.once
 def test_axes_may_grow_and_what_is_done_stays(template: Path, whole: Path) -> None:
     before = {name: data for name, data in content(whole).items() if "seed-" in name}
     grown = {"cells": ("rnn", "lstm", "gru"), "seeds": 3}

@@ -356,7 +356,7 @@ def test_a_garbage_line_is_refused_by_number(tmp_path: Path, line: bytes) -> Non
     content = b'{"step": 1}\n' + line + b'\n{"step": 2}\n'
     path.write_bytes(content)
     for use in (lambda: read(tmp_path), lambda: Metrics(path).truncate_after(1)):
-        with pytest.raises(InputError, match=re.escape(f"line 2 of {path} is no")) as error:
+        with pytest.raises(InputError, match=re.escape(f"line 2 of {path} ") + "(is no|has more than)") as error:
             use()
         assert str(error.value).isprintable()
     assert path.read_bytes() == content

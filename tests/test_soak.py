@@ -12,6 +12,7 @@ from benchmarks import endurance, kills, soak, stops
 from benchmarks.aim import Aim, environment, shoot
 
 
+@pytest.mark.once
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     """Law 5, in the first compilation, a step, a save and a validation, each of which kills itself."""
     found = kills.kill_runs(tmp_path, runs=4, jobs=2, seed=2, certain=True)
