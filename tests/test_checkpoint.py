@@ -1,5 +1,6 @@
 """Laws of checkpoint.py: what comes back is what was saved, to the bit, or it is refused by name."""
 
+import errno
 import functools
 import json
 import os
@@ -20,7 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlstm.checkpoint import Checkpoints
+from charlstm import orbax_manager
+from charlstm.checkpoint import Checkpoints, _sealed
 from charlstm.errors import InputError, TrainingError
 
 
@@ -492,6 +494,80 @@ def test_the_record_is_plain_json(tmp_path: Path) -> None:
     assert record["validation_loss"] == 1.5 and record["step"] == 1
     assert [entry["name"] for entry in record["leaves"]][:2] == ["step", "params/layer_0/bias"]
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle", ".py", ".npy")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        ValueError(f'TensorStore\'s "chain": {os.strerror(errno.EIO)}'),
+    ],
+    ids=["memory", "files", "disk"],
+)
+def test_a_failure_of_the_system_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It was taken for damage: the newest one was skipped, and removed by the next save."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    fill(tmp_path, 1, 2, 3)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        with monkeypatch.context() as patch, pytest.raises((MemoryError, TrainingError)):
+            patch.setattr(orbax_manager, "read", fail)
+            checkpoints.restore_newest(like(state()))
+        checkpoints.save(4, state(4))
+        assert checkpoints.steps() == [3, 4]
+        assert bits(checkpoints.restore(3, like(state()))) == bits(state(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("validation_loss", 1.0), ("devices", 2), ("step", 2), ("sha256", "0" * 64), ("sha257", "")]
+)
+def test_what_the_record_says_has_a_hash_too(tmp_path: Path, name: str, value: Any) -> None:
+    """The loss decides which one is the best, and so which ones are removed."""
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, state(), 1.5)
+    path = tmp_path / "1" / "integrity" / "integrity.json"
+    record = json.loads(path.read_text())
+    if name == "sha257":  # a bit of the name is enough
+        del record["sha256"]
+    path.write_text(json.dumps(record | {name: value}))
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        assert checkpoints.best() is None
+        with pytest.raises(InputError, match=r"integrity\.json does not match its SHA-256"):
+            checkpoints.restore(1, like(state()))
+
+
+def test_a_record_from_before_it_had_a_hash_is_read(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, state(), 1.5)
+    path = tmp_path / "1" / "integrity" / "integrity.json"
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    path.write_text(json.dumps(record))
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        assert checkpoints.best() == 1
+        assert bits(checkpoints.restore(1, like(state()))) == bits(state())
+
+
+@pytest.mark.parametrize("devices", [["a\nline"], "2", 0, True, -1, None])
+def test_devices_that_are_no_number_are_not_told(tmp_path: Path, devices: Any) -> None:
+    fill(tmp_path, 1)
+    path = tmp_path / "1" / "integrity" / "integrity.json"
+    path.write_text(json.dumps(_sealed(json.loads(path.read_text()) | {"devices": devices})))
+    with Checkpoints(tmp_path, keep=3, read_only=True) as checkpoints:
+        restored = checkpoints.restore_newest(like(state()))
+    assert restored is not None and restored.devices is None
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("store", ["gs", "s3", "az", "hf"])
+def test_a_path_that_is_the_address_of_a_bucket_is_refused(store: str, read_only: bool) -> None:
+    with pytest.raises(InputError, match="cannot hold a checkpoint"):
+        Checkpoints(Path("/", store, "run", "checkpoints"), keep=1, read_only=read_only)
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "a?b", "a\\b", "gs:"])

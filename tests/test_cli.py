@@ -2,13 +2,14 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from charlstm import cli
+from charlstm import cli, text_file
 from charlstm.arguments import load_experiment, load_grid, train_arguments
 from charlstm.config import Experiment, Grid
 
@@ -191,8 +192,9 @@ def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[
     own.write_text("a long town")
     assert cli.run(["eval", str(trained), "--text", str(own), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["characters"] == 11
-    own.write_text("a löng town")
-    assert "ö" in refusal(capsys, "eval", str(trained), "--text", str(own))
+    own.write_text("a löng town" + " " * text_file._CHUNK + "Ω")
+    line = refusal(capsys, "eval", str(trained), "--text", str(own))
+    assert "ö" in line and "Ω" in line
 
 
 def test_samples_can_be_repeated_alone_or_among_many(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +260,14 @@ def test_eval_tells_how_far_a_gradient_reaches(trained: Path, capsys: pytest.Cap
         assert len(told["reach"]) == len(told["lags"]) == len(layers)
     assert told["step"] == 0
     assert norms[0] != norms[1]
+
+
+def test_another_vocabulary_is_refused(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Its text would be read in the text's own ids, and the loss that of the honest run."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    characters = json.loads((run / "vocabulary.json").read_text())
+    (run / "vocabulary.json").write_text(json.dumps([*characters[:-1], "\U0010ffff"]))
+    assert "is not that of the run's text" in refusal(capsys, "eval", str(run))
 
 
 def test_export_writes_into_the_run_or_where_it_is_told(

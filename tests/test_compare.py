@@ -340,9 +340,12 @@ def test_folders_that_are_no_comparison_are_refused(
     assert "is a run, and is no comparison" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert cli.run(words(template, tmp_path / "file")) == 2
-    with only_writer(whole):
-        assert cli.run(words(template, whole)) == 2
-    assert "another process" in capsys.readouterr().err
+    (fresh := tmp_path / "fresh").mkdir()
+    for folder in (whole, fresh):
+        with only_writer(folder):
+            assert cli.run(words(template, folder)) == 2
+        assert "another process" in capsys.readouterr().err
+    assert not list(fresh.iterdir())
 
 
 def test_a_changed_text_is_refused(template: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -370,6 +370,7 @@ def _begin(*_: Any) -> None:
 COMMANDS = {
     "eval": lambda place: ["eval", str(place.run), "--json"],
     "sample": lambda place: ["sample", str(place.run), "--length", "3", "--num", "2"],
+    "export": lambda place: ["export", str(place.run), "--output", str(place.folder / "model.safetensors")],
     "train": lambda place: ["train", str(place.folder / "CONFIG.py"), "--run-dir", str(place.run)],
     "report": lambda place: ["report", str(place.run), str(place.comparison), "--output", str(place.folder / "page")],
     "compare": lambda place: ["compare", str(place.folder / "GRID.py"), "--run-dir", str(place.comparison)],

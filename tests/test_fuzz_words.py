@@ -32,6 +32,7 @@ KINDS = {
     "sample": arguments.Sample,
     "compare": arguments.Compare,
     "report": arguments.Report,
+    "export": arguments.Export,
     "corpora": arguments.Corpora,
 }
 VALUES = [
@@ -125,6 +126,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.compare.compare", lambda *_: found)
         patch.setattr("charlstm.plots.plots", lambda *_: [])
         patch.setattr("charlstm.page.write_page", _page)
+        patch.setattr("charlstm.export.tensors", lambda *_: {})
+        patch.setattr("charlstm.export.write_atomic", lambda *_: None)
         patch.setattr("charlstm.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
         patch.setattr("charlstm.lags.gradient_lags", lambda *_, **__: Lags(np.array([[1.0, 0.5, 0.001]])))
         patch.setattr("charlstm.sample.stream", lambda *_: iter([np.array([1, 2])]))
@@ -189,11 +192,19 @@ def test_a_line_of_any_words_is_answered_or_refused(place: Path, words: list[str
 
 def test_all_commands_are_tried() -> None:
     """And what is replaced above is what the commands reach."""
-    assert all(f"  {command}" in cli._overview() for command in KINDS)
+    listed = [line.split()[0] for line in cli._overview().splitlines() if line.startswith("  ")]
+    assert sorted(listed) == sorted(KINDS)
 
 
 def test_each_command_is_answered(place: Path) -> None:
-    for words in (["eval", "run"], ["sample", "run"], ["report", "run"], ["compare", "grid.py"], ["corpora"]):
+    for words in (
+        ["eval", "run"],
+        ["sample", "run"],
+        ["report", "run"],
+        ["export", "run"],
+        ["compare", "grid.py"],
+        ["corpora"],
+    ):
         assert run(*words).code == 0, words
     assert run("train").code == 1
 

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlstm import files
+from charlstm.board import Board
 from charlstm.checked import flat, to_dict
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.errors import InputError
@@ -255,6 +257,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "file").read_bytes() == b"old"
     write_atomic(tmp_path / "file", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / ".file.tmp").mkdir()  # which cannot be removed as a file
+    with pytest.raises(OSError) as error:  # noqa: PT011 - which one is the system's own
+        write_atomic(tmp_path / "file", b"newer")
+    assert error.value.filename == str(tmp_path / "file")
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -371,3 +377,46 @@ def test_a_folder_named_as_the_metrics_is_refused(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_categories=[])))
 def test_one_line_is_one_printable_line(text: str) -> None:
     assert one_line(text).isprintable() and len(one_line(text, 50)) <= 53
+
+
+def test_a_run_that_was_copied_as_hard_links_leaves_the_other_s_metrics(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "metrics.jsonl", tmp_path / "theirs"
+    theirs.write_bytes(b'{"step": 1}\n')
+    ours.hardlink_to(theirs)
+    with Metrics(ours) as metrics:
+        assert metrics.truncate_after(1) == []
+        metrics.append({"step": 2})
+    assert theirs.read_bytes() == b'{"step": 1}\n'
+    assert read(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_metrics_that_memory_would_not_hold_are_not_read_but_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "split": "validation", "loss": 2.5}\n' * 1000)
+    monkeypatch.setattr("charlstm.metrics.memory", lambda: 2**20)
+    with pytest.raises(InputError, match="too little memory for its records"):
+        read(tmp_path)
+    assert len(Metrics(path).truncate_after(1)) == 1000
+
+
+def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads them by name; and tensorboardX would take s3: for a store."""
+    monkeypatch.chdir(tmp_path)
+    made = list[str]()
+    for now in (2000, 1000, 3000):
+        monkeypatch.setattr("charlstm.board.time.time_ns", lambda now=now: now)
+        with Board(Path("s3:board"), 0) as board:
+            board.add(1, {"loss": 1.0})
+        (new,) = {path.name for path in (tmp_path / "s3:board").iterdir()} - set(made)
+        made.append(new)
+    assert made == sorted(made)
+
+
+def test_a_container_s_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = files.memory()
+    for content, found in (("1000\n", 1000), ("max\n", whole), (str(2**63), whole)):
+        (tmp_path / "memory.max").write_text(content)
+        monkeypatch.setattr(files, "_CONTAINER", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+        assert files.memory() == found

@@ -1,5 +1,6 @@
 """The loop, through the command line's own entry: what a run leaves, and that a run which stopped is the same run."""
 
+import gc
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from charlstm import cli, train
+from charlstm import cli, signals, train
 from charlstm.board import Board
 from charlstm.metrics import read
 from charlstm.runs import only_writer
@@ -232,6 +233,46 @@ def test_a_second_trainer_is_refused(text: Path, whole: Path, capsys: pytest.Cap
         assert cli.run(words(text, whole, train__steps=30)) == 2
     assert "another process trains in" in capsys.readouterr().err
     assert cli.run(words(text, whole)) == 0
+
+
+@pytest.mark.parametrize("line", ["{", '{"step": 6, "split": "validation", "loss": "low"}'])
+def test_a_run_that_is_refused_is_as_it_was(
+    text: Path, whole: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    """Its config had the new steps already when a line of its metrics was refused."""
+    with (whole / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert cli.run(words(text, whole, train__steps=30, train__tensorboard=True)) == 2
+    assert "delete" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_signal_ends_at_once_with_its_own_code(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
+    def twice(*_: Any) -> None:
+        with signals.collected():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train, "train", twice)
+    assert cli.run(words(text, text.parent / "none")) == 143
+
+
+def test_a_signal_that_python_cannot_raise_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    """It printed a traceback."""
+
+    def callback(*_: Any) -> None:
+        if not received:
+            signal.raise_signal(signal.SIGTERM)
+
+    with signals.collected() as received:
+        gc.callbacks.append(callback)
+        try:
+            assert received.unless(lambda: gc.collect() * 0 + 1) == 1
+        finally:
+            gc.callbacks.remove(callback)
+        assert received == [signal.SIGTERM]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
