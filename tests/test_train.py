@@ -243,7 +243,7 @@ def test_a_run_that_is_refused_is_as_it_was(
     with (whole / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    assert cli.run(words(text, whole, train__steps=30, train__tensorboard=True)) == 2
+    assert cli.run(words(text, whole, train__steps=30)) == 2
     assert "delete" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
