@@ -110,6 +110,13 @@ def parse_json(text: bytes | str) -> Any:
     raise ValueError("it is nested too deep")
 
 
+def number(value: object, most: float = 3.4e38) -> float | None:
+    """A JSON number; None where a value is none, or is beyond `most`, by default what float32 holds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= most else None
+
+
 def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from charlstm.errors import InputError
-from charlstm.files import memory, one_line, parse_json, write_atomic
+from charlstm.files import memory, number, one_line, parse_json, write_atomic
 from charlstm.loss import bits
 
-_LARGEST = 3.4e38  # of float32
 _LONGEST = 2**12
 """Bytes that a line may have; those that are written have about 200."""
 _IN_MEMORY = 32
@@ -146,8 +145,8 @@ def finite(value: object) -> float:
     Raises:
         InputError: it is none, or beyond float32, which all that is measured is computed in.
     """
-    if (number := _number(value)) is not None:
-        return number
+    if (found := number(value)) is not None:
+        return found
     raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")
 
 
@@ -162,7 +161,7 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         Seconds, and the median of symbols a second; None where a line has no speed.
     """
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
-    known = [number for speed in speeds if (number := _number(speed)) is not None and number > 0]
+    known = [found for speed in speeds if (found := number(speed)) is not None and found > 0]
     if not known or len(known) < len(speeds):
         return None, None
     seconds = sum(symbols / speed for speed in known)
@@ -191,12 +190,6 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or not _has_step(record):
         raise InputError(f"line {number} of {path} is no JSON object with a whole-number step; delete that line")
     return record
-
-
-def _number(value: object) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if abs(value) <= _LARGEST else None
 
 
 def _has_step(record: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from charlstm.config import Symbols
 from charlstm.errors import InputError
-from charlstm.files import inside, one_line, read_json
+from charlstm.files import inside, number, one_line, read_json
 from charlstm.runs import GRID
 
 RESULTS = "results.json"
@@ -192,7 +192,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             raise ValueError(f"{where} must be one of {', '.join(get_args(hint))}")
         return value
     if hint is float:
-        value = _number(value)
+        value = number(value, _LARGEST)
     if type(value) is not hint or (hint is int and abs(value) >= 2**63):
         raise ValueError(f"{where} must be {({str: 'text', int: 'a whole number'}).get(hint, 'a finite number')}")
     return one_line(value) if hint is str else value
@@ -209,8 +209,3 @@ def _object(value: Any, kind: Any, where: str) -> Any:
         elif each.default is MISSING:
             raise ValueError(f"{path} is missing")
     return kind(**given)
-
-
-def _number(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and abs(value) <= _LARGEST else None

@@ -143,7 +143,7 @@ class Run:
         if now != self.vocabulary:
             raise InputError(f"{self.folder / VOCABULARY} is not that of the run's text; put back the run's own file")
 
-    def write_sample(self, step: int, text: str | bytes) -> Path:
+    def write_sample(self, step: int, text: str) -> Path:
         """Writes samples/STEP.txt, whole or not at all.
 
         Text is written as UTF-8 with every character as it is, newlines and lone surrogates too ("surrogatepass"): a
@@ -151,7 +151,7 @@ class Run:
         """
         self.samples.mkdir(exist_ok=True)
         path = self.sample(step)
-        write_atomic(path, _encoded(text))
+        write_atomic(path, text.encode("utf-8", "surrogatepass"))
         return path
 
 
@@ -252,10 +252,6 @@ def continued(old: Experiment, new: Experiment) -> Experiment:
     refuse_changes(old, new)
     open_ = new.model.recurrence == "auto"
     return replace(new, model=replace(new.model, recurrence=old.model.recurrence)) if open_ else new
-
-
-def _encoded(text: str | bytes) -> bytes:
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def _refuse_links_out(folder: Path) -> None:

@@ -223,15 +223,12 @@ def test_a_name_becomes_a_folder() -> None:
             default_folder(name)
 
 
-@given(st.text(st.characters(exclude_categories=[])) | st.binary(), st.integers(0, 10**9))
-def test_samples_are_written_as_they_are(
-    tmp_path_factory: pytest.TempPathFactory, text: str | bytes, step: int
-) -> None:
+@given(st.text(st.characters(exclude_categories=[])), st.integers(0, 10**9))
+def test_samples_are_written_as_they_are(tmp_path_factory: pytest.TempPathFactory, text: str, step: int) -> None:
     run = begin(tmp_path_factory.mktemp("run"))
     path = run.write_sample(step, "overwritten")
     assert run.write_sample(step, text) == path == run.samples / f"{step}.txt"
-    content = path.read_bytes()
-    assert content == text if isinstance(text, bytes) else content.decode("utf-8", "surrogatepass") == text
+    assert path.read_bytes().decode("utf-8", "surrogatepass") == text
     assert [path.name for path in run.samples.iterdir()] == [f"{step}.txt"]
 
 

@@ -23,7 +23,7 @@ from scipy.stats import chisquare
 from charlstm import sample as room
 from charlstm.config import SampleConfig, Symbols
 from charlstm.model import Model
-from charlstm.sample import CHUNK, sample, samples, stream, text_stream, texts
+from charlstm.sample import CHUNK, block_keeps_bits, sample, samples, stream, text_stream, texts
 from charlstm.vocabulary import Vocabulary
 
 CHARACTERS = int(os.environ.get("CHARLSTM_LAW_CHARACTERS", "10000"))
@@ -129,6 +129,9 @@ def test_each_of_many_is_itself_alone(number: int):
         np.testing.assert_array_equal(text, sample(model, params, prime, alone))
 
 
+UNUSED = "a block would change bits here, so texts are drawn one by one"
+
+
 def test_texts_that_are_drawn_side_by_side_are_each_itself_alone():
     """A block keeps the bits where XLA optimises, which it does not in these tests' own process."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -138,10 +141,15 @@ def test_texts_that_are_drawn_side_by_side_are_each_itself_alone():
     )
     child = subprocess.run(words, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=600)
     assert child.returncode == 0, child.stderr
+    if UNUSED in child.stdout:
+        pytest.skip(UNUSED)
 
 
 def check_side_by_side() -> None:
     model = small_model("gru", hidden=64, vocabulary=64)
+    if not block_keeps_bits(model, 0):
+        print(UNUSED)
+        return
     params, prime = wide_params(model, 0, 2.0), np.arange(PRIME)
     config = SampleConfig(length=LENGTH, temperature=1.0)
     together = list(samples(model, params, prime, config, TEXTS))
