@@ -137,7 +137,9 @@ def _series(axes: Any, each: Series) -> None:
     if each.low is None or each.high is None:
         axes.plot(each.x, each.y, **look)
     elif each.spread == "bars":
-        axes.errorbar(each.x, each.y, (each.y - each.low, each.high - each.y), capsize=3, **look)
+        # Lists: some versions take the float of an array's row, of which NumPy then warns.
+        errors = [(each.y - each.low).tolist(), (each.high - each.y).tolist()]
+        axes.errorbar(each.x, each.y, errors, capsize=3, **look)
     else:
         axes.plot(each.x, each.y, **look)
         axes.fill_between(each.x, each.low, each.high, color=look["color"], alpha=0.2, linewidth=0)

@@ -93,7 +93,6 @@ def test_a_comparison_leaves_runs_and_tables(whole: Path) -> None:
         assert model in (whole / "results.csv").read_text()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("model", MODELS)
 def test_a_seed_of_a_comparison_is_the_run_of_that_seed_alone(
     template: Path, whole: Path, tmp_path: Path, model: str
@@ -145,6 +144,7 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert_same_comparison(whole, folder)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "moment", ["step", "save", "result.json", "measures.json", "seeds.json", "checkpoints", "second-model"]
 )
