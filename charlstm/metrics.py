@@ -173,22 +173,22 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; move it away")
     with path.open("rb") as file:
-        for number in itertools.count(1):
+        for place in itertools.count(1):
             line = file.readline(_LONGEST)
             if not line.endswith(b"\n"):
                 if len(line) == _LONGEST:
-                    raise InputError(f"line {number} of {path} has more than {_LONGEST:,} bytes; delete that line")
+                    raise InputError(f"line {place} of {path} has more than {_LONGEST:,} bytes; delete that line")
                 return
-            yield line, _parsed(path, number, line)
+            yield line, _parsed(path, place, line)
 
 
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parsed(path: Path, place: int, line: bytes) -> dict[str, Any]:
     try:
         record = parse_json(line)
     except ValueError as error:
-        raise InputError(f"line {number} of {path} is not JSON: {one_line(error)}; delete that line") from None
+        raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
     if not isinstance(record, dict) or not _has_step(record):
-        raise InputError(f"line {number} of {path} is no JSON object with a whole-number step; delete that line")
+        raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
     return record
 
 

@@ -189,6 +189,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
     assert_same_comparison(whole, folder)
 
 
+@pytest.mark.once
 def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     assert figures(folder) == before
 
 
+@pytest.mark.once
 def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: Path, tmp_path: Path) -> None:
     """It is stopped and goes on after that, too."""
     folder, initial = tmp_path / "diverged", Together.initial
@@ -228,6 +230,7 @@ def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: P
     assert bits(folder / "rnn-1x8" / "seed-0", 24) == bits(whole / "rnn-1x8" / "seed-0", 24)
 
 
+@pytest.mark.once
 def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tmp_path: Path) -> None:
     fields = {
         "rnn_learning_rate": 1e38,

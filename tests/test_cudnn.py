@@ -15,6 +15,8 @@ from charlstm import cudnn
 from charlstm.config import Cell, ModelConfig
 from charlstm.errors import InputError
 
+pytestmark = pytest.mark.once
+
 
 def reference_lstm(x: Any, h: Any, c: Any, weights: Any, lengths: Any, *sizes: Any) -> Any:
     """`rnn.lstm` by its own reference: batch-major, with cuDNN's layout of weights."""

@@ -120,6 +120,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[Model, Any, np.ndarray]:
     return model, jax.tree.map(np.asarray, state.params), text
 
 
+@pytest.mark.once
 def test_one_row_of_a_trained_model_equals_numpy_whatever_the_window(trained: tuple[Model, Any, np.ndarray]):
     model, params, text = trained
     part = text[:2000]
@@ -130,6 +131,7 @@ def test_one_row_of_a_trained_model_equals_numpy_whatever_the_window(trained: tu
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
+@pytest.mark.once
 def test_any_number_of_rows_agrees_with_one(trained: tuple[Model, Any, np.ndarray]):
     """On a text that is just long enough for the most rows, and on one that is too short for most."""
     model, params, text = trained

@@ -22,6 +22,8 @@ from charlstm.step import initial_state
 from charlstm.terminal import Reporter
 from charlstm.train import train
 
+pytestmark = pytest.mark.once
+
 SEEDS = st.integers(0, 2**32 - 1)
 NUDGE = 1e-5
 K, N = 4, 12

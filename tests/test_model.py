@@ -83,6 +83,7 @@ def test_fast_equals_plain_in_single_precision(cell: Cell):
         assert_trees_close(value_and_gradients(fast)(*inputs), value_and_gradients(plain)(*inputs), 1e-5)
 
 
+@pytest.mark.once
 @by_cell
 @pytest.mark.parametrize(
     ("time", "fields"),
@@ -101,6 +102,7 @@ def test_recomputing_in_chunks_changes_no_value_and_no_gradient(cell: Cell, time
         assert_trees_close(value_and_gradients(again)(*inputs), value_and_gradients(kept)(*inputs), 1e-12)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("recurrence", ["fast", "plain"])
 def test_recomputing_in_chunks_takes_a_memory_of_the_root_of_the_window(recurrence: str):
     """What stays O(T) is the top layer's hidden states and the logits with their gradients, 2 x (H + V) a symbol."""

@@ -14,6 +14,8 @@ from reference import CELLS, assert_trees_equal, random_ids, random_params, smal
 from charlstm.config import Cell, DropoutMask
 from charlstm.model import Model
 
+pytestmark = pytest.mark.once
+
 by_cell = pytest.mark.parametrize("cell", CELLS)
 
 

@@ -29,6 +29,8 @@ from charlstm.precision import product
 from charlstm.sample import sample
 from charlstm.step import initial_state, make_train_step
 
+pytestmark = pytest.mark.once
+
 UNIT = 2.0**-8
 """The largest relative error of one rounding to bfloat16, which has 8 significant bits."""
 

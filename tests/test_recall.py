@@ -19,6 +19,8 @@ from charlstm.model import Model
 from charlstm.recall import Reader, accuracy, as_reader, distances_of, measure
 from charlstm.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.once
+
 by_cell = pytest.mark.parametrize("cell", CELLS)
 VOCABULARY = Vocabulary.of(corpora.load("recall_32", "characters"))
 LAST_LETTERS = [country[-1] for country in recall_text.COUNTRIES]

@@ -26,6 +26,8 @@ from charlstm.model import Model
 from charlstm.sample import CHUNK, block_keeps_bits, sample, samples, stream, text_stream, texts
 from charlstm.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.once
+
 CHARACTERS = int(os.environ.get("CHARLSTM_LAW_CHARACTERS", "10000"))
 MODELS = int(os.environ.get("CHARLSTM_LAW_MODELS", "3"))
 TEXTS = 20

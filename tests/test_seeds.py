@@ -64,6 +64,7 @@ def assert_each_is_as_alone(together: Together) -> None:
         assert float(metrics.grad_norm[number, -1]) == float(last.grad_norm)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> None:
