@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import TEXT, assert_same_run, bits, told
+from test_train import TEXT, bits, told
 from test_train import words as all_words
 
+from benchmarks.kills import differences
 from charlstm import cli, compare, runs
 from charlstm.begin import first_state
 from charlstm.board import Board
@@ -128,7 +129,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_later(
     assert bits(stopped, BEFORE) == bits(whole, BEFORE)
     assert not list(stopped.rglob("*.tmp"))
     assert cli.run(words(text, stopped)) == 0
-    assert_same_run(whole, stopped, LAST)
+    assert differences(whole, stopped) == []
 
 
 def test_a_full_disk_under_tensorboard_is_no_hang(
@@ -155,7 +156,7 @@ def test_a_full_disk_at_the_start_leaves_no_run(
     assert not list(tmp_path.rglob("*.tmp"))
     if name == "config.json":
         assert cli.run(words(text, tmp_path / "run")) == 0
-        assert_same_run(whole, tmp_path / "run", LAST)
+        assert differences(whole, tmp_path / "run") == []
 
 
 # A folder that may not be written. Root may write everywhere, so it lays down that power for a while.
@@ -194,7 +195,7 @@ def test_a_folder_without_write_permission(
         assert cli.run(["eval", str(stopped)]) == 0
         assert cli.run(["sample", str(stopped), "--length", "5"]) == 0
     assert cli.run(words(text, stopped)) == 0
-    assert_same_run(whole, stopped, LAST)
+    assert differences(whole, stopped) == []
     with unwritable(stopped):
         assert cli.run(words(text, stopped)) == 0  # it is finished, so there is nothing to write
 
@@ -222,7 +223,7 @@ def test_a_folder_that_vanishes_is_one_line(
     assert Run.exists(folder) == bool(what)
     assert what or not folder.exists()  # nothing is left in it that would be in the way of the next
     assert cli.run(words(text, folder)) == 0
-    assert_same_run(whole, folder, LAST)
+    assert differences(whole, folder) == []
 
 
 def test_a_text_that_vanished_or_changed_is_one_line(
@@ -318,7 +319,7 @@ def test_a_checkpoint_with_a_part_missing_is_named_and_passed_over(
         capsys.readouterr()
         assert cli.run(words(text, folder)) == 0
         assert f"checkpoint {LAST} is skipped" in capsys.readouterr().err
-        assert_same_run(whole, folder, LAST)
+        assert differences(whole, folder) == []
 
 
 def test_what_else_lies_in_a_checkpoint_does_not_matter(whole: Path, tmp_path: Path) -> None:
@@ -350,7 +351,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: 2 * began - time.monotonic() * 1000 % began)
         assert cli.run(words(text, stopped)) == 0
-    assert_same_run(whole, stopped, LAST)
+    assert differences(whole, stopped) == []
     assert "-" not in "".join(each for each in capsys.readouterr().err.splitlines() if "chars/s" in each)
     assert all(row["chars_per_second"] > 0 for row in read_metrics(stopped) if "split" not in row)
 

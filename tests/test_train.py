@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.kills import differences
 from charlstm import cli, signals, train
 from charlstm.board import Board
 from charlstm.metrics import read
@@ -78,15 +79,6 @@ def losses(folder: Path) -> dict[str, float | None]:
     return {step: json.loads(path.read_text())["validation_loss"] for step, path in records.items()}
 
 
-def assert_same_run(left: Path, right: Path, step: int = 24) -> None:
-    assert bits(left, step) == bits(right, step)
-    assert losses(left) | losses(right) == losses(right) | losses(left)
-    assert told(left) == told(right)
-    names = sorted(path.name for path in (left / "samples").iterdir())
-    assert names == sorted(path.name for path in (right / "samples").iterdir())
-    assert all((left / "samples" / name).read_bytes() == (right / "samples" / name).read_bytes() for name in names)
-
-
 def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Sends this process a signal while the metrics of `step` are written for the first time."""
     add, sent = Board.add, []
@@ -149,7 +141,7 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert "Traceback" not in error
     assert cli.run(words(text, folder)) == 0
     assert "continues after step" in capsys.readouterr().err
-    assert_same_run(whole, folder)
+    assert differences(whole, folder) == []
 
 
 @pytest.mark.once
@@ -181,7 +173,7 @@ def test_what_a_signal_left_undone_is_done_first_of_all(
     capsys.readouterr()
     assert cli.run(words(text, folder)) == 0
     assert "this model" in capsys.readouterr().err  # what is told when the last step is done
-    assert_same_run(whole, folder)
+    assert differences(whole, folder) == []
 
 
 def _signalled(call: Callable[..., Any], number: int) -> Callable[..., Any]:
