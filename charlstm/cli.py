@@ -129,14 +129,13 @@ def _eval(words: list[str]) -> None:
     from charlstm.lags import described, gradient_lags
     from charlstm.restore import trained
     from charlstm.terminal import write
-    from charlstm.vocabulary import Vocabulary
 
     found = trained(asked.run, asked.checkpoint)
     data = found.run.config.data
     _note(found.notes)
     if asked.text is not None:
         pieces = corpora.pieces(corpora.resolve(str(asked.text)), data.symbols)
-        found.run.vocabulary.refuse_unknown(Vocabulary.of_all(pieces).characters)
+        found.run.vocabulary.refuse_unknown(pieces)  # all of them at once; encoding stops at the first piece
         ids, what = encoded(found.run.vocabulary, pieces), str(asked.text)
     else:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.

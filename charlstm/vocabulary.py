@@ -96,10 +96,13 @@ class Vocabulary:
         pieces = (self._codes[row[start : start + _CHUNK]] for start in range(0, len(row), _CHUNK))
         return "".join(piece.tobytes().decode("utf-32-le", "surrogatepass") for piece in pieces)
 
-    def refuse_unknown(self, characters: Iterable[str]) -> None:
-        """Raises InputError if a character is not in the vocabulary."""
-        if not_known := self.unknown("".join(characters)):
-            raise InputError(f"{_not_known(not_known)}; leave them out")
+    def refuse_unknown(self, pieces: Iterable[str]) -> None:
+        """Raises InputError if a text that comes in pieces has characters that are not in the vocabulary."""
+        met: dict[str, None] = {}
+        for piece in pieces:
+            met |= dict.fromkeys(self.unknown(piece))
+        if met:
+            raise InputError(f"{_not_known(list(met))}; leave them out")
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that are not in the vocabulary, in order of appearance."""
