@@ -383,6 +383,7 @@ FULL_GRID = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("moment", FULL_GRID)
 def test_a_full_disk_stops_a_comparison_that_goes_on_later(
     template: Path, grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str

@@ -139,6 +139,7 @@ def test_data_cannot_end_its_script(value: Any) -> None:
     assert not set("<>&") & set(text)
 
 
+@pytest.mark.once
 @needs_browser
 def test_it_opens_without_a_network_and_nothing_hostile_runs(page: Path, tab: Tab) -> None:
     tab.open(page)
@@ -153,6 +154,7 @@ def test_it_opens_without_a_network_and_nothing_hostile_runs(page: Path, tab: Ta
     assert tab.value("[...document.querySelectorAll('.sortable tbody tr')].every((each) => each.offsetHeight > 0)")
 
 
+@pytest.mark.once
 @needs_browser
 def test_text_that_was_not_escaped_would_not_run_either(runs_page: Path, tab: Tab, tmp_path: Path) -> None:
     """The policy alone, behind a fault in escaping; the same faults run in a page that has none."""
