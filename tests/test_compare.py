@@ -24,6 +24,8 @@ from charlstm.runs import Run, only_writer
 from charlstm.seeds import Together
 from charlstm.step import TrainState
 
+pytestmark = pytest.mark.once
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_AXES = ("model.hidden-size", "model.num-layers")
 FIELDS = {name: value for name, value in SMALL.items() if name not in OF_THE_AXES}
@@ -144,7 +146,6 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert_same_comparison(whole, folder)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     "moment", ["step", "save", "result.json", "measures.json", "seeds.json", "checkpoints", "second-model"]
 )
@@ -189,7 +190,6 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
     assert_same_comparison(whole, folder)
 
 
-@pytest.mark.once
 def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,7 +209,6 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     assert figures(folder) == before
 
 
-@pytest.mark.once
 def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: Path, tmp_path: Path) -> None:
     """It is stopped and goes on after that, too."""
     folder, initial = tmp_path / "diverged", Together.initial
@@ -230,7 +229,6 @@ def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: P
     assert bits(folder / "rnn-1x8" / "seed-0", 24) == bits(whole / "rnn-1x8" / "seed-0", 24)
 
 
-@pytest.mark.once
 def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tmp_path: Path) -> None:
     fields = {
         "rnn_learning_rate": 1e38,
@@ -249,7 +247,6 @@ def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tm
     assert good["gradient"] is not None
 
 
-@pytest.mark.once
 def test_seeds_may_be_added_while_some_are_in_training(template: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "grown"
     with pytest.MonkeyPatch.context() as patch:
@@ -304,7 +301,6 @@ def test_nothing_is_read_or_written_through_a_link_out(
     assert (outside / "training").is_dir()
 
 
-@pytest.mark.once
 def test_axes_may_grow_and_what_is_done_stays(template: Path, whole: Path) -> None:
     before = {name: data for name, data in content(whole).items() if "seed-" in name}
     grown = {"cells": ("rnn", "lstm", "gru"), "seeds": 3}

@@ -36,6 +36,8 @@ from charlstm.runs import Run, only_writer
 from charlstm.sharding import Layout
 from charlstm.terminal import Reporter
 
+pytestmark = pytest.mark.once
+
 LAST, BEFORE = 12, 8
 FIELDS: dict[str, Any] = {
     "model__num_layers": 1,
@@ -383,7 +385,6 @@ FULL_GRID = {
 }
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("moment", FULL_GRID)
 def test_a_full_disk_stops_a_comparison_that_goes_on_later(
     template: Path, grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str

@@ -53,6 +53,7 @@ def test_a_window_equals_its_parts_with_the_carry_handed_on(cell: Cell, seed: in
     assert_trees_close((np.concatenate(parts, 1), carry), (whole, last), 1e-5)
 
 
+@pytest.mark.once
 @by_cell
 @pytest.mark.parametrize(
     ("batch", "time", "fields"),

@@ -28,6 +28,8 @@ from charlstm.errors import InputError
 from charlstm.excerpts import SHOWN
 from charlstm.page import _as_script_data, write_page
 
+pytestmark = pytest.mark.once
+
 HOSTILE = (
     '<script>window.hacked = 1</script></script></style></title><img src=x onerror="window.hacked = 2">\'"&amp;'
     "\0\u202e\u2066\u2028\u2029\ud800]]>--><!-- ${window.hacked = 3} {{ 7 * 7 }} %{x} <svg onload=window.hacked=4>"
@@ -139,7 +141,6 @@ def test_data_cannot_end_its_script(value: Any) -> None:
     assert not set("<>&") & set(text)
 
 
-@pytest.mark.once
 @needs_browser
 def test_it_opens_without_a_network_and_nothing_hostile_runs(page: Path, tab: Tab) -> None:
     tab.open(page)
@@ -154,7 +155,6 @@ def test_it_opens_without_a_network_and_nothing_hostile_runs(page: Path, tab: Ta
     assert tab.value("[...document.querySelectorAll('.sortable tbody tr')].every((each) => each.offsetHeight > 0)")
 
 
-@pytest.mark.once
 @needs_browser
 def test_text_that_was_not_escaped_would_not_run_either(runs_page: Path, tab: Tab, tmp_path: Path) -> None:
     """The policy alone, behind a fault in escaping; the same faults run in a page that has none."""

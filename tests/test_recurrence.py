@@ -16,6 +16,8 @@ from reference import CELLS, assert_trees_close
 from charlstm.recurrence import CELLS as CELL_TYPES
 from charlstm.recurrence import recur
 
+pytestmark = pytest.mark.once
+
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 TIME, BATCH, HIDDEN = 5, 2, 3
 

@@ -18,6 +18,8 @@ from charlstm.seeds import LONGEST_CHUNK, Together, chunk_of, keep_better, unsta
 from charlstm.sharding import Layout
 from charlstm.step import TrainState, initial_state, make_train_step, state_layout, window_layout
 
+pytestmark = pytest.mark.once
+
 V, B, T = 11, 6, 8
 BATCHES = Batches(np.random.default_rng(0).integers(V, size=3 * B * T + 1), B, T)
 
@@ -64,7 +66,6 @@ def assert_each_is_as_alone(together: Together) -> None:
         assert float(metrics.grad_norm[number, -1]) == float(last.grad_norm)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> None:

@@ -55,19 +55,12 @@ def test_a_stop_that_lost_something_is_told(
 
 
 @pytest.mark.once
-def test_a_run_is_stopped_and_a_comparison_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stops, "_PHASES", {"step": 0.1})
     monkeypatch.setattr(stops, "_words", lambda folder: ["train", "--run-dir", str(folder), *kills.WORDS])
     found = stops.stop_runs(tmp_path, times=1, seed=1)
     assert found["wrong"] == []
     assert sum(each["stops"] for each in found["seconds"].values()) == 2
-    (tmp_path / "grid.py").write_text("from charlstm.config import Grid\nGRID = Grid()\n")
-    words = [
-        *("--cells", "rnn", "--layers", "1", "--sizes", "8", "--seeds", "2", "--data.corpus", "recall_64"),
-        *("--data.validation-fraction", "0.01", "--train.steps", "60", "--train.checkpoint-every", "6"),
-    ]
-    found = kills.kill_grid(tmp_path, tmp_path / "grid.py", words, kills=1, seed=1)
-    assert (found["kills"], found["different"]) == (1, [])
 
 
 def test_growth_and_slowness_are_measured() -> None:
