@@ -20,6 +20,8 @@ from charlstm.evaluate import MAX_ROWS, WARMUP, default_rows, evaluate
 from charlstm.model import Model
 from charlstm.step import initial_state, make_train_step
 
+pytestmark = pytest.mark.once
+
 by_cell = pytest.mark.parametrize("cell", CELLS)
 # Each number of rows is compiled anew, so only a run by hand tries all.
 ROWS = range(1, MAX_ROWS + 1) if "CHARLSTM_EVERY_ROW" in os.environ else (7, MAX_ROWS)
@@ -120,7 +122,6 @@ def trained(request: pytest.FixtureRequest) -> tuple[Model, Any, np.ndarray]:
     return model, jax.tree.map(np.asarray, state.params), text
 
 
-@pytest.mark.once
 def test_one_row_of_a_trained_model_equals_numpy_whatever_the_window(trained: tuple[Model, Any, np.ndarray]):
     model, params, text = trained
     part = text[:2000]
@@ -131,7 +132,6 @@ def test_one_row_of_a_trained_model_equals_numpy_whatever_the_window(trained: tu
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
-@pytest.mark.once
 def test_any_number_of_rows_agrees_with_one(trained: tuple[Model, Any, np.ndarray]):
     """On a text that is just long enough for the most rows, and on one that is too short for most."""
     model, params, text = trained

@@ -33,6 +33,8 @@ from charlstm.seeds import Together
 from charlstm.sharding import Layout
 from charlstm.step import initial_state, make_train_step
 
+pytestmark = pytest.mark.once
+
 TESTS = Path(__file__).resolve().parent
 TEXT = "Many hands make light work, and eight of them make it lighter. " * 60
 V, B, T = 11, 16, 6
@@ -140,46 +142,38 @@ def eight(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "facts.json").read_text())
 
 
-@pytest.mark.once
 def test_a_hundred_losses_on_eight_devices_equal_those_on_one(eight: dict[str, Any]):
     """With dropout: the masks are the same numbers."""
     np.testing.assert_allclose(eight["trained"]["losses"], trained()["losses"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.once
 def test_devices_exchange_nothing_but_sums(eight: dict[str, Any]):
     """No row, mask or activation travels: what is sent does not grow with the batch."""
     assert eight["trained"]["exchanges"] == []
 
 
-@pytest.mark.once
 def test_devices_share_what_cudnn_computes(eight: dict[str, Any]):
     np.testing.assert_allclose(eight["cudnn"]["losses"], eight["trained"]["losses"][:5], rtol=0, atol=1e-5)
     assert eight["cudnn"]["exchanges"] == []
 
 
-@pytest.mark.once
 def test_as_many_devices_compute_as_share_the_rows_evenly(eight: dict[str, Any], folder: Path):
     assert eight["devices"] == [[1, 7], [5, 3], [6, 2], [6, 2], [8, 0]]
     assert "on 8 cores of the CPU" in (folder / "said.txt").read_text()
 
 
-@pytest.mark.once
 def test_evaluation_shares_its_rows_and_keeps_its_loss(eight: dict[str, Any]):
     np.testing.assert_allclose(eight["validation"], validation(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.once
 def test_lags_share_their_positions_and_keep_their_norms(eight: dict[str, Any]):
     np.testing.assert_allclose(eight["reach"], reach(), rtol=1e-5)
 
 
-@pytest.mark.once
 def test_devices_share_seeds_or_the_rows_of_few(eight: dict[str, Any]):
     assert eight["together"] == [6, 8]
 
 
-@pytest.mark.once
 def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: dict[str, Any], folder: Path):
     """Law 5."""
     assert eight["codes"] == [0, 130, 0]
