@@ -89,10 +89,10 @@ def _memory(samples: list[tuple[float, float]]) -> dict[str, Any]:
 def _speed(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Characters a second in each whole block of five minutes of steps but the first."""
     data = Experiment().data
-    seconds = data.batch_size * data.seq_length / np.array([row["chars_per_second"] for row in rows])
+    symbols = data.batch_size * data.seq_length
+    seconds = symbols / np.array([row["chars_per_second"] for row in rows])
     number = np.cumsum(seconds) // _BLOCK
-    blocks = [float(1 / seconds[number == each].mean()) for each in np.arange(1, number[-1])]
-    speeds = np.array(blocks) * data.batch_size * data.seq_length
+    speeds = np.array([symbols / seconds[number == each].mean() for each in np.arange(1, number[-1])])
     whole = float(np.median(speeds))
     return {
         "characters a second": whole,

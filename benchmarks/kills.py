@@ -78,8 +78,7 @@ def kill_runs(folder: Path, runs: int, jobs: int, seed: int, certain: bool = Fal
             before = _unfinished(mine)
             end = shoot(_train(mine), Aim(phase, chance.randint(1, times), delay), environment(compiled))
             if end.hit:
-                first_compilation = turn == 0 and compiled != warm
-                cached = end.phase == "compilation" and not first_compilation
+                cached = end.phase == "compilation" and (turn > 0 or compiled == warm)
                 hits.append({"cached compilation" if cached else end.phase})
                 hits[-1] |= {"save"} if _unfinished(mine) - before else set()
             elif end.code:
