@@ -29,7 +29,7 @@ from benchmarks.contenders import BASELINE
 from benchmarks.deadline import Deadline
 from benchmarks.rows import TASKS, Amounts, Row, make_row
 from benchmarks.shapes import SIZES, SMALL, Size
-from charlstm.errors import InputError
+from charlstm.support.errors import InputError
 
 _QUICK_SECONDS, _QUICK_MARGIN = 172.0, 35.0
 """A quick comparison ends within three minutes: what would not end in them is not begun, and else given up."""

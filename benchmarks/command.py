@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.floor import FLOORS
-from charlstm.errors import InputError, did_you_mean
+from charlstm.support.errors import InputError, did_you_mean
 
 PEERS = [name for name in PACKAGES if name != "charlstm"]
 Value = TypeVar("Value")

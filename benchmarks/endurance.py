@@ -15,7 +15,7 @@ from scipy.stats import linregress
 from benchmarks import memory
 from benchmarks.aim import command, environment
 from charlstm.config import Experiment
-from charlstm.errors import InputError
+from charlstm.support.errors import InputError
 
 _MB = 10**6
 _LETTERS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.aim import Aim, command, environment, shoot
-from charlstm.metrics import read
+from charlstm.runs.metrics import read
 
 STEPS = 60
 _TIMES = {"start": 1, "compilation": 1, "step": STEPS - 2, "validation": 5, "save": 8, "sampling": 3}

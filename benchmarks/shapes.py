@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from charlstm.errors import InputError
+from charlstm.support.errors import InputError
 
 FLOAT = 4
 """Bytes of a float32."""

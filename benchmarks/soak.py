@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import endurance, kills, machine, stops
 from benchmarks.aim import ROOT
 from benchmarks.command import Parser, check_writable, checked, count, interruptible
-from charlstm.errors import InputError
+from charlstm.support.errors import InputError
 
 _GRID_WORDS = ["--train.steps", "500", "--train.validate-every", "100", "--train.checkpoint-every", "20"]
 

@@ -21,7 +21,7 @@ from benchmarks.deadline import Deadline
 from benchmarks.growth import FIELDS, Axis, Growth, growth_table, plot, scaled
 from benchmarks.jobs import Job
 from benchmarks.shapes import BOOK, Size
-from charlstm.errors import InputError
+from charlstm.support.errors import InputError
 
 _TURN_SECONDS = 0.5
 _FOOTNOTE = (

@@ -23,14 +23,15 @@ from benchmarks import machine
 from benchmarks.command import Parser, check_writable, checked, count, interruptible
 from benchmarks.spreads import Spread
 from benchmarks.table import spread
-from charlstm import corpora, devices
-from charlstm.arguments import load_grid
-from charlstm.checked import to_dict
+from charlstm.cli.arguments import load_grid
+from charlstm.compare.grid import candidates
 from charlstm.config import Cell, Experiment, Grid
-from charlstm.errors import InputError
-from charlstm.grid import candidates
-from charlstm.sizes import operations
-from charlstm.vocabulary import Vocabulary
+from charlstm.core.size import operations
+from charlstm.data import corpora
+from charlstm.data.vocabulary import Vocabulary
+from charlstm.support import process as devices
+from charlstm.support.errors import InputError
+from charlstm.support.schema import to_dict
 
 _ROOT = Path(__file__).resolve().parents[1]
 _DEPTH = _ROOT / "experiments" / "depth.py"
@@ -110,8 +111,8 @@ def _alone(config: Experiment, seeds: int) -> float:
 def train(folder: Path) -> None:
     """Trains all seeds of the only model of grid.py in a folder; the work of a process of its own."""
     devices.prepare()
-    from charlstm.begin import Text
-    from charlstm.compare import train_runs
+    from charlstm.compare.runner import train_runs
+    from charlstm.training.begin import Text
 
     grid = load_grid(folder / "grid.py")
     text = Text.read(grid.base)
@@ -120,7 +121,7 @@ def train(folder: Path) -> None:
 
 
 def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
-    imports = f"from charlstm.checked import from_dict\nfrom charlstm.config import {kind}\n"
+    imports = f"from charlstm.support.schema import from_dict\nfrom charlstm.config import {kind}\n"
     path.write_text(f"{imports}{name} = from_dict({values!r}, {kind})\n")
 
 

@@ -67,8 +67,9 @@ def main() -> int:
     """Carry out one command line of charlstm."""
     teller = _Teller(int(sys.argv[1]), sys.argv[2])
     teller.tell("start")
-    from charlstm import cli, train
-    from charlstm.checkpoint import Checkpoints
+    from charlstm import cli
+    from charlstm.runs.checkpoint import Checkpoints
+    from charlstm.training import train
 
     train.evaluate = teller.wrapped("validation", train.evaluate)
     train.sampled = teller.wrapped("sampling", train.sampled)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from charlstm.checked import Checked, require
+from charlstm.support.schema import Checked, require
 
 Cell = Literal["rnn", "gru", "lstm"]
 Recurrence = Literal["auto", "fast", "plain", "cudnn"]

@@ -19,9 +19,15 @@ import jax
 from hypothesis import HealthCheck, settings
 from jax.version import __version_info__
 
-from charlstm import devices, optimizer
+from charlstm.core import optimizer
+from charlstm.support import process as devices
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = TESTS.parent
+# Child processes import the package and the tests' own helpers from this checkout.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(REPOSITORY), str(TESTS), *(str(folder) for folder in sorted(TESTS.iterdir()) if folder.is_dir())]
+)
 
 # No deadline: machines are shared. In CI the same examples each time, so that a red build is a change's doing.
 settings.register_profile("charlstm", deadline=None, max_examples=60, derandomize="CI" in os.environ)

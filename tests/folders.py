@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from charlstm.config import DataConfig, Experiment, ModelConfig, SampleConfig, TrainConfig
-from charlstm.metrics import Metrics
-from charlstm.runs import Fingerprint, Run
-from charlstm.vocabulary import Vocabulary
+from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.folder import Fingerprint, Run
+from charlstm.runs.metrics import Metrics
 
 CELLS = ("rnn", "gru", "lstm")
 STEPS = 600

@@ -16,9 +16,13 @@ from typing import Any
 atheris: Any = import_module("atheris")
 
 with atheris.instrument_imports(include=["charlstm"]):
-    from charlstm import corpora, curves, metrics, results, runs
-    from charlstm.errors import InputError
-    from charlstm.vocabulary import Vocabulary
+    from charlstm.compare import results
+    from charlstm.data import corpora
+    from charlstm.data.vocabulary import Vocabulary
+    from charlstm.report import curves
+    from charlstm.runs import folder as runs
+    from charlstm.runs import metrics
+    from charlstm.support.errors import InputError
 
 
 def _text(path: Path) -> None:

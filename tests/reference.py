@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlstm.config import Cell, ModelConfig
-from charlstm.model import Model
+from charlstm.core.network import Model
 
 CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")
 

@@ -10,14 +10,14 @@ import numpy as np
 from benchmarks import inputs
 from benchmarks.contenders import Work
 from benchmarks.shapes import Size
-from charlstm import devices
-from charlstm.batches import Window
+from charlstm.analysis.sample import samples
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, SampleConfig
-from charlstm.loss import nats
-from charlstm.model import Model
-from charlstm.sample import samples
-from charlstm.sharding import Layout
-from charlstm.step import initial_state, make_train_step
+from charlstm.core.loss import nats
+from charlstm.core.network import Model
+from charlstm.core.sharding import Layout
+from charlstm.core.step import initial_state, make_train_step
+from charlstm.data.windows import Window
+from charlstm.support import process as devices
 
 
 class Charlstm:

@@ -1,0 +1,160 @@
+"""How far back a gradient reaches: what a hidden state k steps ago still does to the loss of the next character.
+
+Where these norms fall to nothing within a few steps, the gradient cannot teach a layer to use what lies further back:
+it vanishes (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). A path through k steps is a product of
+k Jacobians, so the norms fall or grow about as the k-th power of a rate, which differs from cell to cell.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from charlstm.analysis.evaluate import WARMUP
+from charlstm.core.fast.loop import CELLS
+from charlstm.core.loss import nats
+from charlstm.core.network import Carry, Model, Params
+from charlstm.core.sharding import Layout
+from charlstm.runs.loading import trained
+from charlstm.support.errors import InputError
+from charlstm.training.begin import Text
+
+LAGS = 200
+"""Three of the default windows and more, so that a curve shows whether a state outlives the window's edge."""
+POSITIONS = 256
+"""Of which the median is taken: a mean is that of the one or two whose gradient happens not to vanish."""
+BLOCK = 32
+"""Positions that are read side by side: a gradient keeps the gates of every layer at K + 1 steps of each."""
+
+
+class Lags(NamedTuple):
+    """The gradient of a character's loss in the hidden states before it."""
+
+    norms: np.ndarray
+    """[L, K+1] float64: the median over positions t of the Euclidean norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
+
+    def reach(self, fraction: float = 0.01) -> list[int | None]:
+        """Per layer, the first lag whose norm is at most `fraction` of that at lag 0; None where no lag's is."""
+        below = self.norms <= fraction * self.norms[:, :1]
+        return [int(layer.argmax()) if layer.any() else None for layer in below]
+
+
+def gradient_lags(
+    model: Model, params: Params, ids: np.ndarray, *, lags: int = LAGS, positions: int = POSITIONS
+) -> Lags:
+    """The norm of a character's gradient in each layer's hidden state, by how many steps ago that was.
+
+    loss(t) is the nats of character t + 1 given all up to t, with no dropout. h_l(t-k) is a node of the graph: what
+    layer l hands to its own next step and to the layer above. Its gradient is that along all paths to the loss: at
+    lag 0 through the head or the layers above, later through the layer's own recurrence too. For an lstm the node is h
+    and not c: a nudge of h enters c through the gates one step later and is kept there, but what c(t-k) carries past
+    h(t-k) is no part of it.
+
+    Args:
+        model, params: what predicts.
+        ids: [N] the text.
+        lags: the largest lag, K.
+        positions: how many t, spread evenly over the text; every one that there is where these are fewer. Each is read
+            from the zero carry `WARMUP` characters before t - K, or at the start of the text. Devices share them.
+
+    Raises:
+        InputError: no character has K + 1 before it.
+    """
+    ends = _ends(len(ids), lags, positions)
+    block = min(BLOCK, len(ends))
+    warm = min(WARMUP, int(ends[-1]) - lags)
+    layout = Layout.of(block)
+    params = jax.device_put(params, layout.whole)
+    gradients = _compiled(replace(model, config=replace(model.config, recurrence="fast")))  # all loops' values are its
+    found = []
+    for at in range(0, len(ends), block):
+        part = ends[at : at + block]
+        filled = np.pad(part, (0, block - len(part)), mode="edge")  # so that one program reads all blocks
+        columns = filled[:, None] + np.arange(-lags - warm, 2)
+        rows = ids[np.maximum(columns, 0)].astype(np.int32)
+        arrays = jax.device_put((rows[:, :warm], columns[:, :warm] >= 0, rows[:, warm:]), layout.rows)
+        wide = np.asarray(gradients(params, *arrays), np.float64)  # squares may leave the range of float32
+        found.append(np.linalg.norm(wide, axis=-1)[::-1, :, : len(part)])
+    return Lags(np.median(np.concatenate(found, -1), -1).T)
+
+
+def of_run(folder: Path, checkpoint: str = "best") -> Lags:
+    """`gradient_lags` of a run on the validation split of its own text.
+
+    Args:
+        folder: of the run.
+        checkpoint: as `restore.trained` takes it.
+
+    Raises:
+        InputError: the folder is not a run, its checkpoint cannot be used, or its text is another or too short.
+    """
+    run, model, params, *_ = trained(folder, checkpoint)
+    text = Text.read(run.config)
+    run.refuse_other_text(text.fingerprint)
+    return gradient_lags(model, params, text.splits.validation)
+
+
+def described(found: Lags) -> list[str]:
+    """Lines of a table: the norms at lags that double, as parts of those at lag 0, and each layer's reach."""
+    shown = [0, *(2**power for power in range(found.norms.shape[1].bit_length()) if 2**power < found.norms.shape[1])]
+    lines = ["gradient by lag " + "".join(f"{lag:>9}" for lag in shown) + "   at 1 %"]
+    for number, (norms, reach) in enumerate(zip(found.norms, found.reach(), strict=True), start=1):
+        parts = "".join(f"{part:9.1e}" for part in norms[shown] / norms[0])
+        lines.append(f"  layer {number:<7} {parts}   {f'> {found.norms.shape[1] - 1}' if reach is None else reach:>6}")
+    return lines
+
+
+def _ends(characters: int, lags: int, positions: int) -> np.ndarray:
+    """The positions t, each with K characters before it and one after it."""
+    if lags < 0 or positions < 1:
+        raise InputError(f"there are {lags} lags at {positions} positions; ask for at least 0 lags and 1 position")
+    if characters < lags + 2:
+        raise InputError(
+            f"the text has {characters:,} characters, but {lags:,} lags need {lags + 2:,};"
+            " give a longer text, or ask for fewer lags"
+        )
+    return np.unique(np.linspace(lags, characters - 2, positions).round().astype(int))
+
+
+@lru_cache(maxsize=8)
+def _compiled(model: Model) -> Callable[..., Array]:
+    cell = CELLS[model.config.cell]
+
+    def step(fused: Params, carry: Carry, ids: Array, nudges: Array) -> Carry:
+        """Reads ids [B]; nudges [L, B, H] move each layer's new hidden state before anything reads it."""
+        shown, after = ids[None], []
+        for layer, before, nudge in zip(fused["stack"], carry, nudges, strict=True):
+            _, last = model.fast_layer(layer, shown, before)
+            last = cell.add_hidden(last, nudge)
+            shown = cell.hidden(last)[None]
+            after.append(last)
+        return tuple(after)
+
+    def gradients(params: Params, before: Array, inside: Array, ids: Array) -> Array:
+        """[K+1, L, B, H] for ids [B, K+2], the last of which is predicted.
+
+        Those before them, [B, W], warm the carry up; it stays zero where they are not inside the text.
+        """
+        fused, wide = model.fuse(params), params["head"]["kernel"].dtype
+
+        def warm_up(carry: Carry, at: tuple[Array, Array]) -> tuple[Carry, None]:
+            ids, inside = at
+            _, carry = model.read(fused, ids[:, None], carry)
+            return jax.tree.map(lambda part: jnp.where(inside[:, None], part, 0), carry), None
+
+        start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
+
+        def loss(nudges: Array) -> Array:
+            carry, _ = lax.scan(lambda carry, at: (step(fused, carry, *at), None), start, (ids[:, :-1].T, nudges))
+            return nats(model.head(params, model.top(carry)), ids[:, -1]).sum()  # rows are independent
+
+        shape = ids.shape[1] - 1, model.config.num_layers, len(ids), model.config.hidden_size
+        return jax.grad(loss)(jnp.zeros(shape, wide))
+
+    return jax.jit(gradients)

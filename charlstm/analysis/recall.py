@@ -1,0 +1,148 @@
+"""How far back a model remembers: its accuracy at characters that a name decides, a known distance before them.
+
+A reader without memory of the distance is right once in eight times, whatever else it has learnt.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from charlstm.core.network import Carry, Model, Params
+from charlstm.core.sharding import Layout
+from charlstm.data import recall_text
+from charlstm.data.recall_text import Sentence
+from charlstm.data.vocabulary import Vocabulary, named
+from charlstm.support.errors import InputError
+
+ROWS = 64
+"""Texts that are read side by side."""
+WARMUP = 2
+"""Sentences that each row begins with and that are not counted."""
+WINDOW = 128
+"""Characters a compiled call reads."""
+INITIALS = tuple(language[0] for language in recall_text.LANGUAGES.values())
+"""First letters of the languages, of which one is right."""
+
+Reader = Callable[[Sequence[str]], NDArray[Any]]
+"""Rows of text, B of one length N, to the likeliest initial after each character: [B, N] places in `INITIALS`."""
+
+
+class Recall(NamedTuple):
+    """What a reader remembers. Its standard error at an accuracy p is √(p (1 - p) / sentences)."""
+
+    distances: tuple[int, ...]
+    """Characters between what decides and what is decided."""
+    accuracy: tuple[float, ...]
+    """The part of the decided characters that was right, at each distance."""
+    chance: float
+    """The accuracy of a guess."""
+    sentences: int
+    """How many were read at each distance."""
+
+
+def distances_of(corpus: str) -> tuple[int, ...]:
+    """The distances that a named corpus trains, in ascending order, and one twice as far, which it does not.
+
+    Raises:
+        InputError: it is not the name of a `recall_N` corpus.
+    """
+    trained = recall_text.distances(corpus)
+    return *trained, 2 * trained[-1]
+
+
+def accuracy(
+    model: Model, params: Params, vocabulary: Vocabulary, distances: Sequence[int], *, sentences: int = 1024
+) -> Recall:
+    """The recall of a model, as `measure` gives it.
+
+    Args:
+        model, params, vocabulary: what was trained on a `recall_N` corpus.
+        distances: as `distances_of` gives them, or others.
+        sentences: how many are read at each distance.
+
+    Raises:
+        InputError: as `measure` and `as_reader`.
+    """
+    return measure(as_reader(model, params, vocabulary), distances, sentences=sentences)
+
+
+def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) -> Recall:
+    """Ask a reader for the language in sentences of each distance, not those of a corpus, one after the other in rows.
+
+    Only the languages' initials can be answered: what is measured is which of them a reader expects there, and not
+    whether it knows that one of them must follow.
+
+    Raises:
+        InputError: a distance is one that no sentence has, or there are no sentences to read.
+    """
+    if sentences < 1:
+        raise InputError(f"sentences is {sentences}; it must be at least 1")
+    right = tuple(_right(read, distance, sentences) for distance in distances)
+    return Recall(tuple(distances), right, 1 / len(INITIALS), sentences)
+
+
+def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
+    """A model as a reader that begins each row in the zero state and hands the carry on to the row's end.
+
+    Raises:
+        InputError: the vocabulary lacks characters of these texts.
+    """
+    every = "".join(recall_text.sentence(country, recall_text.FILLERS).text for country in recall_text.COUNTRIES)
+    if lacking := vocabulary.unknown(every):
+        what = ", ".join(map(named, lacking))
+        raise InputError(f"the model lacks {what}; measure one that was trained on a {recall_text.PATTERN} corpus")
+    candidates = vocabulary.encode("".join(INITIALS)).astype(np.int32)
+
+    def read(rows: Sequence[str]) -> NDArray[Any]:
+        layout = Layout.of(len(rows))
+        fuse, answer = _compiled(model, layout)
+        fused = fuse(jax.device_put(params, layout.whole))
+        ids = np.stack([vocabulary.encode(row) for row in rows]).astype(np.int32)
+        padded = np.pad(ids, ((0, 0), (0, -ids.shape[1] % WINDOW)))
+        carry, answers = jax.device_put(model.zero_carry(len(rows)), layout.rows), []
+        for at in range(0, padded.shape[1], WINDOW):
+            window = jax.device_put(padded[:, at : at + WINDOW], layout.rows)
+            initials, carry = answer(fused, candidates, window, carry)
+            answers.append(np.asarray(initials))
+        return np.concatenate(answers, 1)[:, : ids.shape[1]]
+
+    return read
+
+
+def _right(read: Reader, distance: int, count: int) -> float:
+    """The part of `count` sentences of one distance whose language a reader foresees."""
+    rows = min(ROWS, count)
+    # Each distance is a seed of its own, so that their errors are independent; that of the corpora is none of them.
+    drawn = recall_text.sentences(distance, [distance])
+    dealt = [list(islice(drawn, WARMUP + -(-count // rows))) for _ in range(rows)]
+    texts = ["".join(each.text for each in row) for row in dealt]
+    length = max(map(len, texts))
+    answers = read([text.ljust(length) for text in texts])
+    found = [answers[number, at] == country for number, row in enumerate(dealt) for at, country in _decided(row)]
+    return int(np.sum(found[:count])) / count
+
+
+def _decided(row: Sequence[Sentence]) -> Iterator[tuple[int, int]]:
+    """For each sentence that counts: the place after which a row's text tells the language, and which it is."""
+    start = 0
+    for number, each in enumerate(row):
+        if number >= WARMUP:
+            yield start + each.decisive - 1, recall_text.COUNTRIES.index(each.country)
+        start += len(each.text)
+
+
+@lru_cache(maxsize=8)
+def _compiled(model: Model, layout: Layout) -> tuple[Callable[..., Params], Callable[..., tuple[Array, Carry]]]:
+    def answer(fused: Params, candidates: Array, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+        with layout.traced():
+            hidden, carry = model.read(fused, ids, carry)
+        return jnp.argmax(model.head(fused, hidden)[..., candidates], -1).T, carry
+
+    return jax.jit(model.fuse), jax.jit(answer)

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from charlstm.cli.commands import main, run
+
+__all__ = ["main", "run"]

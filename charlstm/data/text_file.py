@@ -1,0 +1,91 @@
+"""The text of one file, piece by piece, so that a file of any size is never held whole."""
+
+import codecs
+import os
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from charlstm.config import Symbols
+from charlstm.support.errors import InputError
+from charlstm.support.files import memory
+
+_CHUNK = 1 << 22  # bytes
+
+
+class TextFile:
+    """The pieces of a file's text, read anew each time they are gone through, and the same each time.
+
+    Characters: strict UTF-8 without its byte order mark, CRLF as LF, and nothing else changed. Bytes: the raw
+    bytes of the file, as characters U+0000 to U+00FF.
+
+    Going through them raises InputError where the file cannot be read, is empty, is not text, or is another than it was
+    the first time.
+    """
+
+    def __init__(self, path: Path, symbols: Symbols) -> None:
+        self._path, self._symbols = path, symbols
+        self._first: tuple[int, ...] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            with self._path.open("rb") as file:
+                self._check(file)
+                empty = True
+                for piece in _bytes(file) if self._symbols == "bytes" else _characters(file, self._path):
+                    empty = empty and not piece
+                    yield piece
+                self._check(file)
+        except OSError as error:
+            raise unreadable(self._path, error) from None
+        if empty:
+            raise self._empty()
+
+    def _empty(self) -> InputError:
+        return InputError(f"{str(self._path)!r} is empty; give a file with text in it")
+
+    def _check(self, file: BufferedReader) -> None:
+        stat = os.fstat(file.fileno())
+        now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if self._first not in (None, now):
+            raise InputError(f"{str(self._path)!r} changed while it was read; let no one write to it, and start again")
+        if not stat.st_size:  # some of what the system shows as a file of no bytes has no end
+            raise self._empty()
+        if stat.st_size > memory():
+            raise InputError(f"{str(self._path)!r} has more bytes than this machine has memory; give a part of it")
+        self._first = now
+
+
+def unreadable(path: Path | str, error: OSError) -> InputError:
+    """That a file cannot be read, and why."""
+    return InputError(f"cannot read {str(path)!r}: {error.strerror or error}; check the path and its permissions")
+
+
+def _bytes(file: BufferedReader) -> Iterator[str]:
+    while chunk := file.read(_CHUNK):
+        yield chunk.decode("latin-1")
+
+
+def _characters(file: BufferedReader, path: Path) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, held = 0, ""
+    while True:
+        chunk = file.read(_CHUNK)
+        if (nul := chunk.find(b"\0")) >= 0:
+            raise _not_text(path, f"has a NUL at byte {offset + nul}, so it is not text")
+        pending = len(decoder.getstate()[0])
+        try:
+            text = held + decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise _not_text(path, f"is not UTF-8 at byte {offset - pending + error.start}") from None
+        if offset == 0:
+            text = text.removeprefix("\ufeff")
+        held = "\r" if chunk and text.endswith("\r") else ""  # its LF may open the next chunk
+        yield text.removesuffix(held).replace("\r\n", "\n")
+        if not chunk:
+            return
+        offset += len(chunk)
+
+
+def _not_text(path: Path, what: str) -> InputError:
+    return InputError(f"{str(path)!r} {what}; convert it to UTF-8, or use --data.symbols bytes, which reads any file")

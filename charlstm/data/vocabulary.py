@@ -1,0 +1,173 @@
+"""Text <-> ids. A vocabulary is its characters in id order, and is stored as a JSON array of them."""
+
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from charlstm.support.errors import InputError
+from charlstm.support.files import write_atomic
+
+_CODE_POINTS = 0x110000
+_CHUNK = 1 << 20  # characters that are held as code points at once
+_MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB of JSON escapes
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The V characters that a model knows. A character is one code point; its id is its place in code point order.
+
+    Raises:
+        InputError: `characters` is empty, not in strictly ascending order, or one of them is not one code point.
+    """
+
+    characters: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.characters:
+            raise InputError("a vocabulary needs at least one character; the text is empty")
+        if wrong := [each for each in self.characters if not isinstance(each, str) or len(each) != 1]:
+            raise InputError(f"a vocabulary holds single characters, not {wrong[0]!r:.40}")
+        for left, right in zip(self.characters, self.characters[1:], strict=False):
+            if left >= right:
+                raise InputError(f"a vocabulary is in code point order, but {named(right)} follows {named(left)}")
+
+    @classmethod
+    def of(cls, text: str) -> "Vocabulary":
+        """The distinct characters of a text."""
+        return cls.of_all([text])
+
+    @classmethod
+    def of_all(cls, pieces: Iterable[str]) -> "Vocabulary":
+        """The distinct characters of a text that comes in pieces."""
+        seen = np.zeros(_CODE_POINTS, bool)
+        for piece in pieces:
+            for codes in _code_points(piece):
+                seen[codes] = True
+        return cls(tuple(map(chr, np.flatnonzero(seen).tolist())))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of ids: uint8 for up to 256 characters, uint16 for up to 65,536, int32 for more."""
+        return np.dtype(np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.int32)
+
+    def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[Any]:
+        """The ids of a text, [N] in `dtype`; without its unknown characters where those are skipped.
+
+        Raises:
+            InputError: the text has a character that the vocabulary has not.
+        """
+        ids = np.empty(len(text), self.dtype)
+        end = 0
+        for codes in _code_points(text):
+            found = self._look_up(codes)
+            if not (known := found >= 0).all():
+                if not skip_unknown:
+                    raise InputError(
+                        f"{_not_known(self.unknown(text))}; leave them out, or drop them with --skip-unknown"
+                    )
+                found = found[known]
+            ids[end : end + len(found)] = found
+            end += len(found)
+        return ids[:end]
+
+    def decode(self, ids: ArrayLike) -> str:
+        """The text of ids, [N] of any integer type.
+
+        Raises:
+            ValueError: `ids` is not a row of whole numbers from 0 up to but not including V.
+        """
+        row = np.asarray(ids)
+        if row.size == 0:
+            return ""
+        if row.ndim != 1 or row.dtype.kind not in "iu" or row.min() < 0 or row.max() >= len(self):
+            raise ValueError(f"ids must be one row of whole numbers below {len(self)}")
+        pieces = (self._codes[row[start : start + _CHUNK]] for start in range(0, len(row), _CHUNK))
+        return "".join(piece.tobytes().decode("utf-32-le", "surrogatepass") for piece in pieces)
+
+    def refuse_unknown(self, pieces: Iterable[str]) -> None:
+        """Raises InputError if a text that comes in pieces has characters that are not in the vocabulary."""
+        met: dict[str, None] = {}
+        for piece in pieces:
+            met |= dict.fromkeys(self.unknown(piece))
+        if met:
+            raise InputError(f"{_not_known(list(met))}; leave them out")
+
+    def unknown(self, text: str) -> list[str]:
+        """The distinct characters of a text that are not in the vocabulary, in order of appearance."""
+        met: dict[int, None] = {}
+        for codes in _code_points(text):
+            distinct, first = np.unique(codes[self._look_up(codes) < 0], return_index=True)
+            met |= dict.fromkeys(distinct[np.argsort(first)].tolist())
+        return [chr(code) for code in met]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the characters as JSON: whole, or not at all."""
+        # ASCII escapes carry surrogates too, which UTF-8 cannot.
+        write_atomic(Path(path), json.dumps(self.characters, ensure_ascii=True).encode("ascii"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: the file cannot be read, is too large, or does not hold a vocabulary.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise InputError(f"cannot read the vocabulary {str(path)!r}: {error.strerror or error}") from None
+        try:
+            if len(content) > _MAX_BYTES:
+                raise InputError(f"it is larger than {_MAX_BYTES:,} bytes")
+            characters = json.loads(content.decode("utf-8"))
+            if not isinstance(characters, list):
+                raise InputError("it must be a JSON array of characters")
+            return cls(tuple(characters))
+        except InputError as error:
+            raise InputError(f"{str(path)!r} is not a vocabulary: {error}; restore the file as it was") from None
+        except (ValueError, RecursionError):
+            raise InputError(f"{str(path)!r} is not a vocabulary: it is not JSON; restore the file as it was") from None
+
+    @cached_property
+    def _codes(self) -> NDArray[np.uint32]:
+        return np.array([ord(each) for each in self.characters], "<u4")
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int32]:
+        """From code point to id, -1 where there is none; the last place stands for all code points beyond."""
+        table = np.full(ord(self.characters[-1]) + 2, -1, np.int32)
+        table[self._codes] = np.arange(len(self), dtype=np.int32)
+        return table
+
+    def _look_up(self, codes: NDArray[np.uint32]) -> NDArray[np.int32]:
+        return self._ids[np.minimum(codes, np.uint32(len(self._ids) - 1))]
+
+
+def named(character: str) -> str:
+    """A character that can be read in any terminal: ``'é' (U+00E9)``, ``'\\x00' (U+0000)``."""
+    alone = character.isprintable() and not unicodedata.category(character).startswith("M")
+    return f"{repr(character) if alone else ascii(character)} (U+{ord(character):04X})"
+
+
+def _not_known(characters: list[str]) -> str:
+    shown = ", ".join(map(named, characters[:_SHOWN]))
+    rest = f" and {len(characters) - _SHOWN:,} more" if len(characters) > _SHOWN else ""
+    return f"not in the vocabulary: {shown}{rest}"
+
+
+def _code_points(text: str) -> Iterator[NDArray[np.uint32]]:
+    for start in range(0, len(text), _CHUNK):
+        yield np.frombuffer(text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass"), "<u4")

@@ -1,0 +1,102 @@
+"""A trained model becomes one safetensors file that others load without charlstm: PyTorch's names and layouts.
+
+Tensors are float32; L counts layers from 0, G the gates of the cell (rnn 1, gru 3: r, z, n, lstm 4: i, f, g, o), D is V
+for layer 0, which reads one-hot rows, and H above it:
+
+    rnn.weight_ih_lL [G·H, D], rnn.bias_ih_lL [G·H]     what is read
+    rnn.weight_hh_lL [G·H, H], rnn.bias_hh_lL [G·H]     the hidden state
+    head.weight [V, H], head.bias [V]                   logits of the next symbol, from the top layer's hidden state
+
+These are the state of `torch.nn.RNN` (tanh), `GRU` or `LSTM` under the name rnn, and of a `Linear` under the name head.
+The metadata's entry "charlstm" is one JSON object, with what `about` gives.
+"""
+
+import json
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save
+
+from charlstm.support.errors import InputError
+from charlstm.support.files import inside, one_line, write_atomic
+from charlstm.core.network import Model, Params
+from charlstm.runs.loading import Trained
+
+NAME = "model.safetensors"
+"""Where a run's export goes inside its folder, if nothing else is asked for."""
+VERSION = 1
+"""Of the names and layouts above; it grows when one of them changes."""
+
+
+def export(found: Trained, output: Path | None = None) -> Path:
+    """Writes a model's parameters and vocabulary to one file, whole or not at all. The same model, the same bytes.
+
+    Args:
+        found: what is written.
+        output: the file; `NAME` in the run's folder where it is None.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        InputError: the file's name does not end in .safetensors, it cannot be written, or a symbolic link in the run's
+            folder leads out of it.
+    """
+    path = inside(found.run.folder, NAME) if output is None else output
+    refuse_other_kind(path)
+    data = save(tensors(found.model, found.params), {"charlstm": json.dumps(about(found))})
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{one_line(path)} cannot be written: {why}; use another --output") from None
+    return path
+
+
+def refuse_other_kind(path: Path) -> None:
+    """Raises InputError unless a name ends in .safetensors: a slip overwrites neither a run's own file nor a text."""
+    if not path.name.endswith(".safetensors"):
+        raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")
+
+
+def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:
+    """The parameters by the names and in the layouts above.
+
+    PyTorch has two biases where one does; the second is zero, but for the part of the gru's that its reset gate
+    multiplies.
+    """
+    fast = replace(model, config=replace(model.config, recurrence="fast"))  # `plain` would leave the gates apart
+    fused: Any = jax.device_get(fast.fuse(params))
+    named = {"head.weight": fused["head"]["kernel"].T, "head.bias": fused["head"]["bias"]}
+    for number, layer in enumerate(fused["stack"]):
+        named[f"rnn.weight_ih_l{number}"] = layer.kernel.T
+        named[f"rnn.weight_hh_l{number}"] = layer.recurrent.T
+        named[f"rnn.bias_ih_l{number}"] = layer.bias
+        inner = layer.inner_bias
+        named[f"rnn.bias_hh_l{number}"] = np.zeros_like(layer.bias) if inner is None else inner
+    return {name: np.ascontiguousarray(part, np.float32) for name, part in named.items()}
+
+
+def about(found: Trained) -> dict[str, Any]:
+    """What a reader has to know beside the tensors, as JSON values.
+
+    One entry of the metadata holds all of it: safetensors writes entries in an order that changes from save to save.
+    Its JSON is ASCII, whose escapes carry lone surrogates too.
+    """
+    config, vocabulary = found.model.config, found.run.vocabulary
+    return {
+        "format_version": VERSION,
+        "charlstm_version": version("charlstm"),
+        "cell": config.cell,
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "vocabulary_size": len(vocabulary),
+        "symbols": found.run.config.data.symbols,
+        "vocabulary": list(vocabulary.characters),
+        "dtype": config.dtype,
+        "step": found.step,
+    }

@@ -1,0 +1,204 @@
+"""metrics.jsonl: one JSON object a line, each with its whole-number "step". A line counts once its newline is there."""
+
+import itertools
+import json
+import math
+import mmap
+import os
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+from charlstm.support.errors import InputError
+from charlstm.support.files import memory, number, one_line, parse_json, write_atomic
+from charlstm.core.loss import bits
+
+_LONGEST = 2**12
+"""Bytes that a line may have; those that are written have about 200."""
+_IN_MEMORY = 32
+"""Times its size that a file's records may take in memory, where its lines are very short."""
+
+
+class Metrics:
+    """The writer of one metrics.jsonl. The file is opened by the first `append` and stays open until `close`.
+
+    What is appended is in a buffer until `flush`, so flush before a checkpoint is saved: a run that continues from a
+    checkpoint then has all lines up to its step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a line. Floats come back from `read` to the bit.
+
+        Args:
+            record: JSON values, with an int "step"; convert arrays with float() first.
+
+        Raises:
+            ValueError: there is no such step, or a value is NaN or infinite. Nothing is written then.
+        """
+        if not _has_step(record):
+            raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        if self._file is None:
+            self._file = self.path.open("ab")
+            self._file.truncate(_whole(self.path))  # or the line would go on a torn one
+        self._file.write(line)
+
+    def flush(self) -> None:
+        """Returns when every line is on the disk, power cut included."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flushes and closes; a later `append` opens the file again."""
+        if self._file is not None:
+            try:
+                self.flush()
+            finally:
+                file, self._file = self._file, None
+                with suppress(OSError):  # on a full disk: the flush has raised it, and this frees the file all the same
+                    file.close()
+
+    def truncate_after(self, step: int) -> list[dict[str, Any]]:
+        """Drops the lines of later steps, and a torn last line: for a run that continues from `step`.
+
+        Returns:
+            The validation records that stay.
+
+        Raises:
+            InputError: see `read` and `best_loss`; the file is as it was.
+        """
+        self.close()
+        if not self.path.exists():
+            return []
+        kept, validations = list[bytes](), list[dict[str, Any]]()
+        for line, record in _records(self.path):
+            if record["step"] <= step:
+                kept.append(line)
+                validations += [record] if "split" in record else []
+        best_loss(validations)
+        stat = self.path.stat()
+        # A run that was copied as hard links has files that are the other run's too.
+        if sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1:
+            write_atomic(self.path, b"".join(kept))
+        return validations
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl, in order; none if there is no such file. A torn last line is left out.
+
+    Raises:
+        InputError: a line is not a JSON object with a step, and its number is given; or memory is too small for all.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    if _IN_MEMORY * (size := path.stat().st_size) > memory():
+        raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
+    return [record for _, record in _records(path)]
+
+
+def training_record(
+    step: int, epoch: float, loss: float, grad_norm: float, learning_rate: float, chars_per_second: float
+) -> dict[str, Any]:
+    """The line of one update."""
+    return {
+        "step": step,
+        "epoch": epoch,
+        "loss": loss,
+        "bits_per_char": bits(loss),
+        "grad_norm": grad_norm,
+        "learning_rate": learning_rate,
+        "chars_per_second": chars_per_second,
+    }
+
+
+def validation_record(step: int, loss: float) -> dict[str, Any]:
+    """The line of one exact loss on the validation split."""
+    return {"step": step, "split": "validation", "loss": loss, "bits_per_char": bits(loss)}
+
+
+def best_loss(records: Sequence[dict[str, Any]]) -> float:
+    """The lowest validation loss among a run's metrics; infinity without one.
+
+    Raises:
+        InputError: a loss is no finite number.
+    """
+    return min((finite(record.get("loss")) for record in records if "split" in record), default=math.inf)
+
+
+def finite(value: object) -> float:
+    """A number of a record.
+
+    Raises:
+        InputError: it is none, or beyond float32, which all that is measured is computed in.
+    """
+    if (found := number(value)) is not None:
+        return found
+    raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")
+
+
+def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
+    """What a run's updates took, from the speed in each one's line.
+
+    Args:
+        records: of a run's metrics.
+        symbols: that an update reads.
+
+    Returns:
+        Seconds, and the median of symbols a second; None where a line has no speed.
+    """
+    speeds = [record.get("chars_per_second") for record in records if "split" not in record]
+    known = [found for speed in speeds if (found := number(speed)) is not None and found > 0]
+    if not known or len(known) < len(speeds):
+        return None, None
+    seconds = sum(symbols / speed for speed in known)
+    return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each whole line, with its newline, and what it says."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; move it away")
+    with path.open("rb") as file:
+        for place in itertools.count(1):
+            line = file.readline(_LONGEST)
+            if not line.endswith(b"\n"):
+                if len(line) == _LONGEST:
+                    raise InputError(f"line {place} of {path} has more than {_LONGEST:,} bytes; delete that line")
+                return
+            yield line, _parsed(path, place, line)
+
+
+def _parsed(path: Path, place: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = parse_json(line)
+    except ValueError as error:
+        raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
+    if not isinstance(record, dict) or not _has_step(record):
+        raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
+    return record
+
+
+def _has_step(record: dict[str, Any]) -> bool:
+    return type(step := record.get("step")) is int and 0 <= step < 2**63
+
+
+def _whole(path: Path) -> int:
+    """Bytes up to and with the last newline."""
+    if not path.stat().st_size:  # which cannot be mapped
+        return 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.rfind(b"\n") + 1

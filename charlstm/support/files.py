@@ -1,0 +1,173 @@
+"""Files of a run folder, which may come from a stranger: bounded reads, whole writes, no way out of the folder."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from charlstm.support.errors import InputError
+
+LIMIT = 16 * 2**20
+"""Bytes that a JSON file of a run may have; a vocabulary's limit is its own."""
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_STORES = ("gs", "s3", "az", "hf")
+"""The paths /gs/..., /s3/... and so on are addresses of buckets to Orbax's path library."""
+_DEEPEST = 32
+"""Lists and objects inside of one another; what charlstm writes has five."""
+
+
+def one_line(text: object, length: int = 300) -> str:
+    """Text for a terminal: one line, nothing that is not printable, and cut where it is longer than `length`."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
+    return line if len(line) <= length else line[:length] + "..."
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or this container: nothing larger is read or made, whoever asks for it."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _CONTAINER:
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
+
+
+def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:
+    """Raises InputError for a path that Orbax and TensorStore take for another one, such as for a pattern.
+
+    Orbax would then lose a checkpoint without a word, and TensorStore, for which a backslash is a slash, would write it
+    elsewhere.
+    """
+    path = str(folder.absolute())
+    found = [each for each in characters if each in path] + ["gs:/"] * ("gs:/" in path)
+    found += [part for part in folder.absolute().parts[1:2] if part in _STORES]
+    if found:
+        raise InputError(f"{path} cannot hold a checkpoint, as {found[0]} is in its name; move it to another path")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`.
+
+    Raises:
+        InputError: a symbolic link there leads out of the folder.
+    """
+    path = folder / name
+    try:
+        resolved = path.resolve()
+        # Python 3.13 resolves a loop of links to one of them, and older ones raise.
+        stays = resolved.is_relative_to(folder.resolve()) and not resolved.is_symlink()
+    except (OSError, RuntimeError):
+        stays = False
+    if not stays:
+        raise InputError(f"{path} is a symbolic link that leads out of the run's folder; put the file itself there")
+    return path
+
+
+def foreign(folder: Path, most: float = math.inf) -> str | None:
+    """What in a folder, however deep, is neither a plain file nor a folder, and so leads elsewhere or blocks a reader.
+
+    Args:
+        folder: of a stranger.
+        most: bytes that all its files may have together.
+
+    Returns:
+        What is wrong, for a person to read; None if nothing is.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    waiting, size = [str(folder)], 0
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    what = "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
+                    return f"{one_line(os.path.relpath(entry.path, folder))} is {what}"
+                else:
+                    size += entry.stat(follow_symlinks=False).st_size
+    return f"its files have {size:,} bytes, and more than {most:,} are not read" if size > most else None
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The value of JSON text, nothing else.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, nested too deep, or has NaN or Infinity in it.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    level = [value]
+    for _ in range(_DEEPEST):  # what can be parsed is still too deep for a message that shows it
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _inside(each)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deep")
+
+
+def number(value: object, most: float = 3.4e38) -> float | None:
+    """A JSON number; None where a value is none, or is beyond `most`, by default what float32 holds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= most else None
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def check_size(path: Path) -> None:
+    """Raises InputError unless `path` is a file of at most LIMIT bytes (a named pipe would block a reader for good)."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if (size := path.stat().st_size) > LIMIT:
+        raise InputError(f"{path} has {size} bytes, and more than {LIMIT} are not read; put the run's own file there")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InputError: there is no such file, it is too large, or it holds no JSON object.
+    """
+    check_size(path)
+    try:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is malformed: it holds no JSON object; put back the run's own file")
+    return value
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):  # which must not hide the first one
+            temporary.unlink(missing_ok=True)  # half a file on a full disk is room that others need
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes one JSON value, indented, in the order given."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes its JSON escape

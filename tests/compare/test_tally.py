@@ -1,0 +1,99 @@
+"""A table and its statistics: means, intervals and paired differences, against their textbook formulas."""
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlstm.compare.results import Interval, ModelResult, Results, SeedResult, read
+from charlstm.compare.statistics import difference, interval
+from charlstm.report.tables import markdown, notes, write_tables
+
+LOSSES = st.lists(st.floats(0.5, 4.0), min_size=2, max_size=8)
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
+"""Student's t at 97.5 % with n - 1 degrees of freedom, from a printed table."""
+
+
+@given(LOSSES)
+def test_an_interval_is_that_of_the_textbook(values: list[float]) -> None:
+    found = interval(values)
+    assert found is not None
+    assert found.half is not None
+    half = T_95[len(values)] * np.std(values, ddof=1) / math.sqrt(len(values))
+    assert found.n == len(values)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.half == pytest.approx(half, rel=1e-3, abs=1e-9)
+    assert found.high == pytest.approx(found.mean + found.half)
+
+
+def test_one_seed_has_no_interval_and_none_has_no_mean() -> None:
+    assert interval([1.5]) == Interval(mean=1.5, n=1)
+    assert interval([]) is None
+
+
+@given(LOSSES, st.floats(-0.5, 0.5))
+def test_pairs_take_away_what_the_seeds_share(values: list[float], shift: float) -> None:
+    """A model that is better by the same amount with every seed is so for certain, however far the seeds differ."""
+    theirs = dict(enumerate(values))
+    found = difference({seed: value + shift for seed, value in theirs.items()}, theirs)
+    assert found is not None
+    assert found.mean == pytest.approx(shift, abs=1e-9)
+    assert found.half == pytest.approx(0, abs=1e-6)
+
+
+def test_only_seeds_that_both_have_are_paired() -> None:
+    assert difference({0: 1.0, 1: 2.0, 2: 9.0}, {1: 1.5, 2: 8.5, 3: 0.0}) == Interval(mean=0.5, low=0.5, high=0.5, n=2)
+    assert difference({0: 1.0}, {1: 1.0}) is None
+
+
+SPREAD = Interval(mean=1.25, low=1.2, high=1.3, n=5)
+RUN = SeedResult(seed=0, run="rnn-1x8/seed-0", best_step=3, validation=1.0, test=1.0)
+ROW = ModelResult(
+    name="rnn-1x8",
+    cell="rnn",
+    num_layers=1,
+    hidden_size=8,
+    size=8,
+    parameters=1234,
+    operations=2.5e12,
+    seconds=61.0,
+    chars_per_second=123456.0,
+    validation=SPREAD,
+    test=SPREAD,
+    seeds=(RUN,),
+)
+
+
+def table(*rows: ModelResult) -> Results:
+    return Results(name="t", corpus="c", symbols="characters", vocabulary=9, confidence=0.95, models=rows)
+
+
+def test_a_table_names_every_model_and_leaves_empty_columns_out() -> None:
+    other = replace(ROW, name="lstm-1x8", difference=SPREAD, baseline="rnn-1x8", published=1.3)
+    text = markdown(table(ROW, other))
+    assert "| rnn-1x8 | 1,234 | 1 | 1.2500 ± 0.0500 |" in text
+    assert "+1.2500 ± 0.0500 | 1.300 (-0.050)" in text
+    assert "minus those of rnn-1x8, paired by seed" in text
+    assert "published" not in markdown(table(ROW))
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_a_run_that_diverged_is_said_loudly() -> None:
+    lost = table(replace(ROW, seeds=(replace(RUN, diverged_after=1234),), validation=None, test=None))
+    assert any("DIVERGED with seed 0 after step 1,234" in note for note in notes(lost))
+    assert "1 (1 diverged)" in markdown(lost)
+
+
+@pytest.mark.parametrize("rows", [(ROW,), (ROW, replace(ROW, reach=SPREAD, difference=SPREAD, baseline="a"))])
+def test_a_table_is_read_back_from_its_files(rows: tuple[ModelResult, ...], tmp_path: Path) -> None:
+    write_tables(table(*rows), tmp_path)
+    assert read(tmp_path) == table(*rows)
+    lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [line["name"] for line in lines] == [row.name for row in rows]
+    assert float(lines[0]["test_mean"]) == 1.25
+    assert lines[0]["difference_mean"] == ""

@@ -1,0 +1,195 @@
+"""Many devices are one: the same losses, the same random numbers, and runs that move between device counts.
+
+How many CPU devices a process has is settled when JAX starts, so eight and two of them have a process of
+their own. The tests' has one.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import test_seeds
+from reference import assert_trees_equal, random_params
+from test_cudnn import pretend
+from test_seeds import assert_each_is_as_alone, configs
+from test_train import bits, stop_at, told, words
+
+from charlstm import cli
+from charlstm.analysis.evaluate import evaluate
+from charlstm.analysis.gradient_reach import gradient_lags
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, TrainConfig
+from charlstm.core.network import Model
+from charlstm.core.sharding import Layout
+from charlstm.core.step import initial_state, make_train_step
+from charlstm.data.windows import Batches
+from charlstm.runs.metrics import read
+from charlstm.training.seeds import Together
+
+pytestmark = pytest.mark.once
+
+TESTS = Path(__file__).resolve().parent
+TEXT = "Many hands make light work, and eight of them make it lighter. " * 60
+V, B, T = 11, 16, 6
+BATCHES = Batches(np.random.default_rng(0).integers(V, size=4 * B * T + 1), B, T)
+EXCHANGES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+CONFIG = Experiment(
+    data=DataConfig(batch_size=B, seq_length=T),
+    model=ModelConfig(hidden_size=8, num_layers=2, dropout=0.5),
+    optimizer=OptimizerConfig(warmup_steps=5),
+    train=TrainConfig(steps=100),
+)
+MODEL = Model(CONFIG.model, V)
+
+
+def trained(recurrence: Recurrence = "fast", steps: int = CONFIG.train.steps) -> dict[str, Any]:
+    """Losses on all devices of the process, and what the devices tell each other in a step."""
+    model = Model(replace(MODEL.config, recurrence=recurrence), V)
+    state, step = initial_state(CONFIG, model), make_train_step(CONFIG, model)
+    program: Any = step.lower(state, BATCHES.window(0)).compile()  # pyright: ignore[reportFunctionMemberAccess]
+    losses = []
+    for cursor in range(steps):
+        state, metrics = program(state, BATCHES.window(cursor))
+        losses.append(float(metrics.loss))
+    return {"losses": losses, "exchanges": [word for word in EXCHANGES if f" {word}(" in program.as_text()]}
+
+
+def through_cudnn() -> dict[str, Any]:
+    """A few steps through cuDNN's reference: like cuDNN, a call that XLA is not asked to share out."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(patch)
+        return trained("cudnn", 5)
+
+
+def validation() -> list[float]:
+    """Losses of a text in as many rows as devices share out, in one row, and in a number that none divides."""
+    params, text = random_params(MODEL, 0), np.random.default_rng(1).integers(V, size=900)
+    return [evaluate(MODEL, params, text, rows=rows, window=64).loss for rows in (16, 1, 11)]
+
+
+def reach() -> list[list[float]]:
+    """Norms of gradients at as many positions as devices share out."""
+    text = np.random.default_rng(1).integers(V, size=200)
+    return gradient_lags(MODEL, random_params(MODEL, 0), text, lags=5, positions=16).norms.tolist()
+
+
+def seeds_together() -> list[int]:
+    """Of 3 seeds, whose rows devices share, and of 11, which they share: each is as alone, on so many devices."""
+    groups = [Together(configs("lstm", seeds), test_seeds.V) for seeds in (3, 11)]
+    for each in groups:
+        assert_each_is_as_alone(each)
+        states = each.initial()
+        assert_trees_equal(test_seeds.bits(each.real(each.put(states))), test_seeds.bits(states))
+    return [each.layout.devices for each in groups]
+
+
+def command(folder: Path, name: str) -> list[str]:
+    fields = {"data__batch_size": B, "model__num_layers": 1, "train__sample_every": 0, "train__validate_every": 12}
+    return words(folder / "text.txt", folder / name, **fields)
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What is found with eight devices. One run is left alone, and one is stopped and goes on."""
+    codes = [cli.run(command(folder, "whole"))]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 9, signal.SIGINT)
+        codes.append(cli.run(command(folder, "stopped")))
+    shutil.copytree(folder / "stopped", folder / "on-8")
+    codes.append(cli.run(command(folder, "on-8")))
+    layouts = [Layout.of(rows) for rows in (1, 5, 6, 12, 16)]
+    return {
+        "codes": codes,
+        "devices": [[layout.devices, layout.idle] for layout in layouts],
+        "trained": trained(),
+        "cudnn": through_cudnn(),
+        "validation": validation(),
+        "reach": reach(),
+        "together": seeds_together(),
+    }
+
+
+def with_devices(count: int, *words: str) -> str:
+    """What a Python program with so many CPU devices writes to standard error."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the runs of eight devices, and their `facts`."""
+    folder = tmp_path_factory.mktemp("sharding")
+    (folder / "text.txt").write_text(TEXT)
+    script = "import json, pathlib, sys, test_sharding as t; f = pathlib.Path(sys.argv[1])"
+    script += "; (f / 'facts.json').write_text(json.dumps(t.facts(f)))"
+    (folder / "said.txt").write_text(with_devices(8, "-c", script, str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eight(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "facts.json").read_text())
+
+
+def test_a_hundred_losses_on_eight_devices_equal_those_on_one(eight: dict[str, Any]):
+    """With dropout: the masks are the same numbers."""
+    np.testing.assert_allclose(eight["trained"]["losses"], trained()["losses"], rtol=0, atol=1e-5)
+
+
+def test_devices_exchange_nothing_but_sums(eight: dict[str, Any]):
+    """No row, mask or activation travels: what is sent does not grow with the batch."""
+    assert eight["trained"]["exchanges"] == []
+
+
+def test_devices_share_what_cudnn_computes(eight: dict[str, Any]):
+    np.testing.assert_allclose(eight["cudnn"]["losses"], eight["trained"]["losses"][:5], rtol=0, atol=1e-5)
+    assert eight["cudnn"]["exchanges"] == []
+
+
+def test_as_many_devices_compute_as_share_the_rows_evenly(eight: dict[str, Any], folder: Path):
+    assert eight["devices"] == [[1, 7], [5, 3], [6, 2], [6, 2], [8, 0]]
+    assert "on 8 cores of the CPU" in (folder / "said.txt").read_text()
+
+
+def test_evaluation_shares_its_rows_and_keeps_its_loss(eight: dict[str, Any]):
+    np.testing.assert_allclose(eight["validation"], validation(), rtol=0, atol=1e-6)
+
+
+def test_lags_share_their_positions_and_keep_their_norms(eight: dict[str, Any]):
+    np.testing.assert_allclose(eight["reach"], reach(), rtol=1e-5)
+
+
+def test_devices_share_seeds_or_the_rows_of_few(eight: dict[str, Any]):
+    assert eight["together"] == [6, 8]
+
+
+def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: dict[str, Any], folder: Path):
+    """Law 5."""
+    assert eight["codes"] == [0, 130, 0]
+    assert bits(folder / "whole", 24) == bits(folder / "on-8", 24)
+    assert told(folder / "whole") == told(folder / "on-8")
+    assert "this run had" not in (folder / "said.txt").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_goes_on_with_fewer_devices(folder: Path, count: int):
+    again = command(folder, shutil.copytree(folder / "stopped", folder / f"on-{count}").name)
+    if count == 1:
+        assert cli.run(again) == 0
+    else:
+        told = with_devices(count, "-m", "charlstm", *again)
+        assert f"on {count} cores of the CPU" in told
+        assert "up to step 10 this run had 8 devices, and now it has 2" in told
+    ours, theirs = ([row["loss"] for row in read(each)] for each in (folder / f"on-{count}", folder / "whole"))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

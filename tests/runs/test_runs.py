@@ -1,0 +1,419 @@
+"""Laws of runs.py and metrics.py: what a run's folder says comes back, and what a stranger put there harms nobody."""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlstm.support import files
+from charlstm.runs.tensorboard import Board
+from charlstm.support.schema import flat, to_dict
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.support.errors import InputError
+from charlstm.support.files import LIMIT, one_line, write_atomic
+from charlstm.runs.metrics import Metrics, read
+from charlstm.runs.folder import Fingerprint, Run, changed_fields, continued, default_folder, refuse_changes
+from charlstm.data.vocabulary import Vocabulary
+
+TEXT = "in the beginning\n"
+
+
+def begin(folder: Path, config: Experiment | None = None) -> Run:
+    return Run.create(folder, config or Experiment(), Vocabulary.of(TEXT), Fingerprint.of("king_james", TEXT))
+
+
+def refused(folder: Path) -> str:
+    """The message that opening ends with: one line, without a control character."""
+    with pytest.raises(InputError) as error:
+        Run.open(folder)
+    message = str(error.value)
+    assert message.isprintable() and len(message) < 1000
+    return message
+
+
+configs = st.builds(
+    Experiment,
+    seed=st.integers(0, 2**32 - 1),
+    data=st.builds(DataConfig, corpus=st.text(min_size=1), batch_size=st.integers(1, 10**6)),
+    model=st.builds(ModelConfig, cell=st.sampled_from(["rnn", "gru", "lstm"]), dropout=st.floats(0, 0.999)),
+    optimizer=st.builds(OptimizerConfig, learning_rate=st.floats(1e-300, 3e38)),
+    train=st.builds(TrainConfig, steps=st.integers(1, 10**9), tensorboard=st.booleans()),
+)
+
+
+@given(configs, st.text(st.characters(exclude_categories=[]), min_size=1))
+def test_a_run_opens_as_it_was_created(tmp_path_factory: pytest.TempPathFactory, config: Experiment, text: str) -> None:
+    folder = tmp_path_factory.mktemp("run") / "deep" / "run"
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, corpus=f"{config.data.corpus!a}"))
+    made = Run.create(folder, config, Vocabulary.of(text), Fingerprint.of("corpus", text))
+    assert Run.open(folder) == made
+    assert list(json.loads((folder / "config.json").read_text())) == list(to_dict(config))
+
+
+def test_a_folder_holds_what_the_design_says(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "corpus.json", "vocabulary.json"]
+    assert (run.folder / "config.json").read_text().startswith('{\n  "seed": 0,\n  "data": {\n    "corpus"')
+    assert json.loads((run.folder / "corpus.json").read_text()) == {
+        "corpus": "king_james",
+        "sha256": "0688b4e0e4c54100e86ca5028e7d66088c11b8c308c5cf2f965098eaab98e340",
+        "characters": len(TEXT),
+    }
+    assert [run.checkpoints, run.metrics, run.samples, run.tensorboard] == [
+        run.folder / name for name in ("checkpoints", "metrics.jsonl", "samples", "tensorboard")
+    ]
+
+
+def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
+    assert not Run.exists(tmp_path)
+    begin(tmp_path)
+    assert Run.exists(tmp_path)
+    with pytest.raises(InputError, match=r"already holds config\.json; use another --run-dir"):
+        begin(tmp_path)
+    (tmp_path / "config.json").unlink()
+    begin(tmp_path)  # as after a crash before config.json was there
+
+
+def test_other_peoples_checkpoints_are_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="already holds checkpoints"):
+        begin(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match=r"the run folder .* cannot be made: .*; use another --run-dir"):
+            begin(folder)
+
+
+def test_what_is_not_a_run_is_told_apart(tmp_path: Path) -> None:
+    assert "there is no folder" in refused(tmp_path / "absent")
+    assert "there is no folder" in refused(tmp_path / ("x" * 300))
+    assert "it is not a run" in refused(tmp_path)
+    (tmp_path / "config.json").mkdir()
+    assert "there is no file" in refused(tmp_path)
+
+
+MALFORMED = [
+    b"",
+    b"\xff",
+    b"{",
+    b"[]",
+    b"3",
+    b'{"seed": NaN}',
+    b'{"seed": 1e999}',
+    b'{"seed": "\\u001b[31m"}',
+    b'{"a\\nb\\u001b": 1}',
+    b'{"model": {"cell": "import os"}}',
+    b'{"seed": ' + b"9" * 10_000 + b"}",
+    b"[" * 200_000,
+    b'{"model":' * 100_000,
+    b"__import__('os')",
+]
+
+
+@pytest.mark.parametrize("name", ["config.json", "corpus.json", "vocabulary.json"])
+@pytest.mark.parametrize("content", MALFORMED, ids=range(len(MALFORMED)))
+def test_malformed_files_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    begin(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    assert str(tmp_path / name) in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "corpus.json", "vocabulary.json"])
+def test_missing_huge_and_endless_files_are_refused(tmp_path: Path, name: str) -> None:
+    begin(tmp_path)
+    path = tmp_path / name
+    with path.open("r+b") as file:
+        file.truncate(LIMIT * 2)
+    assert str(path) in refused(tmp_path)
+    path.unlink()
+    assert str(path) in refused(tmp_path) or "not a run" in refused(tmp_path)
+    os.mkfifo(path)
+    assert f"there is no file {path}" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "corpus.json", "vocabulary.json", "metrics.jsonl", "checkpoints", "samples", "tensorboard"],
+)
+def test_a_link_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
+    run = begin(tmp_path / "run")
+    path, outside = run.folder / name, tmp_path / "outside"
+    outside.write_text("{}")
+    for target in (outside, tmp_path / "nowhere", Path("..") / "outside", path):  # the last is a loop
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        assert f"{path} is a symbolic link that leads out" in refused(run.folder)
+    assert outside.read_text() == "{}"
+
+
+def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    (run.folder / "config.json").rename(run.folder / "original.json")
+    (run.folder / "config.json").symlink_to("original.json")
+    (tmp_path / "other name").symlink_to(run.folder)
+    assert Run.open(tmp_path / "other name").config == run.config
+
+
+def test_a_changed_text_is_refused(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.refuse_other_text(Fingerprint.of("elsewhere.txt", TEXT))
+    for other in (TEXT + "x", TEXT[:-1] + "x", ""):
+        with pytest.raises(InputError, match=r"the text of king_james changed since .* began") as error:
+            Run.open(tmp_path).refuse_other_text(Fingerprint.of("king_james", other))
+        assert str(error.value).isprintable()
+
+
+ALL_FIELDS = list(flat(Experiment()))
+
+
+@given(configs, configs)
+def test_changed_fields_are_those_that_differ(old: Experiment, new: Experiment) -> None:
+    changed = changed_fields(old, new)
+    assert set(changed) <= set(ALL_FIELDS)
+    assert (changed == {}) == (old == new)
+    assert flat(old) | {name: after for name, (_, after) in changed.items()} == flat(new)
+    assert {name: (after, before) for name, (before, after) in changed.items()} == changed_fields(new, old)
+    names = set(changed) - ({"train.steps"} if new.train.steps > old.train.steps else set())
+    if not names:
+        refuse_changes(old, new)
+        return
+    with pytest.raises(InputError, match="use another --run-dir") as error:
+        refuse_changes(old, new)
+    assert str(error.value).isprintable()
+    named = set(re.findall(r"([a-z_.0-9]+) was ", str(error.value)))
+    assert names - {"data.corpus"} <= named or len(str(error.value)) > 2000
+
+
+@given(configs, st.sampled_from(["fast", "plain", "auto"]), st.sampled_from(["fast", "plain", "auto"]))
+def test_the_time_loop_is_the_run_s_own_unless_another_is_named(config: Experiment, before: Any, after: Any) -> None:
+    old, new = (
+        dataclasses.replace(config, model=dataclasses.replace(config.model, recurrence=each))
+        for each in (before, after)
+    )
+    assert continued(old, new) == (old if after == "auto" else new)
+
+
+def test_a_refused_change_is_told_with_both_values() -> None:
+    old, new = Experiment(), Experiment(seed=3, train=TrainConfig(steps=10))
+    with pytest.raises(InputError, match=r"seed was 0 and is 3, train\.steps was \d+ and is 10; only a larger"):
+        refuse_changes(old, new)
+
+
+def test_more_steps_extend_a_run(tmp_path: Path) -> None:
+    run, longer = begin(tmp_path), Experiment(train=TrainConfig(steps=2000))
+    assert run.extended(run.config) == run
+    assert run.extended(longer).config == Run.open(tmp_path).config == longer
+    with pytest.raises(InputError, match=rf"train\.steps was 2000 and is {TrainConfig().steps}"):
+        Run.open(tmp_path).extended(Experiment())
+
+
+def test_a_name_becomes_a_folder() -> None:
+    assert default_folder("anna_karenina_book") == Path("runs/anna_karenina_book")
+    for name in ("", ".", "..", "a/b", "/etc", "a\0b"):
+        with pytest.raises(InputError, match="use --run-dir"):
+            default_folder(name)
+
+
+@given(st.text(st.characters(exclude_categories=[])), st.integers(0, 10**9))
+def test_samples_are_written_as_they_are(tmp_path_factory: pytest.TempPathFactory, text: str, step: int) -> None:
+    run = begin(tmp_path_factory.mktemp("run"))
+    path = run.write_sample(step, "overwritten")
+    assert run.write_sample(step, text) == path == run.samples / f"{step}.txt"
+    assert path.read_bytes().decode("utf-8", "surrogatepass") == text
+    assert [path.name for path in run.samples.iterdir()] == [f"{step}.txt"]
+
+
+def test_writing_follows_no_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    run = begin(tmp_path / "run")
+    run.samples.mkdir()
+    (run.samples / "7.txt").symlink_to(precious)
+    (run.samples / ".7.txt.tmp").symlink_to(precious)
+    assert run.write_sample(7, "text").read_text() == "text"
+    assert precious.read_text() == "mine"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError("no space left on device")
+
+    write_atomic(tmp_path / "file", b"old")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(os, "fsync", fail)
+        write_atomic(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    write_atomic(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / ".file.tmp").mkdir()  # which cannot be removed as a file
+    with pytest.raises(OSError) as error:  # noqa: PT011 - which one is the system's own
+        write_atomic(tmp_path / "file", b"newer")
+    assert error.value.filename == str(tmp_path / "file")
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+records = st.builds(
+    lambda step, rest: {"step": step, **rest},
+    st.integers(0, 50),
+    st.dictionaries(st.text(max_size=3).filter(lambda key: key != "step"), finite | st.text(max_size=9) | st.none()),
+)
+
+
+def exactly(values: list[dict[str, Any]]) -> str:
+    return repr(values)  # -0.0 and 0.0 are equal, but not the same
+
+
+@given(st.lists(records, max_size=8), st.lists(st.sampled_from(["flush", "close", ""]), min_size=8, max_size=8))
+def test_metrics_come_back_to_the_bit(
+    tmp_path_factory: pytest.TempPathFactory, written: list[dict[str, Any]], between: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    with Metrics(folder / "metrics.jsonl") as metrics:
+        for record, action in zip(written, between, strict=False):
+            metrics.append(record)
+            if action:
+                getattr(metrics, action)()
+                assert exactly(read(folder)[-1:]) == exactly([record])
+    assert exactly(read(folder)) == exactly(written)
+
+
+@given(st.lists(records, min_size=1, max_size=5), st.data())
+def test_a_file_torn_anywhere_keeps_its_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, written: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    path = folder / "metrics.jsonl"
+    with Metrics(path) as metrics:
+        for record in written:
+            metrics.append(record)
+    content = path.read_bytes()
+    torn = content[: data.draw(st.integers(0, len(content)))]
+    path.write_bytes(torn)
+    whole = written[: torn.count(b"\n")]
+    assert exactly(read(folder)) == exactly(whole)
+    with Metrics(path) as metrics:
+        if data.draw(st.booleans()):
+            step = data.draw(st.integers(-1, 50))
+            metrics.truncate_after(step)
+            whole = [record for record in whole if record["step"] <= step]
+            assert path.read_bytes() in (b"", path.read_bytes().rstrip(b"\n") + b"\n")
+            assert exactly(read(folder)) == exactly(whole)
+        metrics.append({"step": 51})
+    assert exactly(read(folder)) == exactly([*whole, {"step": 51}])
+
+
+def test_truncation_between_appends(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    Metrics(path).truncate_after(3)
+    assert not path.exists() and read(tmp_path) == []
+    with Metrics(path) as metrics:
+        for step in range(4):
+            metrics.append({"step": step})
+        metrics.truncate_after(1)
+        metrics.append({"step": 2, "again": True})
+    assert read(tmp_path) == [{"step": 0}, {"step": 1}, {"step": 2, "again": True}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+    with Metrics(tmp_path / "metrics.jsonl") as metrics:
+        metrics.append({"step": 1})
+        for record in ({"step": 2, "loss": value}, {"step": 2, "nested": [{"loss": value}]}):
+            with pytest.raises(ValueError, match="not JSON compliant"):
+                metrics.append(record)
+    assert read(tmp_path) == [{"step": 1}]
+
+
+@pytest.mark.parametrize("record", [{}, {"step": 1.0}, {"step": True}, {"step": None}])
+def test_a_record_needs_a_step(tmp_path: Path, record: dict[str, Any]) -> None:
+    with Metrics(tmp_path / "metrics.jsonl") as metrics, pytest.raises(ValueError, match="needs a whole-number step"):
+        metrics.append(record)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+GARBAGE = [
+    b"",
+    b"garbage",
+    b"\xff",
+    b"[1]",
+    b"{}",
+    b'{"step": "1"}',
+    b'{"step": 1, "loss": NaN}',
+    b"[" * 100_000,
+    b"\0",
+]
+
+
+@pytest.mark.parametrize("line", GARBAGE, ids=range(len(GARBAGE)))
+def test_a_garbage_line_is_refused_by_number(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    content = b'{"step": 1}\n' + line + b'\n{"step": 2}\n'
+    path.write_bytes(content)
+    for use in (lambda: read(tmp_path), lambda: Metrics(path).truncate_after(1)):
+        with pytest.raises(InputError, match=re.escape(f"line 2 of {path} ") + "(is no|has more than)") as error:
+            use()
+        assert str(error.value).isprintable()
+    assert path.read_bytes() == content
+
+
+def test_a_folder_named_as_the_metrics_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(InputError, match="is not a file"):
+        read(tmp_path)
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_one_line_is_one_printable_line(text: str) -> None:
+    assert one_line(text).isprintable() and len(one_line(text, 50)) <= 53
+
+
+def test_a_run_that_was_copied_as_hard_links_leaves_the_other_s_metrics(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "metrics.jsonl", tmp_path / "theirs"
+    theirs.write_bytes(b'{"step": 1}\n')
+    ours.hardlink_to(theirs)
+    with Metrics(ours) as metrics:
+        assert metrics.truncate_after(1) == []
+        metrics.append({"step": 2})
+    assert theirs.read_bytes() == b'{"step": 1}\n'
+    assert read(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_metrics_that_memory_would_not_hold_are_not_read_but_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "split": "validation", "loss": 2.5}\n' * 1000)
+    monkeypatch.setattr("charlstm.runs.metrics.memory", lambda: 2**20)
+    with pytest.raises(InputError, match="too little memory for its records"):
+        read(tmp_path)
+    assert len(Metrics(path).truncate_after(1)) == 1000
+
+
+def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads them by name; and tensorboardX would take s3: for a store."""
+    monkeypatch.chdir(tmp_path)
+    made = list[str]()
+    for now in (2000, 1000, 3000):
+        monkeypatch.setattr("charlstm.runs.tensorboard.time.time_ns", lambda now=now: now)
+        with Board(Path("s3:board"), 0) as board:
+            board.add(1, {"loss": 1.0})
+        (new,) = {path.name for path in (tmp_path / "s3:board").iterdir()} - set(made)
+        made.append(new)
+    assert made == sorted(made)
+
+
+def test_a_container_s_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = files.memory()
+    for content, found in (("1000\n", 1000), ("max\n", whole), (str(2**63), whole)):
+        (tmp_path / "memory.max").write_text(content)
+        monkeypatch.setattr(files, "_CONTAINER", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+        assert files.memory() == found

@@ -1,0 +1,298 @@
+"""The loop, through the command line's own entry: what a run leaves, and that a run which stopped is the same run."""
+
+import gc
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.kills import differences
+from charlstm import cli
+from charlstm.runs.folder import only_writer
+from charlstm.runs.metrics import read
+from charlstm.runs.tensorboard import Board
+from charlstm.training import signals, train
+
+TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
+SMALL = {
+    "data.batch-size": 3,
+    "data.seq-length": 16,
+    "model.hidden-size": 8,
+    "model.num-layers": 2,
+    "model.dropout": 0.25,
+    "optimizer.warmup-steps": 3,
+    "train.steps": 24,
+    "train.validate-every": 6,
+    "train.checkpoint-every": 4,
+    "train.sample-every": 12,
+    "train.tensorboard": False,
+    "sample.length": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and a run on it that was left alone."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "tiny.txt").write_text(TEXT)
+    assert cli.run(words(folder / "tiny.txt", folder / "whole")) == 0
+    return folder
+
+
+@pytest.fixture
+def text(template: Path) -> Iterator[Path]:
+    yield template / "tiny.txt"
+    (template / "tiny.txt").write_text(TEXT)
+
+
+@pytest.fixture
+def whole(template: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to look at or to break."""
+    return shutil.copytree(template / "whole", tmp_path / "whole")
+
+
+def words(text: Path, folder: Path, **fields: Any) -> list[str]:
+    merged = SMALL | {name.replace("__", ".").replace("_", "-"): value for name, value in fields.items()}
+    options = [word for name, value in merged.items() for word in (f"--{name}", str(value))]
+    return ["train", "--run-dir", str(folder), "--data.corpus", str(text), *options]
+
+
+def bits(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Name, shape and SHA-256 of every array in a checkpoint."""
+    return json.loads((folder / "checkpoints" / str(step) / "integrity" / "integrity.json").read_text())["leaves"]
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    """The metrics, but for the speed, which no two runs share."""
+    return [{key: value for key, value in row.items() if key != "chars_per_second"} for row in read(folder)]
+
+
+def losses(folder: Path) -> dict[str, float | None]:
+    """The validation loss that each checkpoint has."""
+    records = {path.parents[1].name: path for path in folder.glob("checkpoints/*/integrity/integrity.json")}
+    return {step: json.loads(path.read_text())["validation_loss"] for step, path in records.items()}
+
+
+def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Sends this process a signal while the metrics of `step` are written for the first time."""
+    add, sent = Board.add, []
+
+    def add_and_stop(board: Board, at: int, scalars: dict[str, float]) -> None:
+        add(board, at, scalars)
+        if at == step and not sent:
+            sent.append(number)
+            signal.raise_signal(number)
+
+    patch.setattr(Board, "add", add_and_stop)
+
+
+def test_a_run_leaves_the_files_that_the_design_names(whole: Path) -> None:
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "corpus.json",
+        "metrics.jsonl",
+        "samples",
+        "vocabulary.json",
+    ]
+    training = [row for row in read(whole) if "split" not in row]
+    validation = [row for row in read(whole) if "split" in row]
+    assert [row["step"] for row in training] == list(range(1, 25))
+    assert list(training[0]) == [
+        "step",
+        "epoch",
+        "loss",
+        "bits_per_char",
+        "grad_norm",
+        "learning_rate",
+        "chars_per_second",
+    ]
+    assert [row["step"] for row in validation] == [6, 12, 18, 24]
+    assert list(validation[0]) == ["step", "split", "loss", "bits_per_char"]
+    assert [path.name for path in sorted((whole / "samples").iterdir())] == ["12.txt", "24.txt"]
+    assert (whole / "samples" / "24.txt").read_text().startswith("In the beginning")
+    assert training[-1]["loss"] < training[0]["loss"]
+
+
+def test_the_newest_checkpoints_and_the_best_stay(whole: Path) -> None:
+    validation = {row["step"]: row["loss"] for row in read(whole) if "split" in row}
+    best = min(validation, key=lambda step: validation[step])
+    kept = {int(path.name) for path in (whole / "checkpoints").iterdir()}
+    assert kept >= {24, 20, best}
+    assert len(kept) <= 4
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_continues(
+    text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 9, number)
+        assert cli.run(words(text, folder)) == code
+    error = capsys.readouterr().err
+    assert "the same command continues" in error
+    assert "Traceback" not in error
+    assert cli.run(words(text, folder)) == 0
+    assert "continues after step" in capsys.readouterr().err
+    assert differences(whole, folder) == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("moment", "step"),  # at 6 a validation is due, at 12 a sample too, and 24 is the last
+    [
+        ("before", 6),
+        ("before", 12),
+        ("before", 24),
+        ("evaluate", 6),
+        ("evaluate", 24),
+        ("sampled", 12),
+        ("sampled", 24),
+    ],
+)
+def test_what_a_signal_left_undone_is_done_first_of_all(
+    text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str, step: int
+) -> None:
+    folder = tmp_path / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "before":
+            stop_at(patch, step, signal.SIGTERM)
+        else:
+            number = step // (6 if moment == "evaluate" else 12)
+            patch.setattr(train, moment, _signalled(getattr(train, moment), number))
+        assert cli.run(words(text, folder)) == 143
+    assert [row for row in read(folder) if row["step"] >= step] == [read(folder)[-1]]  # no validation
+    assert losses(folder)[str(step)] is None
+    capsys.readouterr()
+    assert cli.run(words(text, folder)) == 0
+    assert "this model" in capsys.readouterr().err  # what is told when the last step is done
+    assert differences(whole, folder) == []
+
+
+def _signalled(call: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """The call, which a signal ends when it is made for the n-th time."""
+    calls = count(1)
+
+    def called(*args: Any) -> Any:
+        if next(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the signal changed nothing")
+        return call(*args)
+
+    return called
+
+
+def test_a_finished_run_says_so_and_more_steps_go_on(
+    text: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert cli.run(words(text, whole)) == 0
+    assert "finished" in capsys.readouterr().err
+    assert (whole / "metrics.jsonl").read_bytes() == before
+    assert cli.run(words(text, whole, train__steps=30)) == 0
+    assert max(row["step"] for row in read(whole)) == 30
+    assert (whole / "metrics.jsonl").read_bytes().startswith(before)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("model__hidden_size", 9), ("train__steps", 12), ("data__seq_length", 8), ("seed", 1)]
+)
+def test_another_config_is_refused_by_field(
+    text: Path, whole: Path, capsys: pytest.CaptureFixture[str], field: str, value: int
+) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert cli.run(words(text, whole, **{field: value})) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert field.replace("__", ".") in error
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_changed_text_is_refused(text: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text.write_text(TEXT.replace("tiny", "tidy"))
+    assert cli.run(words(text, whole)) == 2
+    assert re.search(r"the text of .* changed", capsys.readouterr().err)
+
+
+def test_a_second_trainer_is_refused(text: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_writer(whole):
+        assert cli.run(words(text, whole, train__steps=30)) == 2
+    assert "another process trains in" in capsys.readouterr().err
+    assert cli.run(words(text, whole)) == 0
+
+
+@pytest.mark.parametrize("line", ["{", '{"step": 6, "split": "validation", "loss": "low"}'])
+def test_a_run_that_is_refused_is_as_it_was(
+    text: Path, whole: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    """Its config had the new steps already when a line of its metrics was refused."""
+    with (whole / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert cli.run(words(text, whole, train__steps=30)) == 2
+    assert "delete" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_signal_ends_at_once_with_its_own_code(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
+    def twice(*_: Any) -> None:
+        with signals.collected():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train, "train", twice)
+    assert cli.run(words(text, text.parent / "none")) == 143
+
+
+def test_a_signal_that_python_cannot_raise_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    """It printed a traceback."""
+
+    def callback(*_: Any) -> None:
+        if not received:
+            signal.raise_signal(signal.SIGTERM)
+
+    with signals.collected() as received:
+        gc.callbacks.append(callback)
+        try:
+            assert received.unless(lambda: gc.collect() * 0 + 1) == 1
+        finally:
+            gc.callbacks.remove(callback)
+        assert received == [signal.SIGTERM]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    fields = {"optimizer__learning_rate": 1e38, "optimizer__warmup_steps": 0, "train__checkpoint_every": 1}
+    assert cli.run(words(text, folder, **fields)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"not finite at step \d+; .*learning-rate", error)
+    assert all(row["loss"] == row["loss"] for row in read(folder))
+
+
+def test_a_broken_newest_checkpoint_falls_back_and_says_so(
+    text: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shard in (whole / "checkpoints" / "24" / "state").rglob("d/*"):  # some hold bytes that nothing refers to
+        os.truncate(shard, shard.stat().st_size // 2)
+    reference = told(whole)
+    assert cli.run(words(text, whole)) == 0
+    error = capsys.readouterr().err
+    assert "checkpoint 24 is skipped" in error
+    assert "continues after step 20" in error
+    assert told(whole) == reference
+
+
+def test_tensorboard_files_can_be_left_out_or_written(text: Path, tmp_path: Path) -> None:
+    assert cli.run(words(text, tmp_path / "run", train__tensorboard=True, train__steps=4)) == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
