@@ -1,7 +1,7 @@
 """Every field of a run, with its default and its limits. Nothing else in charlstm decides a default."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from charlstm.support.schema import Checked, require
 
@@ -244,3 +244,13 @@ class Grid(Axes):
         super().check()
         last = self.base.seed + self.seeds - 1
         require(last < 2**32, "seed + seeds - 1", last, "below 2**32")
+
+
+CELLS: dict[str, Any] = dict.fromkeys(("rnn", "gru", "lstm"))
+"""Cells by name: None for a built-in one, the class for one of a user's own."""
+
+
+def check_cell(name: str) -> None:
+    """Raises ValueError for a cell that is neither built in nor registered."""
+    if name not in CELLS:
+        raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}")

@@ -68,7 +68,7 @@ def evaluate(
     layout = Layout.of(rows)
     params = jax.device_put(params, layout.whole)
     targets, scored = _rows(ids, np.arange(rows) * length, length)
-    score, read = _compiled(model, layout)
+    score, read = _compiled(model.on(layout))
     carry = jax.device_put(model.zero_carry(rows), layout.rows)
     if rows > 1:
         starts = np.arange(rows) * length
@@ -104,16 +104,14 @@ def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray,
 
 
 @lru_cache(maxsize=8)
-def _compiled(model: Model, layout: Layout) -> tuple[Callable[..., tuple[Array, Carry]], Callable[..., Carry]]:
+def _compiled(model: Model) -> tuple[Callable[..., tuple[Array, Carry]], Callable[..., Carry]]:
     def score(params: Params, ids: Array, carry: Carry) -> tuple[Array, Carry]:
         """Each character is predicted from the state before it: the window's logits, moved by one."""
         first = model.head(params, model.top(carry))
-        with layout.traced():
-            logits, carry = model.apply(params, ids, carry)
+        logits, carry = model.apply(params, ids, carry)
         return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry
 
     def read(params: Params, ids: Array, carry: Carry) -> Carry:
-        with layout.traced():
-            return model.apply(params, ids, carry)[1]
+        return model.apply(params, ids, carry)[1]
 
     return jax.jit(score), jax.jit(read)

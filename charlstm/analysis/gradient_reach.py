@@ -6,9 +6,7 @@ k Jacobians, so the norms fall or grow about as the k-th power of a rate, which 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,13 +15,10 @@ import numpy as np
 from jax import Array, lax
 
 from charlstm.analysis.evaluate import WARMUP
-from charlstm.core.fast.loop import CELLS
 from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
-from charlstm.runs.loading import trained
 from charlstm.support.errors import InputError
-from charlstm.training.begin import Text
 
 LAGS = 200
 """Three of the default windows and more, so that a curve shows whether a state outlives the window's edge."""
@@ -71,7 +66,7 @@ def gradient_lags(
     warm = min(WARMUP, int(ends[-1]) - lags)
     layout = Layout.of(block)
     params = jax.device_put(params, layout.whole)
-    gradients = _compiled(replace(model, config=replace(model.config, recurrence="fast")))  # all loops' values are its
+    gradients = _compiled(model.on(layout))
     found = []
     for at in range(0, len(ends), block):
         part = ends[at : at + block]
@@ -82,22 +77,6 @@ def gradient_lags(
         wide = np.asarray(gradients(params, *arrays), np.float64)  # squares may leave the range of float32
         found.append(np.linalg.norm(wide, axis=-1)[::-1, :, : len(part)])
     return Lags(np.median(np.concatenate(found, -1), -1).T)
-
-
-def of_run(folder: Path, checkpoint: str = "best") -> Lags:
-    """`gradient_lags` of a run on the validation split of its own text.
-
-    Args:
-        folder: of the run.
-        checkpoint: as `restore.trained` takes it.
-
-    Raises:
-        InputError: the folder is not a run, its checkpoint cannot be used, or its text is another or too short.
-    """
-    run, model, params, *_ = trained(folder, checkpoint)
-    text = Text.read(run.config)
-    run.refuse_other_text(text.fingerprint)
-    return gradient_lags(model, params, text.splits.validation)
 
 
 def described(found: Lags) -> list[str]:
@@ -124,18 +103,6 @@ def _ends(characters: int, lags: int, positions: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _compiled(model: Model) -> Callable[..., Array]:
-    cell = CELLS[model.config.cell]
-
-    def step(fused: Params, carry: Carry, ids: Array, nudges: Array) -> Carry:
-        """Reads ids [B]; nudges [L, B, H] move each layer's new hidden state before anything reads it."""
-        shown, after = ids[None], []
-        for layer, before, nudge in zip(fused["stack"], carry, nudges, strict=True):
-            _, last = model.fast_layer(layer, shown, before)
-            last = cell.add_hidden(last, nudge)
-            shown = cell.hidden(last)[None]
-            after.append(last)
-        return tuple(after)
-
     def gradients(params: Params, before: Array, inside: Array, ids: Array) -> Array:
         """[K+1, L, B, H] for ids [B, K+2], the last of which is predicted.
 
@@ -151,7 +118,7 @@ def _compiled(model: Model) -> Callable[..., Array]:
         start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
 
         def loss(nudges: Array) -> Array:
-            carry, _ = lax.scan(lambda carry, at: (step(fused, carry, *at), None), start, (ids[:, :-1].T, nudges))
+            carry, _ = lax.scan(lambda carry, at: (model.step_with(fused, carry, *at), None), start, (ids[:, :-1].T, nudges))
             return nats(model.head(params, model.top(carry)), ids[:, -1]).sum()  # rows are independent
 
         shape = ids.shape[1] - 1, model.config.num_layers, len(ids), model.config.hidden_size

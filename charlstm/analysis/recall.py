@@ -102,7 +102,7 @@ def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
 
     def read(rows: Sequence[str]) -> NDArray[Any]:
         layout = Layout.of(len(rows))
-        fuse, answer = _compiled(model, layout)
+        fuse, answer = _compiled(model.on(layout))
         fused = fuse(jax.device_put(params, layout.whole))
         ids = np.stack([vocabulary.encode(row) for row in rows]).astype(np.int32)
         padded = np.pad(ids, ((0, 0), (0, -ids.shape[1] % WINDOW)))
@@ -139,10 +139,9 @@ def _decided(row: Sequence[Sentence]) -> Iterator[tuple[int, int]]:
 
 
 @lru_cache(maxsize=8)
-def _compiled(model: Model, layout: Layout) -> tuple[Callable[..., Params], Callable[..., tuple[Array, Carry]]]:
+def _compiled(model: Model) -> tuple[Callable[..., Params], Callable[..., tuple[Array, Carry]]]:
     def answer(fused: Params, candidates: Array, ids: Array, carry: Carry) -> tuple[Array, Carry]:
-        with layout.traced():
-            hidden, carry = model.read(fused, ids, carry)
+        hidden, carry = model.read(fused, ids, carry)
         return jnp.argmax(model.head(fused, hidden)[..., candidates], -1).T, carry
 
     return jax.jit(model.fuse), jax.jit(answer)

@@ -1,4 +1,4 @@
-"""Logits and targets become nats, and nats become bits."""
+"""Cross-entropy in nats, and nats in bits."""
 
 import math
 
@@ -19,6 +19,11 @@ def nats(logits: Array, targets: Array) -> Array:
     """
     wide = logits.astype(jnp.float32) if logits.dtype.itemsize < 4 else logits
     return optax.softmax_cross_entropy_with_integer_labels(wide, targets)
+
+
+def mean_nats(logits: Array, targets: Array) -> Array:
+    """The mean of `nats` over a window, []: the loss that training minimizes unless it is given another."""
+    return nats(logits, targets).mean()
 
 
 def bits(value: float) -> float:

@@ -1,76 +1,107 @@
-"""Ids and a carry become logits and a carry. The only room that knows Flax.
+"""Ids and a carry to logits and a carry: the model, whichever backend runs it.
 
-A model is a value (`Model`), its parameters are a tree, and everything else is a pure function of both. The parameters
-are those of Flax's own cells, one cell for each layer, so all ways through time share them: `plain` is a stack of Flax
-cells under `nn.scan`, for reading and as the reference; `fast` hoists the input products out of the loop and runs
-`recurrence.recur` layer by layer; `cudnn` leaves whole layers to NVIDIA's library.
+A model is a value, its parameters are a tree, and everything else is a pure function of both. The tree is that of
+`flax_stack.FlaxStack` for every backend, and all give the same values:
+
+    fast    hoists the input products out of a time loop whose gradient is written by hand (`core.fast`)
+    flax    the Flax stack itself, for reading, as the reference, and for cells of one's own
+    cudnn   leaves whole layers to NVIDIA's library
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
+from charlstm import config as registry
 from charlstm.config import ModelConfig
+from charlstm.core.cells import BUILT_IN
+from charlstm.core.chunks import read_in_chunks
 from charlstm.core.fast import cudnn
-from charlstm.core.fast.loop import CELLS, in_chunks, recur
-from charlstm.core.fast.products import are_ids, product, rounded
+from charlstm.core.fast.layer import FusedLayer, fuse, run_layer
+from charlstm.core.fast.products import are_ids, product
+from charlstm.core.flax_stack import FLAX_CELLS, FlaxStack, RegisteredCell, run_step
+from charlstm.core.sharding import Layout
 
 Params = Any
 Carry = tuple[Any, ...]
-"""One entry a layer: (c, h) for lstm, h for gru and rnn; each [B, H]."""
-
-Masks = list[Array] | None
+"""One entry a layer: (c, h) for lstm, h for gru and rnn, each [B, H]; a `RegisteredCarry` for a cell of one's own."""
+Masks = Sequence[Array] | None
 """Per layer: 0 where an output is dropped, 1/keep where it stays; [T, B, H], or [1, B, H] for a window's mask."""
-
-_FLAX_CELLS = {"rnn": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
-_GATES = {
-    "rnn": (("i",), ("h",)),
-    "gru": (("ir", "iz", "in"), ("hr", "hz", "hn")),
-    "lstm": (("ii", "if", "ig", "io"), ("hi", "hf", "hg", "ho")),
-}
-"""Names of the input and recurrent kernels inside each Flax cell, in the order in which `recurrence` stacks them."""
+Backend = Literal["fast", "flax", "cudnn"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A stack of L recurrent layers over V symbols, and a dense softmax layer. Hashable, for jit to close over."""
+    """A stack of L recurrent layers over V symbols, and a dense softmax layer. Hashable, for jit to close over.
+
+    Args:
+        config: the shape of the network.
+        vocabulary_size: V.
+        mesh: the devices that share the rows B of what it reads; None where one device holds whole arrays.
+
+    Raises:
+        ValueError: the cell is neither built in nor registered, or the config asks for a backend that cannot run it here.
+    """
 
     config: ModelConfig
     vocabulary_size: int
+    mesh: Mesh | None = None
+    backend: Backend = field(init=False)
+    """What runs it, resolved when the model is made."""
+    flax_cell: type[nn.RNNCellBase] = field(init=False)
 
-    @partial(jax.jit, static_argnums=0)  # compiled as one program, it takes a second instead of three
-    def init(self, key: Array) -> Params:
-        """Fresh float32 parameters: orthogonal recurrent kernels, normal others, zero biases but the forget gate's.
+    def __post_init__(self) -> None:
+        registry.check_cell(self.config.cell)
+        own = registry.CELLS[self.config.cell]
+        object.__setattr__(self, "flax_cell", own or FLAX_CELLS[self.config.cell])
+        object.__setattr__(self, "backend", _resolve_backend(self.config, self.mesh))
 
-        A normal kernel's variance is 1 / fan-in (LeCun et al. 1998). The fan-in of the first layer is 1, not V: a
-        character reads one row of it. With 1/V the gates hardly see the text at first, and training stalls there.
-        The forget gate's bias starts at `forget_bias` (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2).
-        """
-        ids = jnp.zeros((1, 1), jnp.int32)
-        with nn.intercept_methods(_products(self)):
-            params: Params = _Plain(self).init(key, ids, self.zero_carry(1), None)["params"]
-        for name in _GATES[self.config.cell][0]:
-            params["stack"]["layer_0"][name]["kernel"] *= self.vocabulary_size**0.5
-        if self.config.cell == "lstm":
-            for layer in range(self.config.num_layers):
-                gate = params["stack"][f"layer_{layer}"]["hf"]
-                gate["bias"] = jnp.full_like(gate["bias"], self.config.forget_bias)
-        return params
+    def on(self, layout: Layout) -> "Model":
+        """This model for rows that lie as `layout` says."""
+        return replace(self, mesh=layout.shared_mesh)
+
+    @property
+    def cell(self) -> Any:
+        """The cell's functions: a `cells.Cell`, or a `RegisteredCell`."""
+        return BUILT_IN.get(self.config.cell) or RegisteredCell(self.flax_cell)
 
     @property
     def rounding(self) -> Any:
         """The dtype of products' factors and of activations between layers; None is that of the parameters."""
         return jnp.bfloat16 if self.config.dtype == "bfloat16" else None
 
+    @partial(jax.jit, static_argnums=0)  # compiled as one program, it takes a second instead of three
+    def init(self, key: Array) -> Params:
+        """Fresh float32 parameters: orthogonal recurrent kernels, normal others, zero biases but the forget gate's.
+
+        A normal kernel's variance is 1 / fan-in (LeCun et al. 1998). The fan-in of the first layer is 1 and not V, as a
+        character reads one row of it: with 1/V the gates hardly see the text at first, and training stalls there. The
+        forget gate's bias starts at `forget_bias` (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2). A cell of
+        one's own is initialized as it asks, but for the scale of the kernels that the first layer's input reads.
+        """
+        params = self._init_flax(self.vocabulary_size, key)
+        # The kernels that read the input are those whose shape follows the vocabulary.
+        wider = jax.eval_shape(partial(self._init_flax, self.vocabulary_size + 1), key)
+        first, other = params["stack"]["layer_0"], wider["stack"]["layer_0"]
+        scale = self.vocabulary_size**0.5
+        params["stack"]["layer_0"] = jax.tree.map(
+            lambda leaf, form: leaf if leaf.shape == form.shape else leaf * scale, first, other
+        )
+        if self.config.cell == "lstm":
+            for gates in params["stack"].values():
+                gates["hf"]["bias"] = jnp.full_like(gates["hf"]["bias"], self.config.forget_bias)
+        return params
+
     def zero_carry(self, batch_size: int, dtype: Any = jnp.float32) -> Carry:
         """The state before the first character."""
-        zeros = jnp.zeros((batch_size, self.config.hidden_size), dtype)
-        one = (zeros, zeros) if self.config.cell == "lstm" else zeros
+        one = self.cell.zero_carry(batch_size, self.config.hidden_size, dtype)
         return (one,) * self.config.num_layers
 
     def apply(self, params: Params, ids: Array, carry: Carry, dropout_key: Array | None = None) -> tuple[Array, Carry]:
@@ -85,71 +116,53 @@ class Model:
         Returns:
             logits [B, T, V] in float32 or wider, one row for each id read, and the carry after the window.
         """
-        masks = None if dropout_key is None else self._masks(dropout_key, ids.shape, params)
-        hidden, carry = self.read(self.fuse(params), ids, carry, masks)
-        # Transposing the logits moves fewer bytes than transposing the hidden states.
-        return self.head(params, hidden).swapaxes(0, 1), carry
+        masks = None if dropout_key is None else self.dropout_masks(dropout_key, ids.shape, params)
+        if self.backend == "flax":
+            logits, carry = self._over_time(partial(self._stack.apply, {"params": params}), ids, masks, carry)
+        else:
+            hidden, carry = self.read(self.fuse(params), ids, carry, masks)
+            # Transposing the logits moves fewer bytes than transposing the hidden states.
+            logits = self.head(params, hidden)
+        return logits.swapaxes(0, 1), carry
 
     def fuse(self, params: Params) -> Params:
         """The parameters in the form that `read` and `head` take: the gates of a layer side by side.
 
         A loop that reads a symbol at a time fuses once, before it.
         """
-        if cudnn.settled(self.config) == "plain":
+        if self.backend == "flax":
             return params
         layers = [params["stack"][f"layer_{layer}"] for layer in range(self.config.num_layers)]
-        return {"stack": [_fuse_layer(self.config.cell, gates) for gates in layers], "head": params["head"]}
+        return {"stack": [fuse(self.cell, gates) for gates in layers], "head": params["head"]}
 
     def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
-        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them.
-
-        With `remat`, in chunks whose inside a gradient computes again.
-        """
-        if self.config.remat:
-            return in_chunks(partial(self._read, fused), ids.T, masks, carry)
-        return self._read(fused, ids.T, masks, carry)
-
-    def _read(self, fused: Params, ids: Array, masks: Masks, carry: Carry) -> tuple[Array, Carry]:
-        """As `read`, of ids [T, B]."""
-        way = cudnn.settled(self.config)
-        if way == "plain":
-            with nn.intercept_methods(_products(self)):
-                result: Any = _Plain(self).apply({"params": fused}, ids, carry, masks)
-                return result
-        hidden, after = ids, []
-        for number, layer in enumerate(fused["stack"]):
-            # A single step, as in sampling, gains nothing from a library that fuses many.
-            run = self._cudnn_layer if way == "cudnn" and len(ids) > 1 else self.fast_layer
-            hidden, last = run(layer, hidden, carry[number])
-            after.append(last)
-            if masks is not None:
-                hidden = _dropped(hidden, masks[number])
-        return hidden, tuple(after)
-
-    def fast_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> tuple[Array, Any]:
-        """One layer of a fused stack through charlstm's own loop: its output [T, B, H], and its carry after that.
-
-        The first layer's inputs are ids [T, B]; those of the others are the output of the layer below.
-        """
-        projected = product(inputs, layer.kernel, self.rounding) + layer.bias[None, None, :]
-        projected = rounded(projected, self.rounding)
-        return recur(CELLS[self.config.cell], projected, layer.recurrent, layer.inner_bias, carry)
-
-    def _cudnn_layer(self, layer: "_Layer", inputs: Array, carry: Any) -> Any:
-        if are_ids(inputs):
-            inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=layer.kernel.dtype)
-        return cudnn.lstm(inputs, layer.kernel, layer.recurrent, layer.bias, carry)
+        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
+        if self.backend == "flax":
+            read = partial(self._stack.apply, {"params": fused}, method="read")
+        else:
+            read = partial(self._read, fused)
+        return self._over_time(read, ids, masks, carry)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
-        logits = product(hidden, params["head"]["kernel"], self.rounding)
+        logits = product(hidden, params["head"]["kernel"], self.rounding, flatten=self.mesh is None)
         return logits + params["head"]["bias"].reshape((1,) * (logits.ndim - 1) + (-1,))
 
     def top(self, carry: Carry) -> Array:
         """The top layer's hidden state [B, H] inside a carry."""
-        return CELLS[self.config.cell].hidden(carry[-1])
+        return self.cell.hidden(carry[-1])
 
-    def _masks(self, key: Array, shape: tuple[int, ...], params: Params) -> Masks:
+    def step_with(self, fused: Params, carry: Carry, ids: Array, nudges: Array) -> Carry:
+        """The carry after ids [B], with nudges [L, B, H] added to the new hidden states before anything reads them."""
+        shown, after = ids[None], []
+        for layer in range(self.config.num_layers):
+            last = self.cell.add_hidden(self._run_layer(fused, layer, shown, carry[layer])[1], nudges[layer])
+            shown = self.cell.hidden(last)[None]
+            after.append(last)
+        return tuple(after)
+
+    def dropout_masks(self, key: Array, shape: tuple[int, ...], params: Params) -> Masks:
+        """The masks of each layer's output for ids of a shape (B, T), in the parameters' dtype; None without dropout."""
         if self.config.dropout == 0:
             return None
         batch, time = shape
@@ -164,86 +177,92 @@ class Model:
 
         return [one(layer_key) for layer_key in jax.random.split(key, self.config.num_layers)]
 
+    @property
+    def _stack(self) -> FlaxStack:
+        return FlaxStack(self.flax_cell, self.config.hidden_size, self.config.num_layers, self.vocabulary_size)
 
-class _Layer(NamedTuple):
-    """A layer's parameters, its gates side by side: D is V for the first layer and H above it, G counts the gates."""
+    def _init_flax(self, vocabulary_size: int, key: Array) -> Params:
+        stack = replace(self, vocabulary_size=vocabulary_size)._stack
+        return stack.init(key, jnp.zeros((1, 1), jnp.int32), self.zero_carry(1))["params"]
 
-    kernel: Array
-    """[D, G·H], of the input."""
-    recurrent: Array
-    """[H, G·H], of the hidden state."""
-    bias: Array
-    """[G·H], added to the input's product."""
-    inner_bias: Array | None
-    """[G·H], added to the recurrent product; the gru's, whose reset gate multiplies it."""
+    def _over_time(self, read: Callable[..., Any], ids: Array, masks: Masks, carry: Carry) -> tuple[Array, Carry]:
+        if self.config.remat:
+            return read_in_chunks(lambda ids, masks, carry: read(ids, carry, masks), ids.T, masks, carry)
+        return read(ids.T, carry, masks)
 
-
-def _fuse_layer(cell: str, gates: Params) -> _Layer:
-    def beside(names: tuple[str, ...], part: str) -> Array:
-        return jnp.concatenate([gates[name][part] for name in names], -1)
-
-    inputs, recurrents = _GATES[cell]
-    inner_bias = None
-    if cell == "gru":
-        inner = gates["hn"]["bias"]
-        inner_bias = jnp.concatenate([jnp.zeros_like(inner), jnp.zeros_like(inner), inner])
-    bias = beside(recurrents if cell == "lstm" else inputs, "bias")
-    return _Layer(beside(inputs, "kernel"), beside(recurrents, "kernel"), bias, inner_bias)
-
-
-class _Plain(nn.Module):
-    """The reference: Flax cells under `nn.scan`."""
-
-    model: Model
-
-    @nn.compact
-    def __call__(self, ids: Array, carry: Carry, masks: Masks) -> tuple[Array, Carry]:
-        if masks is not None:
-            masks = [jnp.broadcast_to(mask, (ids.shape[0], *mask.shape[1:])) for mask in masks]
-        scanned = nn.scan(_Stack, variable_broadcast="params", split_rngs={"params": False})
-        carry, hidden = scanned(self.model, name="stack")(carry, (ids, masks))
-        if self.is_initializing():
-            nn.Dense(self.model.vocabulary_size, name="head")(hidden)
-        return hidden, carry
-
-
-class _Stack(nn.Module):
-    """One step of every layer: a cell of its own for each, and dropout on each one's output."""
-
-    model: Model
-
-    @nn.compact
-    def __call__(self, carry: Carry, inputs: tuple[Array, Masks]) -> tuple[Carry, Array]:
-        hidden, masks = inputs
-        config, after = self.model.config, []
-        for layer, before in enumerate(carry):
-            cell = _FLAX_CELLS[config.cell](config.hidden_size, name=f"layer_{layer}")
-            last, hidden = cell(before, hidden)
+    def _read(self, fused: Params, ids: Array, carry: Carry, masks: Masks) -> tuple[Array, Carry]:
+        """As `read`, of ids [T, B]."""
+        hidden, after = ids, []
+        for layer in range(self.config.num_layers):
+            hidden, last = self._run_layer(fused, layer, hidden, carry[layer])
             after.append(last)
-            hidden = hidden if self.is_initializing() else rounded(hidden, self.model.rounding)
             if masks is not None:
-                hidden = _dropped(hidden, masks[layer])
-        return tuple(after), hidden
+                # The product is rounded and not the mask: a rounded 1/keep would scale all units by up to 1/256.
+                hidden = (hidden.astype(masks[layer].dtype) * masks[layer]).astype(hidden.dtype)
+        return hidden, tuple(after)
+
+    def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any) -> tuple[Array, Any]:
+        """One layer over T steps: its output [T, B, H] for inputs [T, B, D] or ids [T, B], and its carry after them."""
+        if self.backend == "flax":
+            return self._run_flax_layer(fused["stack"][f"layer_{number}"], inputs, carry)
+        layer: FusedLayer = fused["stack"][number]
+        if self.backend == "cudnn" and len(inputs) > 1:  # one step gains nothing from a library that fuses many
+            if are_ids(inputs):
+                inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=layer.kernel.dtype)
+            return cudnn.run_lstm(inputs, layer.kernel, layer.recurrent, layer.bias, carry, self.mesh)
+        return run_layer(self.cell, layer, inputs, carry, self.rounding, flatten=self.mesh is None)
+
+    def _run_flax_layer(self, params: Params, inputs: Array, carry: Any) -> tuple[Array, Any]:
+        cell: Any = self.flax_cell(features=self.config.hidden_size)  # pyright: ignore[reportCallIssue]
+        outputs = []
+        for step in inputs:
+            if are_ids(step):
+                step = jax.nn.one_hot(step, self.vocabulary_size, dtype=jax.tree.leaves(carry)[0].dtype)
+            carry, output = run_step(partial(cell.apply, {"params": params}), carry, step)
+            outputs.append(output)
+        return jnp.stack(outputs), carry
 
 
-def _dropped(hidden: Array, mask: Array) -> Array:
-    """The product is rounded and not the mask: a rounded 1/keep would scale all units alike, by up to 1/256."""
-    return (hidden.astype(mask.dtype) * mask).astype(hidden.dtype)
+def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
+    asked = config.recurrence
+    if registry.CELLS[config.cell] is not None:
+        if asked not in ("auto", "plain") or config.dtype != "float32":
+            raise ValueError(f"cell {config.cell!r} runs as the Flax stack alone; use recurrence auto and dtype float32")
+        return "flax"
+    if asked == "cudnn":
+        device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+        if "cuda" not in device.client.platform_version.lower():
+            raise ValueError("model.recurrence is 'cudnn', and JAX sees no NVIDIA GPU here; use model.recurrence fast")
+        return "cudnn"
+    # cuDNN has run on no card yet, so auto does not choose it. Flax's cells cannot round the factors of their products
+    # alone; the fast loop, whose values are theirs, can.
+    return "flax" if asked == "plain" and config.dtype == "float32" else "fast"
 
 
-def _products(model: Model) -> Any:
-    """Lets a Flax cell read ids and round: its dense layers multiply as `precision.product` does."""
+def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:
+    """Makes a cell known by a name: ``cell=name`` then works in every config, grid, command and run.
 
-    def intercept(dense: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        module = context.module
-        if not isinstance(module, nn.Dense) or not (are_ids(args[0]) or model.rounding is not None):
-            return dense(*args, **kwargs)
-        if module.is_initializing():
-            return dense(
-                jnp.zeros((*args[0].shape, model.vocabulary_size), jnp.float32) if are_ids(args[0]) else args[0]
-            )
-        own = module.variables["params"]
-        result = product(args[0], own["kernel"], model.rounding)
-        return result + own["bias"][None, :] if "bias" in own else result
+    Args:
+        name: lower-case letters, digits and underscores; it goes into the names of folders.
+        cell: built as ``cell(features=H)``. A step maps (carry, inputs [B, D]) to (carry, output [B, H]); the carry
+            starts at zero.
 
-    return intercept
+    Raises:
+        TypeError: it is no Flax RNN cell, or cannot be built so.
+        ValueError: the name is taken or malformed, the carry does not start at zero, or an output is not [B, H].
+    """
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and name == name.lower()):
+        raise ValueError(f"a cell's name has lower-case letters, digits and underscores, unlike {name!r}")
+    if name in BUILT_IN:
+        raise ValueError(f"{name!r} is built in; register the cell by another name")
+    if not (isinstance(cell, type) and issubclass(cell, nn.RNNCellBase)):
+        raise TypeError(f"a cell is a class derived from flax.linen.RNNCellBase, unlike {cell!r}")
+    made: Any = cell(features=3)  # pyright: ignore[reportCallIssue]
+    key, inputs = jax.random.key(0), jnp.zeros((2, 5))
+    carry = made.initialize_carry(key, inputs.shape)
+    if any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(carry)):
+        raise ValueError(f"the carry of {name!r} must start at zero")
+    (_, output), _ = jax.eval_shape(made.init_with_output, key, carry, inputs)
+    if output.shape != (2, 3):
+        raise ValueError(f"the output of {name!r} has shape {output.shape} for B = 2 and H = 3; it must be [B, H]")
+    registry.CELLS[name] = cell

@@ -1,4 +1,6 @@
-"""A config becomes one optax chain: global-norm clipping, Adam, weight decay, a learning-rate schedule."""
+"""One optax chain from a config: global-norm clipping, Adam, weight decay, a learning-rate schedule."""
+
+from functools import lru_cache
 
 import jax
 import optax
@@ -24,7 +26,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, decay], [config.warmup_steps])
 
 
-def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+@lru_cache(maxsize=32)  # the same object for the same config, so that what was compiled with it is found again
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The chain. Clipping: Pascanu et al. 2013, algorithm 1. Adam: Kingma & Ba 2015. Decoupled decay: AdamW, 2019."""
     decayed = (optax.add_decayed_weights(config.weight_decay, mask=_kernels),) if config.weight_decay else ()
     return optax.chain(

@@ -1,6 +1,6 @@
 """Devices share the rows of a batch: each has rows and a carry of its own, and all hold the same parameters.
 
-XLA cuts one program to this layout (Xu et al. 2021, GSPMD), so there is one step, and gradients meet in one sum. A
+XLA partitions one program for this layout (Xu et al. 2021, GSPMD), so there is one step, and gradients meet in one sum. A
 random number follows from its key and its place in the whole array, whatever the devices
 (`jax_threefry_partitionable`): dropout masks are the same on one device and on eight. What differs is the order of
 sums, and with it the last bits of a loss.
@@ -8,7 +8,6 @@ sums, and with it the last bits of a loss.
 Only the devices of one process are used: one host with its cards or chips. GPUs and TPUs are unmeasured.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ class Layout:
 
     @classmethod
     def of(cls, rows: int) -> "Layout":
-        """The most devices that `rows` share out evenly among; the others stay idle."""
+        """As many devices as share `rows` evenly; the others stay idle."""
         devices = jax.local_devices()
         count = max(number for number in range(1, len(devices) + 1) if rows % number == 0)
         return cls(Mesh(np.array(devices[:count]), (ROWS,), axis_types=(AxisType.Auto,)))
@@ -44,6 +43,11 @@ class Layout:
         return self._sharding(PartitionSpec())
 
     @property
+    def shared_mesh(self) -> Mesh | None:
+        """The mesh where several devices share the rows; None where one has them all."""
+        return self.mesh if self.devices > 1 else None
+
+    @property
     def devices(self) -> int:
         """How many devices compute."""
         return self.mesh.size
@@ -53,12 +57,8 @@ class Layout:
         """How many of this process's devices do not."""
         return jax.local_device_count() - self.mesh.size
 
-    def traced(self) -> AbstractContextManager[object]:
-        """What is traced under this can ask JAX which devices share its rows, as a call that XLA cannot cut must."""
-        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh) if self.devices > 1 else nullcontext()
-
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
-        # Where there is but one device nothing is said of it, so that nothing is compiled anew for saying it.
+        # On a machine with one device nothing is said, so that nothing is compiled again for saying it.
         return NamedSharding(self.mesh, spec) if jax.local_device_count() > 1 else None
 
 

@@ -1,8 +1,7 @@
-"""One update: state and a window become state and metrics. No input or output."""
+"""One update: state and a window to state and metrics."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +10,13 @@ import numpy as np
 import optax
 from jax import Array
 
-from charlstm.config import Experiment
-from charlstm.core import optimizer
-from charlstm.core.loss import nats
+from charlstm.core.loss import mean_nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
 from charlstm.data.windows import Window
+
+Loss = Callable[[Array, Array], Array]
+"""Logits [B, T, V] and targets [B, T] to a scalar."""
 
 
 class TrainState(NamedTuple):
@@ -38,28 +38,96 @@ class Metrics(NamedTuple):
     """Of one update, each [] float32."""
 
     loss: Array
-    """Mean over the window, nats per character, before the update."""
+    """Over the window, before the update; nats per character unless the loss is another."""
     grad_norm: Array
     """Global norm of the gradient before clipping."""
-    learning_rate: Array
+    learning_rate: Array | None
+    """None where no schedule is known."""
 
 
-def initial_state(config: Experiment, model: Model) -> TrainState:
-    """The state before the first update, a function of the config alone."""
-    return _initial_state(replace(config, seed=0), model, np.uint32(config.seed))
+TrainStep = Callable[[TrainState, Window], tuple[TrainState, Metrics]]
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # one program for all seeds, and a buffer for each leaf, as donation needs
-def _initial_state(config: Experiment, model: Model, seed: Array) -> TrainState:
+def init_state(model: Model, tx: optax.GradientTransformation, batch_size: int, seed: int = 0) -> TrainState:
+    """The state before the first update, a function of the arguments alone.
+
+    Args:
+        model: what is trained.
+        tx: any optax transformation.
+        batch_size: B, rows that are read side by side.
+        seed: of the initial parameters and the dropout masks, below 2**32.
+    """
+    return _init_state(model, tx, batch_size, np.uint32(seed))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))  # one program for all seeds, and a buffer for each leaf, as donation needs
+def _init_state(model: Model, tx: optax.GradientTransformation, batch_size: int, seed: Array) -> TrainState:
     params_key, dropout_key = jax.random.split(jax.random.key(seed))
     params = model.init(params_key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         cursor=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer=optimizer.build(config.optimizer, config.train.steps).init(params),
-        carry=model.zero_carry(config.data.batch_size),
+        optimizer=tx.init(params),
+        carry=model.zero_carry(batch_size),
         key=dropout_key,
+    )
+
+
+def make_update(
+    model: Model, tx: optax.GradientTransformation, *, loss: Loss = mean_nats, schedule: optax.Schedule | None = None
+) -> TrainStep:
+    """One update. Backpropagation stops at the window's edge; the carry crosses it.
+
+    Args:
+        model: what is trained, on the devices where its rows lie.
+        tx: any optax transformation.
+        loss: maps logits [B, T, V] and targets [B, T] to a scalar.
+        schedule: the learning rate that the metrics show; `tx` has its own.
+    """
+
+    def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
+        logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
+        return loss(logits, jnp.asarray(window.targets)), carry
+
+    def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
+        carry = jax.tree.map(lambda part: jnp.where(window.starts_epoch, 0, part), state.carry)
+        key = jax.random.fold_in(state.key, state.step)
+        (value, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, carry, key, window)
+        updates, optimizer_state = tx.update(grads, state.optimizer, state.params)
+        rate = None if schedule is None else jnp.asarray(schedule(state.step), jnp.float32)
+        metrics = Metrics(value, optax.tree.norm(grads), rate)
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
+
+    return train_step
+
+
+def make_train_step(
+    model: Model, tx: optax.GradientTransformation, *, loss: Loss = mean_nats, schedule: optax.Schedule | None = None
+) -> TrainStep:
+    """A jitted `make_update` that donates its state.
+
+    As many of the process's devices as share B evenly compute. The state must lie on them as `state_layout` says, or not
+    be committed to any device, as `init_state` makes it.
+    """
+
+    @lru_cache
+    def compiled(rows: int) -> TrainStep:
+        layout = Layout.of(rows)
+        return jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
+
+    def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
+        return compiled(len(window.inputs))(state, window)
+
+    return train_step
+
+
+def jit_update(update: TrainStep, layout: Layout) -> Any:
+    """An update as one program for a layout. It donates the state."""
+    state = state_layout(layout)
+    return jax.jit(
+        update, in_shardings=(state, window_layout(layout)), out_shardings=(state, layout.whole), donate_argnums=0
     )
 
 
@@ -77,47 +145,3 @@ def window_layout(layout: Layout) -> Window:
 
 def _shardings(layout: Layout) -> tuple[Any, Any]:
     return layout.rows, layout.whole  # they stand where arrays do
-
-
-def make_train_step(
-    config: Experiment, model: Model, layout: Layout | None = None
-) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
-    """A jitted `make_update` that donates its state.
-
-    Args:
-        config, model: what is trained.
-        layout: the devices that share the batch; by default all that its rows share out evenly among. A state must lie
-            on them as `state_layout` says, or not be committed to any device, as `initial_state` makes it.
-    """
-    layout = layout or Layout.of(config.data.batch_size)
-    state, window = state_layout(layout), window_layout(layout)
-    return jax.jit(
-        make_update(config, model, layout),
-        in_shardings=(state, window),
-        out_shardings=(state, layout.whole),
-        donate_argnums=0,
-    )
-
-
-def make_update(
-    config: Experiment, model: Model, layout: Layout
-) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
-    """One update. The window's edge truncates backpropagation; the carry crosses it."""
-    chain = optimizer.build(config.optimizer, config.train.steps)
-    schedule = optimizer.learning_rate(config.optimizer, config.train.steps)
-
-    def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
-        with layout.traced():
-            logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
-        return nats(logits, jnp.asarray(window.targets)).mean(), carry
-
-    def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
-        carry = jax.tree.map(lambda part: jnp.where(window.starts_epoch, 0, part), state.carry)
-        key = jax.random.fold_in(state.key, state.step)
-        (loss, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, carry, key, window)
-        updates, optimizer_state = chain.update(grads, state.optimizer, state.params)
-        metrics = Metrics(loss, optax.tree.norm(grads), jnp.asarray(schedule(state.step), jnp.float32))
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
-
-    return train_step

@@ -58,6 +58,11 @@ class Vocabulary:
         return len(self.characters)
 
     @property
+    def size(self) -> int:
+        """V, how many characters it has."""
+        return len(self.characters)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of ids: uint8 for up to 256 characters, uint16 for up to 65,536, int32 for more."""
         return np.dtype(np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.int32)

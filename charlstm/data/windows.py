@@ -9,6 +9,8 @@ so the carry of a row at the end of a window is its carry at the start of the ne
 cursor, the count of windows since the start of training, is all that must be remembered to go on.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,10 +42,10 @@ class Window(NamedTuple):
 def split(ids: NDArray[Any], validation_fraction: float, test_fraction: float, stretches: int = 1) -> Splits:
     """Cuts a row of ids, [N], in three: train, then validation, then test at the end.
 
-    With several stretches each is cut so on its own, and a split is its parts of all of them, one after the other, as a
-    copy; cuts of one stretch are views. Fractions are below 1 together; a cut falls on the nearest character.
+    Each of several stretches is cut on its own; a split is then its parts of all stretches, in order, as a copy. Cuts of
+    one stretch are views. Fractions are below 1 together; a cut falls on the nearest character.
     """
-    stretches = min(stretches, max(len(ids), 1))  # more would be empty, and may be more than there is memory for
+    stretches = min(stretches, max(len(ids), 1))  # more would be empty, and may be more than memory holds
     cuts = [_cut(part, validation_fraction, test_fraction) for part in np.array_split(ids, stretches)]
     return cuts[0] if stretches == 1 else Splits(*map(np.concatenate, zip(*cuts, strict=True)))
 
@@ -54,8 +56,8 @@ def _cut(ids: NDArray[Any], validation_fraction: float, test_fraction: float) ->
     return Splits(ids[:validation], ids[validation:test], ids[test:])
 
 
-def refuse_too_few(characters: int, batch_size: int, seq_length: int) -> None:
-    """Raises InputError where a text is too short to train on."""
+def check_length(characters: int, batch_size: int, seq_length: int) -> None:
+    """Raises InputError if a text is too short to train on."""
     if characters < (needed := batch_size * seq_length + 1):
         raise InputError(
             f"the text to train on has {characters:,} characters, but {batch_size} rows of"
@@ -64,8 +66,8 @@ def refuse_too_few(characters: int, batch_size: int, seq_length: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Batches:
-    """Windows of B rows and T columns over a row of ids, [N], which is kept as it is and never copied whole.
+class WindowedText:
+    """Windows of B rows and T columns over ids [N], which are kept as they are and never copied as a whole.
 
     In an epoch every character but the first is predicted at most once, and those left out are fewer than B * T,
     all at the end.
@@ -79,12 +81,25 @@ class Batches:
     seq_length: int
 
     def __post_init__(self) -> None:
-        refuse_too_few(len(self.ids), self.batch_size, self.seq_length)
+        check_length(len(self.ids), self.batch_size, self.seq_length)
+
+    def __len__(self) -> int:
+        """N, the characters to train on."""
+        return len(self.ids)
 
     @property
     def windows_per_epoch(self) -> int:
         """(N - 1) // (B * T), at least 1; the 1 is the last target, which is no input."""
         return (len(self.ids) - 1) // (self.batch_size * self.seq_length)
+
+    def windows(self, start: int = 0, steps: int | None = None) -> Iterator[Window]:
+        """The windows from cursor `start` on: `steps` of them, or without end.
+
+        Raises:
+            ValueError: `start` is negative.
+        """
+        cursors = itertools.count(start) if steps is None else range(start, start + steps)
+        return map(self.window, cursors)
 
     def window(self, cursor: int) -> Window:
         """The window that follows `cursor` windows since the start of training, at the same cost for any cursor.
@@ -96,10 +111,6 @@ class Batches:
             raise ValueError(f"a cursor counts windows from 0, not {cursor}")
         column = cursor % self.windows_per_epoch * self.seq_length
         return Window(self._columns(column), self._columns(column, later=1), np.bool_(column == 0))
-
-    def epoch(self, cursor: int) -> float:
-        """How many times the text has been read after `cursor` windows."""
-        return cursor / self.windows_per_epoch
 
     def _columns(self, start: int, later: int = 0) -> NDArray[np.int32]:
         row_length = self.windows_per_epoch * self.seq_length

@@ -1,11 +1,10 @@
-"""An LSTM layer through cuDNN, NVIDIA's own time loop, with the parameters of every other path. Unmeasured on a GPU.
+"""An LSTM layer through cuDNN, NVIDIA's own time loop, with the parameters of every other backend. Unmeasured on a GPU.
 
 `jax.experimental.rnn` wraps cuDNN's CUDNN_LSTM mode: float32 arrays, whose products run in TF32 on Ampere and later
-unless `jax_default_matmul_precision` is "highest", as all others of JAX do. One call runs one layer, so that dropout
-stays outside. cuDNN multiplies the inputs itself and so needs ids as one-hot rows, [B, T, V] floats.
+unless `jax_default_matmul_precision` is "highest", as JAX's others do. One call runs one layer, so that dropout stays
+outside. cuDNN multiplies the inputs itself, and so needs ids as one-hot rows, [T, B, V] floats.
 
-Whether two calls give the same bits is cuDNN's affair: from CUDA 10.2 on its LSTMs may need
-CUBLAS_WORKSPACE_CONFIG=:4096:8 for that.
+From CUDA 10.2 on, cuDNN's LSTMs may need CUBLAS_WORKSPACE_CONFIG=:4096:8 to give the same bits twice.
 """
 
 from typing import Any
@@ -14,39 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental import rnn
-from jax.sharding import PartitionSpec
-
-from charlstm.config import ModelConfig, Recurrence
-from charlstm.core.sharding import ROWS
-from charlstm.support.errors import InputError
-
-
-def available() -> bool:
-    """Whether this process computes on an NVIDIA GPU."""
-    return "cuda" in jax.local_devices()[0].client.platform_version.lower()
-
-
-def settled(config: ModelConfig) -> Recurrence:
-    """The way through time that a config means on the devices of this process: cudnn, fast or plain.
-
-    What "auto" means on a GPU rests on reasoning alone, as none has been measured: a scan launches several kernels a
-    step, and its steps are short; cuDNN fuses them. It has only LSTMs in float32; all else is fast.
-
-    Raises:
-        InputError: the config says cudnn, and there is no NVIDIA GPU.
-    """
-    if config.recurrence == "cudnn" and not available():
-        raise InputError("model.recurrence is 'cudnn', and JAX sees no NVIDIA GPU here; use --model.recurrence fast")
-    if config.recurrence != "auto":
-        return config.recurrence
-    return "cudnn" if config.cell == "lstm" and config.dtype == "float32" and available() else "fast"
+from jax.sharding import Mesh, PartitionSpec
 
 
 def pack(kernel: Array, recurrent: Array, bias: Array) -> Array:
     """A layer's parameters as cuDNN's one vector, [4·H·(D + H + 2)].
 
-    cuDNN keeps W_ih [4·H, D], W_hh [4·H, H], b_ih [4·H] and b_hh [4·H], each row-major and with the gates in the order
-    i, f, g, o, which is ours. Its two biases add up: ours is the first, and the second is zero.
+    cuDNN keeps W_ih [4·H, D], W_hh [4·H, H], b_ih [4·H] and b_hh [4·H], row-major, with the gates in the order i, f, g,
+    o, which is ours. Its two biases add up: ours is the first, and the second is zero.
 
     Args:
         kernel: [D, 4·H] of the input.
@@ -56,8 +30,13 @@ def pack(kernel: Array, recurrent: Array, bias: Array) -> Array:
     return jnp.concatenate([kernel.T.ravel(), recurrent.T.ravel(), bias, jnp.zeros_like(bias)])
 
 
-def lstm(
-    inputs: Array, kernel: Array, recurrent: Array, bias: Array, carry: tuple[Array, Array]
+def run_lstm(
+    inputs: Array,
+    kernel: Array,
+    recurrent: Array,
+    bias: Array,
+    carry: tuple[Array, Array],
+    mesh: Mesh | None = None,
 ) -> tuple[Array, tuple[Array, Array]]:
     """Run one layer over T steps.
 
@@ -65,17 +44,18 @@ def lstm(
         inputs: [T, B, D].
         kernel, recurrent, bias: as `pack` takes them.
         carry: c and h before the first step, each [B, H].
+        mesh: the devices that share B, along its only axis; None where one device holds all of it.
 
     Returns:
         hidden [T, B, H] after each step, and c and h after the last.
     """
     packed = pack(kernel, recurrent, bias)
-    if jax.sharding.get_abstract_mesh().empty:
+    if mesh is None:
         return _layer(inputs, packed, carry)
-    # XLA cannot look into a foreign call to share it out, and would have every device run all rows.
-    rows, later_rows = PartitionSpec(ROWS), PartitionSpec(None, ROWS)
+    # XLA cannot look into a foreign call to partition it, and would have every device run all rows.
+    rows, later_rows = PartitionSpec(*mesh.axis_names), PartitionSpec(None, *mesh.axis_names)
     specs: Any = {"in_specs": (later_rows, PartitionSpec(), rows), "out_specs": (later_rows, rows)}
-    return jax.shard_map(_layer, **specs, check_vma=False)(inputs, packed, carry)
+    return jax.shard_map(_layer, mesh=mesh, **specs, check_vma=False)(inputs, packed, carry)
 
 
 def _layer(inputs: Array, packed: Array, carry: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:

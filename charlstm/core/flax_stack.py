@@ -1,0 +1,111 @@
+"""The reference: a stack of Flax cells under `nn.scan`, with dropout and a softmax head. The only module that uses Flax.
+
+The parameters of every backend are those of this module:
+
+    stack / layer_0 ... layer_{L-1} / whatever the cell has     head / kernel [H, V], bias [V]
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+FLAX_CELLS: dict[str, type[nn.RNNCellBase]] = {"rnn": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
+
+
+class FlaxStack(nn.Module):
+    """Ids [T, B], a carry with one entry a layer, and dropout masks, to logits [T, B, V] and the carry after them."""
+
+    cell: type[nn.RNNCellBase]
+    hidden_size: int
+    num_layers: int
+    vocabulary_size: int
+
+    def setup(self) -> None:
+        scan = nn.scan(_Step, variable_broadcast="params", split_rngs={"params": False})
+        self.stack = scan(self.cell, self.hidden_size, self.num_layers)
+        self.head = nn.Dense(self.vocabulary_size)
+
+    def __call__(self, ids: Array, carry: Any, masks: Sequence[Array] | None = None) -> tuple[Array, Any]:
+        hidden, carry = self.read(ids, carry, masks)
+        return self.head(hidden), carry
+
+    def read(self, ids: Array, carry: Any, masks: Sequence[Array] | None = None) -> tuple[Array, Any]:
+        """The top layer's output [T, B, H], and the carry after it."""
+        inputs = jax.nn.one_hot(ids, self.vocabulary_size, dtype=jax.tree.leaves(carry)[0].dtype)
+        if masks is not None:
+            masks = [jnp.broadcast_to(mask, (len(ids), *mask.shape[1:])) for mask in masks]
+        carry, hidden = self.stack(carry, (inputs, masks))
+        return hidden, carry
+
+
+class _Step(nn.Module):
+    """One step of every layer, with dropout on each one's output."""
+
+    cell: type[nn.RNNCellBase]
+    hidden_size: int
+    num_layers: int
+
+    @nn.compact
+    def __call__(self, carry: Any, inputs: tuple[Array, Sequence[Array] | None]) -> tuple[Any, Array]:
+        hidden, masks = inputs
+        after = []
+        for layer in range(self.num_layers):
+            cell = self.cell(features=self.hidden_size, name=f"layer_{layer}")  # pyright: ignore[reportCallIssue]
+            state, hidden = run_step(cell, carry[layer], hidden)
+            after.append(state)
+            hidden = hidden if masks is None else hidden * masks[layer]
+        return tuple(after), hidden
+
+
+class RegisteredCarry(NamedTuple):
+    """The carry of a layer whose cell is a user's own: what the cell hands on, and its last output [B, H]."""
+
+    state: Any
+    output: Array
+
+
+def run_step(cell: Any, carry: Any, inputs: Array) -> tuple[Any, Array]:
+    """One step of a bound Flax cell. A registered cell's output joins its carry, where the head finds it."""
+    if isinstance(carry, RegisteredCarry):
+        state, output = cell(carry.state, inputs)
+        return RegisteredCarry(state, output), output
+    return cell(carry, inputs)
+
+
+class RegisteredCell:
+    """A user's Flax cell, with the functions that `cells.Cell` has for a built-in one."""
+
+    def __init__(self, flax_cell: type[nn.RNNCellBase]) -> None:
+        self._flax_cell = flax_cell
+
+    def zero_carry(self, batch_size: int, hidden_size: int, dtype: Any) -> RegisteredCarry:
+        cell = self._flax_cell(features=hidden_size)  # pyright: ignore[reportCallIssue]
+        forms = jax.eval_shape(lambda: cell.initialize_carry(jax.random.key(0), (batch_size, hidden_size)))
+        state = jax.tree.map(lambda form: jnp.zeros(form.shape, dtype), forms)
+        return RegisteredCarry(state, jnp.zeros((batch_size, hidden_size), dtype))
+
+    def hidden(self, carry: RegisteredCarry) -> Array:
+        return carry.output
+
+    def add_hidden(self, carry: RegisteredCarry, d_hidden: Array) -> RegisteredCarry:
+        """Adds to the output, and to each part of the cell's carry that is the output itself."""
+        leaves, tree = jax.tree.flatten(carry.state)
+        same = _leaves_that_are_output(self._flax_cell, d_hidden.shape[-1])
+        leaves = [leaf + d_hidden if is_output else leaf for leaf, is_output in zip(leaves, same, strict=True)]
+        return RegisteredCarry(jax.tree.unflatten(tree, leaves), carry.output + d_hidden)
+
+
+@lru_cache
+def _leaves_that_are_output(flax_cell: type[nn.RNNCellBase], hidden_size: int) -> list[bool]:
+    """Which leaves of a cell's carry are its output, as the traced program says."""
+    cell: Any = flax_cell(features=hidden_size)  # pyright: ignore[reportCallIssue]
+    inputs, key = jnp.zeros((1, hidden_size)), jax.random.key(0)
+    carry = cell.initialize_carry(key, inputs.shape)
+    variables = cell.init(key, carry, inputs)
+    *leaves, output = jax.make_jaxpr(cell.apply)(variables, carry, inputs).jaxpr.outvars
+    return [leaf is output for leaf in leaves]
