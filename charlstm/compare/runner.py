@@ -1,65 +1,81 @@
-"""A grid of models and seeds becomes a folder of runs, and a table of them.
+"""A grid of models and seeds becomes a folder of runs, and the table of their results.
 
     GRID/grid.json, corpus.json       the grid, so that it can be repeated without its file, and which text it read
     GRID/MODEL/seed-K/                an ordinary run, with result.json once it is trained, and measures.json
-    GRID/MODEL/training/              while its seeds train: which they are, and checkpoints of all their states
-    GRID/results.json, .csv, .md      the table, written anew after each model
+    GRID/results.json                 the table, written anew after each model
 
-Whatever has its result stays as it is; what is in training goes on from its newest checkpoint; the rest begins. So a
-grid that was stopped or killed is continued by the same command, and one whose axes have grown trains what is new. A
-run without its measures.json is measured, and not trained.
+Whatever has its result stays as it is, and the rest goes on from its newest checkpoints. So a grid that was stopped or
+killed is continued by the same call, and one whose axes have grown trains what is new. A run without its measures.json
+is measured, and not trained.
 """
 
 import math
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from charlstm.cli.progress import Progress
-from charlstm.cli.terminal import Reporter
-from charlstm.compare.grid import Candidate, candidates, refuse_other_grid
-from charlstm.compare.measure import measured
+import jax
+
+from charlstm.compare.grid import GridModel, check_same_grid, grid_models
+from charlstm.compare.measure import measure_run
 from charlstm.compare.results import RESULTS, Outcome, Results
-from charlstm.compare.statistics import MEASURES, RESULT, outcome, tally
-from charlstm.config import Grid
-from charlstm.core.fast import cudnn
-from charlstm.core.size import refuse_what_no_memory_holds
-from charlstm.core.step import TrainState
-from charlstm.data.windows import Batches
-from charlstm.report.tables import write_tables
-from charlstm.runs.checkpoint import Checkpoints
+from charlstm.compare.statistics import MEASURES, RESULT, outcome, tabulate
+from charlstm.config import Experiment, Grid
+from charlstm.core.optimizer import learning_rate, make_optimizer
+from charlstm.core.step import TrainState, init_state
+from charlstm.data.dataset import Dataset
 from charlstm.runs.folder import (
-    CHECKPOINTS,
     CORPUS,
     GRID,
     Run,
+    check_text,
     continued,
-    goes_on_later,
     make_folder,
-    only_writer,
     read_fingerprint,
-    refuse_other_text,
+    system_errors_as_training_errors,
 )
-from charlstm.runs.metrics import Metrics as MetricsFile
+from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import best_loss, read, time_taken
-from charlstm.runs.tensorboard import Board
+from charlstm.runs.models import make_model
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, one_line, read_json, write_json
 from charlstm.support.schema import from_dict, to_dict
-from charlstm.training import signals
-from charlstm.training.begin import Text
-from charlstm.training.group import Group, Member, Watch
-from charlstm.training.seeds import Together, unstacked
-from charlstm.training.train import sampled
+from charlstm.training.loop import Loop, Watch, sample_of
+from charlstm.training.member import Member, open_member
+from charlstm.training.seeds import SeedProgram, chunk_of
+from charlstm.training.signals import Received, collected
 
-TRAINING, SEEDS = "training", "seeds.json"
+_LEFT_BY_OLDER = "training"
+"""A model's folder of common checkpoints, as versions before 0.1.0 kept them while its seeds trained."""
 
 
-def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
-    """Train and measure what is missing in a grid's folder, and write its table.
+class GridWatch(Watch):
+    """Hears how a comparison gets on; silent, like `Watch`."""
+
+    def begin_grid(self, models: Sequence[GridModel], seeds: int, folder: Path, data: Dataset) -> None:
+        """The folder is open; the first model follows."""
+
+    def begin_model(self, model: GridModel) -> None:
+        """A model's turn has come."""
+
+    def end_model(self, model: GridModel, found: Results) -> None:
+        """A model is trained and measured; `found` has all that is."""
+
+
+def run_grid(
+    grid: Grid, folder: str | os.PathLike[str], *, watch: GridWatch | None = None, signals: bool = False
+) -> Results:
+    """Trains and measures what is missing in a grid's folder: ``charlstm compare`` from Python.
+
+    Args:
+        grid: the models and their seeds.
+        folder: of the comparison, made when missing.
+        watch: is told of the progress; by default nothing is printed.
+        signals: whether SIGINT and SIGTERM save and stop the comparison instead of what they do otherwise.
 
     Returns:
         What is in results.json.
@@ -67,41 +83,138 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     Raises:
         InputError: the text, the grid or the folder will not do; nothing in the folder was changed.
         TrainingError: a checkpoint cannot be written, or the system failed in another way.
-        Interrupted: a signal came; everything is saved, and the same command goes on.
+        Interrupted: a signal came; everything is saved, and the same call goes on.
     """
-    text = Text.read(grid.base)
-    Batches(text.splits.train, grid.base.data.batch_size, grid.base.data.seq_length)  # refuses a text that is too short
-    models = candidates(grid, len(text.vocabulary))
+    folder, watch = Path(folder), watch or GridWatch()
+    data = Dataset.read(grid.base.data)
+    models = grid_models(grid, len(data.vocabulary))
     for model in models:
-        cudnn.settled(model.config.model)
-        # All seeds train together, and the best state of each is kept beside the newest.
-        refuse_what_no_memory_holds(model.config, len(text.vocabulary), states=2 * grid.seeds)
-    _refuse_other_kinds(folder)
+        make_model(model.config, len(data.vocabulary), states=grid.seeds)
+    _check_kind(folder)
     make_folder(folder)
-    with goes_on_later(folder), ExitStack() as stack:
-        stack.enter_context(only_writer(folder))  # two that begin in one folder do not mix their files
-        _open(folder, grid, text)
+    with system_errors_as_training_errors(folder), ExitStack() as stack:
+        stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
+        _open(folder, grid, data)
         for model in models:
             inside(folder, model.name)
         write_json(folder / GRID, to_dict(grid))
-        received = stack.enter_context(signals.collected())
-        progress = stack.enter_context(Progress(models, grid.seeds, folder, text, reporter))
+        received = stack.enter_context(collected() if signals else nullcontext(Received()))
+        comparison = _Comparison(grid, folder, data, watch, received)
+        watch.begin_grid(models, grid.seeds, folder, data)
         for model in models:
-            progress.begin(model)
-            here = inside(folder, model.name)
-            for numbers in _groups(here, model, grid.seeds):
-                train_runs(model, numbers, here, text, received, progress)
-            for number in range(grid.seeds):
-                if received:
-                    raise Interrupted(received[0], model.config.train.steps, model.name)
-                _measure(_seed_folder(here, model, number), text)
-            found = tally(folder, grid, models, len(text.vocabulary))
-            write_tables(found, folder)
-            progress.finish(model, found)
-    return tally(folder, grid, models, len(text.vocabulary))
+            watch.begin_model(model)
+            comparison.train(model)
+            comparison.measure(model)
+            found = tabulate(folder, grid, models, len(data.vocabulary))
+            write_json(folder / RESULTS, asdict(found))
+            watch.end_model(model, found)
+    return tabulate(folder, grid, models, len(data.vocabulary))
 
 
-def _refuse_other_kinds(folder: Path) -> None:
+@dataclass(frozen=True)
+class _Comparison:
+    grid: Grid
+    folder: Path
+    data: Dataset
+    watch: GridWatch
+    received: Received
+
+    def train(self, model: GridModel) -> None:
+        """Trains the runs of a model that have no result yet: together those that stand at the same step."""
+        here = inside(self.folder, model.name)
+        if os.path.lexists(here / _LEFT_BY_OLDER):
+            shutil.rmtree(inside(here, _LEFT_BY_OLDER))
+        folders = [seed_folder(here, model, number) for number in range(self.grid.seeds)]
+        missing = [number for number, each in enumerate(folders) if not (each / RESULT).exists()]
+        if not missing:
+            return
+        network = make_model(model.config, len(self.data.vocabulary))
+        train, rows = model.config.train, model.config.data.batch_size
+        tx, schedule = (make(model.config.optimizer, train.steps) for make in (make_optimizer, learning_rate))
+        share_seeds = self.grid.seeds >= jax.local_device_count()
+
+        def program(count: int, step: int) -> SeedProgram:
+            return SeedProgram(network, tx, schedule, rows, count, chunk_of(train, step), share_seeds)
+
+        with ExitStack() as stack:
+            groups: dict[int, list[tuple[Member, TrainState]]] = {}
+            for number in missing:
+                run = self._open_run(folders[number], model.run(number), stack)
+                first = partial(init_state, network, tx, rows, run.config.seed)
+                devices = program(len(missing), 0).row_devices
+                member, state = open_member(run, first, devices, self.watch.line, stack, restart=True)
+                groups.setdefault(int(state.step), []).append((member, state))
+            for step, group in sorted(groups.items()):
+                members, states = [member for member, _ in group], [state for _, state in group]
+
+                def diverged(member: Member, what: str, count: int = len(members)) -> None:
+                    self.watch.line(f"{model.name}: seed {member.run.config.seed} diverged; {what}", "yellow")
+                    self._conclude(member, count)
+
+                loop = Loop(members, program(len(members), step), network, self.data, states, self.watch, diverged)
+                try:
+                    loop.run(self.received)
+                except Interrupted as stop:
+                    raise Interrupted(stop.signal_number, stop.step, model.name) from None
+                for member in members:
+                    if member.diverged_after is None:
+                        self._conclude(member, len(members))
+
+    def measure(self, model: GridModel) -> None:
+        """Measures the trained runs that have not been, on the parameters of the step that was best by validation."""
+        for number in range(self.grid.seeds):
+            if self.received:
+                raise Interrupted(self.received[0], model.config.train.steps, model.name)
+            folder = seed_folder(inside(self.folder, model.name), model, number)
+            found = outcome(folder)
+            if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
+                write_json(folder / MEASURES, measure_run(folder, found.best_step, self.data))
+
+    def _open_run(self, folder: Path, config: Experiment, stack: ExitStack) -> Run:
+        if Run.exists(folder):
+            run = Run.open(folder)
+            run = replace(run, config=continued(run.config, config))
+            run.check_text(self.data.fingerprint, self.data.vocabulary)
+        else:
+            run = Run.create(folder, config, self.data.vocabulary, self.data.fingerprint)
+        stack.enter_context(only_writer(folder, self.watch.line))
+        return run
+
+    def _conclude(self, member: Member, count: int) -> None:
+        """Leaves a sample and the result of a run that is trained or has diverged, the result last.
+
+        Args:
+            member: the run.
+            count: how many trained together; they shared the time.
+        """
+        run, diverged = member.run, member.diverged_after
+        member.metrics.flush()
+        records = read(run.folder)
+        validation = best_loss(records)
+        validated = math.isfinite(validation)
+        seconds, speed = time_taken(records, run.config.data.batch_size * run.config.data.seq_length)
+        best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
+        if best is not None:
+            model = make_model(run.config, len(run.vocabulary))
+            params = member.checkpoints.restore_params(best, jax.eval_shape(model.init, jax.random.key(0)))
+            run.write_sample(best, sample_of(run, model, params))
+        result = Outcome(
+            seed=run.config.seed,
+            diverged_after=diverged,
+            best_step=best,
+            validation=validation if validated else None,
+            seconds=seconds and seconds / count,
+            chars_per_second=speed and speed * count,
+        )
+        write_json(run.folder / RESULT, asdict(result))
+
+
+def seed_folder(folder: Path, model: GridModel, number: int) -> Path:
+    """The folder of a model's run, inside that of the model."""
+    return inside(folder, f"seed-{model.run(number).seed}")
+
+
+def _check_kind(folder: Path) -> None:
     if not (folder / GRID).exists():
         present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
         if present or Run.exists(folder):
@@ -109,9 +222,9 @@ def _refuse_other_kinds(folder: Path) -> None:
             raise InputError(f"{folder} {what}, and is no comparison; use another --run-dir")
 
 
-def _open(folder: Path, grid: Grid, text: Text) -> None:
-    """Begins a grid in its folder, or refuses one that this grid cannot go on from."""
-    _refuse_other_kinds(folder)
+def _open(folder: Path, grid: Grid, data: Dataset) -> None:
+    """Begins a grid in its folder, or raises InputError where this grid cannot go on from what is there."""
+    _check_kind(folder)
     if not (folder / GRID).exists():
         write_json(folder / GRID, to_dict(grid))
     path = inside(folder, GRID)
@@ -120,112 +233,12 @@ def _open(folder: Path, grid: Grid, text: Text) -> None:
     except (InputError, RecursionError) as error:
         raise InputError(f"{path} is malformed: {one_line(error)}; put back the comparison's own file") from None
 
-    def begun(model: Candidate, number: int) -> bool:
+    def begun(model: GridModel, number: int) -> bool:
         here = folder / model.name  # a stranger's grid may have very many runs, and the folder none of them
-        return os.path.lexists(here) and Run.exists(_seed_folder(here, model, number))
+        return os.path.lexists(here) and Run.exists(seed_folder(here, model, number))
 
-    refuse_other_grid(before, grid, len(text.vocabulary), begun)
+    check_same_grid(before, grid, len(data.vocabulary), begun)
     if (corpus := inside(folder, CORPUS)).exists():
-        refuse_other_text(folder, read_fingerprint(corpus), text.fingerprint)
+        check_text(folder, read_fingerprint(corpus), data.fingerprint)
     else:
-        write_json(corpus, asdict(text.fingerprint))
-
-
-def _seed_folder(folder: Path, model: Candidate, number: int) -> Path:
-    return inside(folder, f"seed-{model.run(number).seed}")
-
-
-def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
-    """The runs that are missing, by number, those first that are in training together."""
-    missing = [number for number in range(seeds) if not (_seed_folder(folder, model, number) / RESULT).exists()]
-    training, begun = inside(folder, TRAINING), list[int]()
-    if (training / SEEDS).exists():
-        listed = read_json(inside(training, SEEDS)).get("numbers")
-        begun = [number for number in range(seeds) if number in listed] if isinstance(listed, list) else []
-    if training.exists() and not set(begun) & set(missing):
-        shutil.rmtree(training)  # its runs are finished, and a process was killed before it was gone
-        begun = []
-    rest = [number for number in missing if number not in begun]
-    return [numbers for numbers in (begun, rest) if numbers]
-
-
-def train_runs(
-    model: Candidate, numbers: Sequence[int], folder: Path, text: Text, received: Sequence[int], watch: Watch
-) -> None:
-    """Trains some runs of a model to their end, and leaves a run's folder for each.
-
-    Args:
-        model: the model.
-        numbers: of its runs.
-        folder: of the model; what is in training there goes on.
-        text: what they read.
-        received: gets a signal's number when it is time to save and stop.
-        watch: is told.
-    """
-    training = folder / TRAINING
-    training.mkdir(parents=True, exist_ok=True)
-    write_json(training / SEEDS, {"numbers": list(numbers)})
-    with ExitStack() as stack:
-        # All states of the group are in one checkpoint; the one before it is there in case that is damaged.
-        checkpoints = stack.enter_context(Checkpoints(inside(training, CHECKPOINTS), keep=2))
-        step = checkpoints.latest() or 0
-        members = [_member(folder, model, number, text, step, stack) for number in numbers]
-        together = Together(tuple(member.run.config for member in members), len(text.vocabulary))
-        group = Group(together, members, text, checkpoints)
-        states = zip(*(unstacked(each, len(members)) for each in group.train(received, watch)), strict=True)
-        for place, (member, (now, best)) in enumerate(zip(members, states, strict=True)):
-            if received:  # all of them are in the checkpoint of the last step
-                raise Interrupted(received[0], group.step, model.name)
-            if not (member.run.folder / RESULT).exists():
-                _conclude(member, together, group.step, now, best, group.diverged.get(place))
-    shutil.rmtree(training)
-
-
-def _member(folder: Path, model: Candidate, number: int, text: Text, step: int, stack: ExitStack) -> Member:
-    config, path = model.run(number), _seed_folder(folder, model, number)
-    if Run.exists(path):
-        run = Run.open(path)
-        run = replace(run, config=continued(run.config, config))
-        run.refuse_other_text(text.fingerprint)
-        run.refuse_other_vocabulary(text.vocabulary)
-    else:
-        run = Run.create(path, config, text.vocabulary, text.fingerprint)
-    stack.enter_context(only_writer(path))
-    metrics = stack.enter_context(MetricsFile(run.metrics))
-    board = stack.enter_context(Board(run.tensorboard if config.train.tensorboard else None, step))
-    return Member(run, metrics, board)
-
-
-def _conclude(
-    member: Member, together: Together, last: int, now: TrainState, best: TrainState, diverged: int | None
-) -> None:
-    """Leaves the checkpoints, a sample and the result of a run that is trained, the result last."""
-    run, count = member.run, len(together.configs)
-    member.metrics.flush()
-    records = read(run.folder)
-    validation = best_loss(records)
-    validated = math.isfinite(validation)
-    seconds, speed = time_taken(records, run.config.data.batch_size * run.config.data.seq_length)
-    chosen = best if validated else None if diverged is not None else now
-    with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
-        if chosen is not None:
-            checkpoints.save(int(chosen.step), chosen, validation if validated else None)
-            run.write_sample(int(chosen.step), sampled(run, together.model, chosen.params))
-        if diverged is None and (chosen is None or int(chosen.step) != last):
-            checkpoints.save(last, now)
-    result = Outcome(
-        seed=run.config.seed,
-        diverged_after=diverged,
-        best_step=None if chosen is None else int(chosen.step),
-        validation=validation if validated else None,
-        seconds=seconds and seconds / count,
-        chars_per_second=speed and speed * count,
-    )
-    write_json(run.folder / RESULT, asdict(result))
-
-
-def _measure(folder: Path, text: Text) -> None:
-    """Measures a trained run that has not been, on the parameters of the step that was best by validation."""
-    found = outcome(folder)
-    if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
-        write_json(folder / MEASURES, measured(folder, found.best_step, text.vocabulary, text.splits))
+        write_json(corpus, asdict(data.fingerprint))

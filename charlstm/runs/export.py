@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, one_line, write_atomic
 from charlstm.core.network import Model, Params
-from charlstm.runs.loading import Trained
+from charlstm.runs.loading import TrainedRun
 
 NAME = "model.safetensors"
 """Where a run's export goes inside its folder, if nothing else is asked for."""
@@ -32,7 +32,7 @@ VERSION = 1
 """Of the names and layouts above; it grows when one of them changes."""
 
 
-def export(found: Trained, output: Path | None = None) -> Path:
+def export(found: TrainedRun, output: Path | None = None) -> Path:
     """Writes a model's parameters and vocabulary to one file, whole or not at all. The same model, the same bytes.
 
     Args:
@@ -69,7 +69,7 @@ def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:
     PyTorch has two biases where one does; the second is zero, but for the part of the gru's that its reset gate
     multiplies.
     """
-    fast = replace(model, config=replace(model.config, recurrence="fast"))  # `plain` would leave the gates apart
+    fast = replace(model, config=replace(model.config, recurrence="fast"))  # the Flax stack leaves the gates apart
     fused: Any = jax.device_get(fast.fuse(params))
     named = {"head.weight": fused["head"]["kernel"].T, "head.bias": fused["head"]["bias"]}
     for number, layer in enumerate(fused["stack"]):
@@ -81,7 +81,7 @@ def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(part, np.float32) for name, part in named.items()}
 
 
-def about(found: Trained) -> dict[str, Any]:
+def about(found: TrainedRun) -> dict[str, Any]:
     """What a reader has to know beside the tensors, as JSON values.
 
     One entry of the metadata holds all of it: safetensors writes entries in an order that changes from save to save.

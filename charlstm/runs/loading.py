@@ -1,33 +1,149 @@
-"""The folder of a run becomes a model and its parameters, to evaluate or to sample."""
+"""A run's folder as a model: to sample from, to evaluate, and to train on."""
 
-from dataclasses import replace
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
+import optax
 
-from charlstm.runs.checkpoint import Checkpoints
-from charlstm.config import ModelConfig
-from charlstm.support.errors import InputError
+from charlstm.analysis.evaluate import Evaluation, evaluate
+from charlstm.analysis.sample import text_stream, texts
+from charlstm.analysis.score import LineScore, score
+from charlstm.config import Experiment, SampleConfig
 from charlstm.core.network import Model, Params
+from charlstm.core.optimizer import make_optimizer
+from charlstm.core.step import TrainState, init_state
+from charlstm.data.dataset import Dataset
+from charlstm.data.corpora import to_symbols
+from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
-from charlstm.core.size import refuse_what_no_memory_holds
-from charlstm.core.step import initial_state
+from charlstm.runs.models import make_model
+from charlstm.support.errors import InputError
 
 
-class Trained(NamedTuple):
-    """A model as it was after `step` updates."""
+@dataclass(frozen=True)
+class TrainedRun:
+    """A model as it was after `step` updates. What `load_run` gives."""
 
     run: Run
     model: Model
     params: Params
     step: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """One line for each checkpoint that could not be used."""
 
+    @property
+    def config(self) -> Experiment:
+        """Every field of the run."""
+        return self.run.config
 
-def trained(folder: Path, checkpoint: str = "best") -> Trained:
-    """The parameters in a run's checkpoint.
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters that the model knows."""
+        return self.run.vocabulary
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The run's own text.
+
+        Raises:
+            InputError: the text is gone, or is not the one that the run read.
+        """
+        data = Dataset.read(self.config.data)
+        self.run.check_text(data.fingerprint, data.vocabulary)
+        return data
+
+    def sample(
+        self, prime: str | None = None, *, num: int = 1, skip_unknown: bool = False, stop: str | None = None, **how: Any
+    ) -> Any:
+        """Draws text, as ``charlstm sample`` prints it.
+
+        Args:
+            prime: text that the model reads first; by default that of the run's config.
+            num: how many texts; the i-th is that of seed + i - 1 alone.
+            skip_unknown: leave out characters of the prime that the vocabulary lacks.
+            stop: a text ends with the first occurrence of this after the prime.
+            **how: ``length`` in characters, ``temperature``, ``top_n`` and ``seed``, by default as in the run's config.
+
+        Returns:
+            The prime and the drawn text; a list of `num` such texts where `num` is not 1.
+
+        Raises:
+            InputError: the prime has a character that the model does not know.
+            ValueError: a setting is out of bounds.
+        """
+        drawn = list(texts(**self._sampling(prime, skip_unknown, how), num=num, stop=stop))
+        return drawn[0] if num == 1 else drawn
+
+    def stream(
+        self, prime: str | None = None, *, skip_unknown: bool = False, stop: str | None = None, **how: Any
+    ) -> Iterator[str]:
+        """The text of `sample` in pieces, as they are drawn."""
+        return text_stream(**self._sampling(prime, skip_unknown, how), stop=stop)
+
+    def evaluate(self, split: str = "validation", *, exact: bool = False) -> Evaluation:
+        """The exact loss over a split of the run's own text: every character is predicted once.
+
+        Args:
+            split: "train", "validation" or "test".
+            exact: read the text as one row: slower, and a function of text and parameters alone.
+
+        Returns:
+            ``.loss`` in nats per character, ``.bits_per_char`` and ``.characters``.
+
+        Raises:
+            InputError: the split is empty, or the text is not the one that the run read.
+        """
+        ids = self.data.ids(split)
+        if not len(ids):
+            raise InputError(f"the {split} split of {self.run.folder} is empty; its fraction in the run's config is 0")
+        return evaluate(self.model, self.params, ids, rows=1 if exact else None)
+
+    def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[LineScore]:
+        """The loss of each line on its own, from the empty state.
+
+        Args:
+            lines: texts without their newlines.
+            skip_unknown: leave out characters that the vocabulary lacks.
+
+        Returns:
+            For each line ``.nats`` in total, ``.characters``, and their quotient ``.nats_per_char``.
+
+        Raises:
+            InputError: a line has a character that the model does not know.
+        """
+        symbols = self.config.data.symbols
+        ids = [self.vocabulary.encode(to_symbols(line, symbols), skip_unknown=skip_unknown) for line in lines]
+        return score(self.model, self.params, ids)
+
+    def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
+        """The whole state after `step` updates, to continue from.
+
+        Args:
+            tx: the optax transformation that the run was trained with; by default the one in its config.
+
+        Raises:
+            InputError: the checkpoint is of another optimizer, or damaged.
+        """
+        like = jax.eval_shape(partial(_first_state, self.config, self.model, tx))
+        with Checkpoints(self.run.checkpoints, keep=1, read_only=True) as checkpoints:
+            return checkpoints.restore(self.step, like)
+
+    def _sampling(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> dict[str, Any]:
+        # The config's own prime was written before the vocabulary was known; only a given one is taken at its word.
+        skip = skip_unknown or prime is None
+        config: SampleConfig = replace(self.config.sample, **how, **({} if prime is None else {"prime": prime}))
+        known = {"model": self.model, "params": self.params, "vocabulary": self.vocabulary}
+        return known | {"symbols": self.config.data.symbols, "config": config, "skip_unknown": skip}
+
+
+def load_run(folder: str | os.PathLike[str], checkpoint: str = "best") -> TrainedRun:
+    """Opens a run's folder, also while the run trains. Nothing in it is changed or executed.
 
     Args:
         folder: of the run.
@@ -35,32 +151,66 @@ def trained(folder: Path, checkpoint: str = "best") -> Trained:
             parameters before the first update.
 
     Raises:
-        InputError: the folder is not a run, or the checkpoint is not there or not whole.
+        InputError: the folder is not a run, or the checkpoint is missing or damaged.
     """
-    run = Run.open(folder)
-    refuse_what_no_memory_holds(run.config, len(run.vocabulary))
-    model = Model(_anywhere(run.config.model), len(run.vocabulary))
+    run = Run.open(Path(folder))
+    # What was trained with cuDNN can be read where there is no GPU: the parameters are the same.
+    anywhere = replace(run.config.model, recurrence="auto") if run.config.model.recurrence == "cudnn" else None
+    config = replace(run.config, model=anywhere) if anywhere else run.config
+    model = make_model(config, len(run.vocabulary))
     if checkpoint == "fresh":
-        return Trained(run, model, initial_state(run.config, model).params, 0, ())
-    like = jax.eval_shape(lambda: initial_state(run.config, model))
-    with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints, read_only=True) as checkpoints:
-        if not checkpoints.steps():
+        return TrainedRun(run, model, _first_state(config, model).params, 0)
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    with Checkpoints(run.checkpoints, keep=1, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
             raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
-        notes: tuple[str, ...] = ()
         if checkpoint not in ("best", "latest"):
             if not (checkpoint.isascii() and checkpoint.isdigit() and len(checkpoint) < 20):  # int() has a limit too
                 raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")
-            return Trained(run, model, checkpoints.restore(int(checkpoint), like).params, int(checkpoint), notes)
-        if checkpoint == "best" and (best := checkpoints.best()) is not None:
+            return TrainedRun(run, model, checkpoints.restore_params(int(checkpoint), like), int(checkpoint))
+        best = checkpoints.best() if checkpoint == "best" else None
+        wanted = [*([] if best is None else [best]), *reversed(steps)]
+        notes: list[str] = []
+        for step in dict.fromkeys(wanted):
             try:
-                return Trained(run, model, checkpoints.restore(best, like).params, best, notes)
+                return TrainedRun(run, model, checkpoints.restore_params(step, like), step, tuple(notes))
             except InputError as error:
-                notes = (f"{error}; the newest whole one is used",)
-        restored = checkpoints.restore_newest(like)
-        assert restored is not None  # there are steps, and it raises when none of them is whole
-        return Trained(run, model, restored.state.params, restored.step, notes + restored.notes)
+                notes.append(f"{error}; the next best is used")
+    raise InputError(f"no checkpoint in {folder} can be used ({'; '.join(notes)})")
 
 
-def _anywhere(config: ModelConfig) -> ModelConfig:
-    """What was trained with cuDNN can be read where there is no GPU: the parameters are the same."""
-    return replace(config, recurrence="auto") if config.recurrence == "cudnn" else config
+def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: TrainState) -> None:
+    """Saves a program's own training as a run, which ``charlstm sample``, ``eval`` and the others then take.
+
+    On a run that this function made, it adds a checkpoint.
+
+    Args:
+        folder: of the run, made when missing.
+        data: what was read, as `read_text` gives it.
+        model: what was trained.
+        state: what `make_train_step` gives.
+
+    Raises:
+        InputError: the folder holds something else, or a run of another model or text.
+        TrainingError: the checkpoint cannot be written.
+    """
+    path, step = Path(folder), int(state.step)
+    config = Experiment(data=data.config, model=model.config)
+    config = replace(config, train=replace(config.train, steps=max(step, 1)))
+    if Run.exists(path):
+        run = Run.open(path)
+        if not run.program or run.config.model != model.config:
+            raise InputError(f"{path} holds another run; save this one in another folder")
+        run.check_text(data.fingerprint, data.vocabulary)
+        if step > run.config.train.steps:
+            run = run.extended(replace(run.config, train=replace(run.config.train, steps=step)))
+    else:
+        run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
+    with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
+        checkpoints.save(step, state)
+
+
+def _first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:
+    chain = tx or make_optimizer(config.optimizer, config.train.steps)
+    return init_state(model, chain, config.data.batch_size, config.seed)

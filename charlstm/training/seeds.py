@@ -1,124 +1,181 @@
-"""Several runs of one config that differ in their seeds alone train in one program: their states are stacked along S.
+"""The compiled programs of a training: one run's, and that of several runs that differ in their seeds alone.
 
-Where there are devices enough, they share the seeds: each has whole runs, and none waits for another inside of a step.
+Where there are devices enough, they share the seeds: each has entire runs, and none waits for another inside a step.
 Fewer runs than devices share out the rows of each batch instead, as a run alone does. A device's runs are mapped with
-`vmap`, which makes their short products one, but on a CPU, where one core is busy with one run: there they take turns,
-which keeps the arrays of each in its cache.
-
-A call reads a chunk of K windows, so that a device goes on from update to update without being asked to.
+`vmap`, which makes their short products one, except on a CPU, where one core is busy with one run: there they take
+turns, which keeps the arrays of each in its cache.
 """
 
+import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+import optax
+from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from charlstm.config import Experiment, TrainConfig
-from charlstm.core.fast import cudnn
+from charlstm.config import TrainConfig
+from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
 from charlstm.core.sharding import ROWS, Layout
-from charlstm.core.step import Metrics, TrainState, initial_state, make_update, state_layout, window_layout
-from charlstm.data.windows import Batches, Window
+from charlstm.core.step import (
+    Loss,
+    Metrics,
+    TrainState,
+    TrainStep,
+    jit_update,
+    make_update,
+    state_layout,
+    window_layout,
+)
+from charlstm.data.windows import Window
 from charlstm.runs.arrays import to_device, to_host
 
 LONGEST_CHUNK = 10
 """Updates of a call: more would save little, and make a signal wait."""
 
 
+class Program(Protocol):
+    """S runs of one model. `states` below is whatever form the program keeps them in."""
+
+    chunk: int
+    """K, updates of one call."""
+    row_devices: int
+    """How many devices share the rows of one run, and with it the order of its sums."""
+
+    def put(self, states: Sequence[TrainState]) -> Any:
+        """The states of the S runs, on the devices."""
+        ...
+
+    def put_windows(self, windows: Iterator[Window]) -> Any:
+        """The next K windows, on the devices; None where there are no more."""
+        ...
+
+    def update(self, states: Any, windows: Any) -> tuple[Any, Metrics]:
+        """The states after K updates, the ones before donated, and metrics with S·K numbers each."""
+        ...
+
+    def take(self, states: Any) -> list[TrainState]:
+        """The states of the S runs, one by one."""
+        ...
+
+
+class OneRun:
+    """One run, an update a call."""
+
+    chunk = 1
+
+    def __init__(
+        self,
+        model: Model,
+        tx: optax.GradientTransformation,
+        layout: Layout,
+        loss: Loss = mean_nats,
+        schedule: optax.Schedule | None = None,
+    ) -> None:
+        self._layout, self.row_devices = layout, layout.devices
+        self._update = jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
+
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        return jax.device_put(states[0], state_layout(self._layout))
+
+    def put_windows(self, windows: Iterator[Window]) -> Window | None:
+        window = next(windows, None)
+        return None if window is None else jax.device_put(window, window_layout(self._layout))
+
+    def update(self, states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
+        return self._update(states, windows)
+
+    def take(self, states: TrainState) -> list[TrainState]:
+        return [states]
+
+
 @dataclass(frozen=True)
-class Together:
-    """S runs of one model, and where their states lie. Stacked trees have S, and fillers behind it, as first axis."""
+class SeedProgram:
+    """S runs that differ in their seeds alone. Stacked trees have S, and fillers behind it, as first axis.
 
-    configs: tuple[Experiment, ...]
-    """Of the runs; their seeds differ, and nothing else."""
-    vocabulary_size: int
+    Args:
+        model, tx, schedule: of all the runs.
+        batch_size: B.
+        runs: S.
+        chunk: K, updates of one call.
+        share_seeds: whether devices share the runs rather than the rows of a batch.
+    """
 
-    @property
-    def model(self) -> Model:
-        """Of all the runs; JAX cannot map cuDNN over seeds, so charlstm's own loop takes its place."""
-        config = self.configs[0].model
-        mapped = len(self.configs) > 1 and cudnn.settled(config) == "cudnn"
-        return Model(replace(config, recurrence="fast") if mapped else config, self.vocabulary_size)
-
-    @property
-    def share_seeds(self) -> bool:
-        """Whether devices share the runs rather than the rows of a batch."""
-        return len(self.configs) >= jax.local_device_count()
-
-    @property
-    def stacked(self) -> int:
-        """S with the fillers that give each device as many runs."""
-        runs = len(self.configs)
-        return runs + -runs % jax.local_device_count() if self.share_seeds else runs
+    model: Model
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    batch_size: int
+    runs: int
+    chunk: int
+    share_seeds: bool
 
     @property
     def layout(self) -> Layout:
         """Of the seeds where devices share those, else of the rows."""
-        return Layout.of(self.stacked if self.share_seeds else self.configs[0].data.batch_size)
-
-    @property
-    def chunk(self) -> int:
-        """K: the most updates up to `LONGEST_CHUNK` after whose multiples alone something is due."""
-        return chunk_of(self.configs[0].train)
-
-    def initial(self) -> TrainState:
-        """The stacked states before the first update, to the bit those of each run alone, on the first device."""
-        states = [initial_state(config, self.model) for config in self.configs]
-        return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+        return Layout.of(self._stacked if self.share_seeds else self.batch_size)
 
     @property
     def row_devices(self) -> int:
-        """How many devices share the rows of one run, and with it the order of its sums."""
         return 1 if self.share_seeds else self.layout.devices
 
-    def put(self, states: TrainState) -> TrainState:
-        """The states of S runs from the first device, with fillers and on all devices."""
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        filled = [*states, *states[-1:] * (self._stacked - self.runs)]
+        return jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *filled), self._states())
 
-        def fill(part: Array) -> Array:
-            missing = self.stacked - len(part)
-            return jnp.concatenate([part, jnp.repeat(part[-1:], missing, 0)]) if missing else part
+    def put_windows(self, windows: Iterator[Window]) -> Window | None:
+        """Inputs and targets [K, B, T], starts [K]."""
+        some = list(itertools.islice(windows, self.chunk))
+        stacked: Any = [np.stack(parts) for parts in zip(*some, strict=True)]
+        return jax.device_put(Window(*stacked), self._windows()) if len(some) == self.chunk else None
 
-        return jax.device_put(jax.tree.map(fill, states), self._states())
+    def take(self, states: TrainState) -> list[TrainState]:
+        """Each on the first device.
 
-    def real(self, states: TrainState) -> TrainState:
-        """The states without the fillers, which depend on how many devices there are, on the first device."""
-        return to_device(jax.tree.map(lambda bits: bits[: len(self.configs)], to_host(states)), states)
+        They go through the host: on a CPU a program that gathers them from all devices can wait for itself for good,
+        where its parts on some devices hold the threads that those on others need.
+        """
+        host = to_host(states)
+        return [to_device(jax.tree.map(lambda bits, at=run: bits[at], host), states) for run in range(self.runs)]
 
-    def windows(self, batches: Batches, cursor: int) -> Window:
-        """The K windows from a cursor on, on the devices: inputs and targets [K, B, T], starts [K]."""
-        windows = [batches.window(at) for at in range(cursor, cursor + self.chunk)]
-        stacked: Any = [np.stack(parts) for parts in zip(*windows, strict=True)]
-        return jax.device_put(Window(*stacked), self._windows())
+    def update(self, states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
+        return self._steps(states, windows)
 
-    def make_steps(self) -> Callable[[TrainState, Window], tuple[TrainState, Metrics]]:
-        """K jitted updates of every run. It donates the states, and gives metrics [S, K]."""
-        alone = Layout.of(1) if self.share_seeds else self.layout
-        update = make_update(self.configs[0], self.model, alone)
+    @cached_property
+    def _steps(self) -> Any:
+        layout = self.layout
+        model = self.model if self.share_seeds else self.model.on(layout)
+        update: TrainStep = make_update(model, self.tx, schedule=self.schedule)
 
         def train_seeds(states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:
                 return lax.scan(update, state, windows)
 
-            take_turns = len(self.configs) == 1 or self.layout.mesh.devices.flat[0].platform == "cpu"
+            take_turns = self.runs == 1 or layout.mesh.devices.flat[0].platform == "cpu"
             return lax.map(one, states) if take_turns else jax.vmap(one)(states)
 
         shared: Any = train_seeds
-        if self.share_seeds and self.layout.devices > 1:
+        if self.share_seeds and layout.devices > 1:
             rows, whole = PartitionSpec(ROWS), PartitionSpec()
             shared = jax.shard_map(
-                train_seeds, mesh=self.layout.mesh, in_specs=(rows, whole), out_specs=rows, check_vma=False
+                train_seeds, mesh=layout.mesh, in_specs=(rows, whole), out_specs=rows, check_vma=False
             )
             shared.__name__ = train_seeds.__name__
-        states, metrics = self._states(), self.layout.rows if self.share_seeds else self.layout.whole
+        states, metrics = self._states(), layout.rows if self.share_seeds else layout.whole
         return jax.jit(
             shared, in_shardings=(states, self._windows()), out_shardings=(states, metrics), donate_argnums=0
         )
+
+    @property
+    def _stacked(self) -> int:
+        """S with the fillers that give each device as many runs."""
+        return self.runs + -self.runs % jax.local_device_count() if self.share_seeds else self.runs
 
     def _states(self) -> Any:
         if self.share_seeds:
@@ -132,30 +189,10 @@ class Together:
         return Window(_behind_first(rows), _behind_first(rows), whole)  # pyright: ignore[reportArgumentType]
 
 
-def chunk_of(config: TrainConfig) -> int:
-    """The most updates up to `LONGEST_CHUNK` that divide a training and all its intervals."""
-    every = math.gcd(config.steps, config.validate_every, config.checkpoint_every, config.sample_every)
+def chunk_of(config: TrainConfig, start: int = 0) -> int:
+    """The most updates up to `LONGEST_CHUNK` that divide a training, all its intervals and the step that it starts at."""
+    every = math.gcd(config.steps, config.validate_every, config.checkpoint_every, config.sample_every, start)
     return max(count for count in range(1, LONGEST_CHUNK + 1) if every % count == 0)
-
-
-@jax.jit
-def keep_better(best: TrainState, states: TrainState, better: Array) -> TrainState:
-    """The states where `better`, [S], else those that were the best before."""
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, states, best)
-
-
-def unstacked(states: Any, runs: int) -> list[Any]:
-    """The trees of the first runs among stacked ones, each on the first device.
-
-    They go through the host: on a CPU a program that gathers them from all devices can wait for itself for good, where
-    its parts on some devices hold the threads that those on others need.
-    """
-    host = to_host(states)
-    return [to_device(jax.tree.map(lambda bits, at=run: bits[at], host), states) for run in range(runs)]
 
 
 def _behind_first(sharding: NamedSharding | None) -> NamedSharding | None:

@@ -1,0 +1,87 @@
+"""One of the runs that train together: its files, open, and the state that it goes on from."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from charlstm.core.step import TrainState
+from charlstm.runs.checkpoint import Checkpoints
+from charlstm.runs.folder import Run
+from charlstm.runs.metrics import Metrics, best_loss
+from charlstm.runs.tensorboard import TensorBoard
+from charlstm.support.errors import InputError
+
+
+@dataclass
+class Member:
+    """A run whose files are open."""
+
+    run: Run
+    checkpoints: Checkpoints
+    metrics: Metrics
+    tensorboard: TensorBoard
+    validations: Sequence[dict[str, Any]]
+    """The validation records that its metrics hold at the start."""
+    best: float = field(init=False)
+    """Its lowest validation loss."""
+    diverged_after: int | None = None
+    """The last step whose numbers were finite, of a run whose later ones are not."""
+
+    def __post_init__(self) -> None:
+        self.best = best_loss(self.validations)
+
+
+def open_member(
+    run: Run,
+    first: Callable[[], TrainState],
+    devices: int,
+    line: Callable[..., None],
+    stack: ExitStack,
+    *,
+    restart: bool = False,
+) -> tuple[Member, TrainState]:
+    """Opens a run's files, and restores its newest checkpoint that can be used.
+
+    Args:
+        run: the run.
+        first: makes the state before the first update.
+        devices: how many will share the rows of a batch.
+        line: is told what is odd about the checkpoints.
+        stack: closes the files.
+        restart: begin again where there are checkpoints and none can be used.
+
+    Raises:
+        InputError: there are checkpoints, and none can be used; or the metrics are malformed.
+    """
+    train = run.config.train
+    checkpoints = stack.enter_context(Checkpoints(run.checkpoints, train.keep_checkpoints))
+    try:
+        restored = checkpoints.restore_newest(jax.eval_shape(first)) if checkpoints.steps() else None
+    except InputError as error:
+        if not restart:
+            raise
+        line(f"{error}; it begins again", "yellow")
+        restored = None
+    if restored is not None:
+        for note in restored.notes:
+            line(note, "yellow")
+        if restored.devices not in (None, devices):
+            line(_other_devices(restored.step, restored.devices, devices), "yellow")
+    state = first() if restored is None else restored.state
+    step = int(state.step)
+    metrics = stack.enter_context(Metrics(run.metrics))
+    validations = metrics.truncate_after(step)
+    tensorboard = stack.enter_context(TensorBoard(run.tensorboard if train.tensorboard else None, step))
+    return Member(run, checkpoints, metrics, tensorboard, validations), state
+
+
+def _other_devices(step: int, before: int | None, now: int) -> str:
+    """That a run goes on with another number of devices, which changes the order of its sums."""
+    devices = "1 device" if before == 1 else f"{before} devices"
+    return (
+        f"up to step {step:,} this run had {devices}, and now it has {now}:"
+        " its losses agree with those of an unbroken run to about 1e-5, not to the bit"
+    )
