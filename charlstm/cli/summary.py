@@ -1,58 +1,64 @@
-"""What a person is told of a run at its start and at its end. Facts in, lines out."""
+"""What a person reads about a run or a comparison at its start and at its end. Facts in, lines out."""
 
+import math
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 
 from charlstm.analysis.evaluate import Evaluation, lzma_bits, uniform_bits
+from charlstm.analysis.gradient_reach import GradientReach
+from charlstm.compare.grid import GridModel
+from charlstm.compare.results import ModelResult
 from charlstm.config import DataConfig
-from charlstm.core.network import Params
+from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
-from charlstm.data.windows import Batches, Splits
+from charlstm.core.size import count_parameters
+from charlstm.data.dataset import Dataset
 from charlstm.runs.folder import Run
-from charlstm.support.files import one_line
+from charlstm.support.text import one_line
 
 
-def introduction(run: Run, splits: Splits, batches: Batches, params: Params, step: int, layout: Layout) -> list[str]:
+def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> list[str]:
     """The text, the model, and the work ahead."""
-    config = run.config
-    data, model, steps = config.data, config.model, config.train.steps
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    depth = f"{model.num_layers} {'layer' if model.num_layers == 1 else 'layers'}"
+    config, steps = run.config, run.config.train.steps
+    depth = _count(config.model.num_layers, "layer")
+    size = count_parameters(config.model, model.vocabulary_size)
     where = f"continues after step {step:,} in" if step else "writes to"
+    epochs = steps / data.train.windows_per_epoch
     return [
-        of_text(data, len(run.vocabulary), splits),
-        f"model    {model.cell}, {depth} of {model.hidden_size}: {count:,} parameters, on {_devices(layout)}",
-        f"train    {steps:,} steps of {data.batch_size} x {data.seq_length} {data.symbols},"
-        f" {batches.epoch(steps):.2f} epochs",
+        text_line(config.data, data),
+        f"model    {config.model.cell}, {depth} of {config.model.hidden_size}: {size:,} parameters, on {_devices(layout)}",
+        f"train    {steps:,} steps of {config.data.batch_size} x {config.data.seq_length} {config.data.symbols},"
+        f" {epochs:.2f} epochs",
         f"run      {where} {one_line(run.folder)}",
     ]
 
 
-def of_text(data: DataConfig, vocabulary_size: int, splits: Splits) -> str:
+def text_line(config: DataConfig, data: Dataset) -> str:
     """What is read, and how much of it for what."""
-    sizes = f"{len(splits.train):,} to train on, {len(splits.validation):,} to validate, {len(splits.test):,} to test"
-    return f"text     {one_line(data.corpus)}: {vocabulary_size} different {data.symbols}; {sizes}"
+    sizes = f"{len(data.train):,} to train on, {len(data.validation):,} to validate, {len(data.test):,} to test"
+    return f"text     {one_line(config.corpus)}: {len(data.vocabulary)} different {config.symbols}; {sizes}"
 
 
-def conclusion(run: Run, splits: Splits, found: Evaluation | None) -> list[str]:
+def conclusion(run: Run, data: Dataset, found: Evaluation | None) -> list[str]:
     """The validation loss beside what anyone can check it against."""
     if found is None:
         return ["there is no validation split to measure on; --data.validation-fraction 0.05 makes one"]
-    text = run.vocabulary.decode(splits.validation)
-    as_bytes = text.encode("latin-1") if run.config.data.symbols == "bytes" else text.encode("utf-8", "surrogatepass")
-    symbol = "character" if run.config.data.symbols == "characters" else "byte"
+    text, symbols = run.vocabulary.decode(data.validation), run.config.data.symbols
+    as_bytes = text.encode("latin-1") if symbols == "bytes" else text.encode("utf-8", "surrogatepass")
     rows = {
-        f"all {len(run.vocabulary)} {run.config.data.symbols} equally likely": uniform_bits(len(run.vocabulary)),
+        f"all {len(run.vocabulary)} {symbols} equally likely": uniform_bits(len(run.vocabulary)),
         "the same text through xz -9": lzma_bits(as_bytes, len(text)),
         "this model": found.bits_per_char,
     }
     width = max(map(len, rows))
-    head = f"validation, bits per {symbol} over all {found.characters:,}:"
+    head = f"validation, bits per {symbols.removesuffix('s')} over all {found.characters:,}:"
     return [head, *(f"  {name:<{width}}  {value:7.4f}" for name, value in rows.items())]
 
 
-def what_next(run: Run) -> list[str]:
+def next_commands(run: Run) -> list[str]:
     """The commands to type next."""
     folder = shlex.quote(str(run.folder))
     # The prime is shown in one line whatever is in it; a person can copy the command only if nothing was cut.
@@ -66,17 +72,55 @@ def what_next(run: Run) -> list[str]:
     ]
 
 
-def other_devices(step: int, before: int | None, now: int) -> str:
-    """That a run goes on with another number of devices, which changes the order of its sums."""
-    devices = "1 device" if before == 1 else f"{before} devices"
-    return (
-        f"up to step {step:,} this run had {devices}, and now it has {now}:"
-        " its losses agree with those of an unbroken run to about 1e-5, not to the bit"
-    )
+def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder: Path, data: Dataset) -> list[str]:
+    """The text, the models, and where they go."""
+    least, most = (sort(each.parameters for each in models) for sort in (min, max))
+    count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    lines = [
+        text_line(models[0].config.data, data),
+        f"models   {len(models)} with {_count(seeds, 'seed')} each, of {count} parameters",
+        f"folder   {one_line(folder)}{f', where {done} of them are trained' if done else ''}",
+    ]
+    if len(models) > 1 and all(each.baseline is None for each in models):
+        lines.append("none of them is the baseline that --baseline-cell and --baseline-layers name: no differences")
+    if not len(data.validation):
+        lines.append("there is no validation split, so the last step of each run counts as its best")
+    return lines
+
+
+def model_line(row: ModelResult) -> str:
+    """A model's losses in a few words."""
+    lost = sum(run.diverged_after is not None for run in row.seeds)
+    known = {"validation": row.validation, "test": row.test}
+    parts = [f"{name} {loss.mean:.4f}" for name, loss in known.items() if loss]
+    if lost:
+        parts.append(f"{lost} of {len(row.seeds)} seeds diverged")
+    return f"{row.name}: {', '.join(parts) or 'trained'}"
+
+
+def reach_table(found: GradientReach) -> list[str]:
+    """The norms at lags that double, as parts of those at lag 0, and each layer's reach."""
+    lags = found.norms.shape[1]
+    shown = [0, *(2**power for power in range(lags.bit_length()) if 2**power < lags)]
+    lines = ["gradient by lag " + "".join(f"{lag:>9}" for lag in shown) + "   at 1 %"]
+    for number, (norms, reach) in enumerate(zip(found.norms, found.reach(), strict=True), start=1):
+        parts = "".join(f"{part:9.1e}" for part in norms[shown] / norms[0])
+        lines.append(f"  layer {number:<7} {parts}   {f'> {lags - 1}' if reach is None else reach:>6}")
+    return lines
+
+
+def minutes(seconds: float) -> str:
+    """A time that is left, rounded up to minutes."""
+    count = math.ceil(seconds / 60)
+    return f"{count // 60} h {count % 60:02} min" if count >= 60 else f"{count} min"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _devices(layout: Layout) -> str:
-    first = layout.mesh.devices.flat[0]
+    first: jax.Device = layout.mesh.devices.flat[0]
     if first.platform == "cpu":
         used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
     else:
