@@ -1,4 +1,4 @@
-"""The words a person types become a call of one room. Rooms that import JAX are imported when they are called."""
+"""The commands. Modules that import JAX are imported when a command needs them, so that --help is quick."""
 
 import io
 import json
@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from charlstm.cli.arguments import (
     Compare,
@@ -23,7 +24,8 @@ from charlstm.cli.arguments import (
     train_arguments,
 )
 from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
-from charlstm.support.files import one_line
+from charlstm.support.schema import explain
+from charlstm.support.text import one_line
 
 
 def main() -> None:
@@ -38,6 +40,8 @@ def run(words: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
     try:
         return _dispatch(list(words))
+    except ValidationError as error:
+        return _fail(explain(error), 2)
     except InputError as error:
         return _fail(str(error), 2)
     except TrainingError as error:
@@ -59,28 +63,20 @@ def run(words: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    _note([message])
+    _print_notes([message])
     return code
 
 
 def _dispatch(words: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "train": _train,
-        "eval": _eval,
-        "sample": _sample,
-        "compare": _compare,
-        "report": _report,
-        "export": _export,
-        "corpora": _corpora,
-    }
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print(overview())
         return 0 if words else 2
     if words[0] == "--version":
-        from importlib.metadata import version
+        import charlstm
 
-        print(version("charlstm"))
+        print(charlstm.__version__)
         return 0
+    commands = {usage.split()[0]: command for usage, (_, command) in _COMMANDS.items()}
     if words[0] not in commands:
         hint = did_you_mean(words[0], commands) or f"; there are {', '.join(commands)}"
         raise InputError(f"there is no command {words[0]!r}{hint}")
@@ -88,17 +84,9 @@ def _dispatch(words: list[str]) -> int:
     return 0
 
 
-def _overview() -> str:
-    rows = {
-        "train [EXPERIMENT]": Train,
-        "eval RUN": Eval,
-        "sample RUN": Sample,
-        "compare EXPERIMENT": Compare,
-        "report RUN ...": Report,
-        "export RUN": Export,
-        "corpora": Corpora,
-    }
-    lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, kind in rows.items())
+def overview() -> str:
+    """What `charlstm --help` prints."""
+    lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, (kind, _) in _COMMANDS.items())
     return (
         "charlstm: train, evaluate and sample character-level recurrent language models.\n\n"
         f"usage: charlstm COMMAND ...\n\n{lines}\n\n"
@@ -108,100 +96,97 @@ def _overview() -> str:
 
 def _train(words: list[str]) -> None:
     name, parsed = train_arguments(words)
-    from charlstm.cli.terminal import Reporter
     from charlstm.data import corpora
     from charlstm.runs.folder import default_folder
 
-    config = replace(parsed.config, data=replace(parsed.config.data, corpus=corpora.resolve(parsed.config.data.corpus)))
+    data = parsed.config.data
+    config = replace(parsed.config, data=replace(data, corpus=corpora.resolve(data.corpus)))
     folder = parsed.run_dir or default_folder(name)
-    _prepare_devices()
+    _prepare()
+    from charlstm.cli.progress import TrainProgress
+    from charlstm.cli.terminal import Reporter
     from charlstm.training.train import train
 
-    train(config, folder, Reporter())
+    train(config, folder, watch=TrainProgress(Reporter()), signals=True)
 
 
 def _eval(words: list[str]) -> None:
     asked = parse(Eval, words)
-    _prepare_devices()
+    _prepare()
     from charlstm.analysis.evaluate import evaluate
-    from charlstm.analysis.gradient_reach import described, gradient_lags
+    from charlstm.analysis.gradient_reach import gradient_reach
+    from charlstm.cli.summary import reach_table
     from charlstm.cli.terminal import write
     from charlstm.data import corpora
-    from charlstm.runs.loading import trained
-    from charlstm.training.begin import Text, encoded
+    from charlstm.data.dataset import encode_pieces
+    from charlstm.runs.loading import load_run
 
-    found = trained(asked.run, asked.checkpoint)
-    data = found.run.config.data
-    _note(found.notes)
+    found = load_run(asked.run, asked.checkpoint)
+    _print_notes(found.notes)
+    symbols = found.config.data.symbols
     if asked.text is not None:
-        pieces = corpora.pieces(corpora.resolve(str(asked.text)), data.symbols)
-        found.run.vocabulary.refuse_unknown(pieces)  # all of them at once; encoding stops at the first piece
-        ids, what = encoded(found.run.vocabulary, pieces), str(asked.text)
+        pieces = corpora.pieces(corpora.resolve(str(asked.text)), symbols)
+        found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
+        ids, what = encode_pieces(found.vocabulary, pieces), str(asked.text)
     else:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
-        text = Text.read(found.run.config)
-        found.run.refuse_other_text(text.fingerprint)
-        found.run.refuse_other_vocabulary(text.vocabulary)
-        ids = getattr(text.splits, asked.split)
-        what = f"{asked.split} split"
+        ids, what = found.data.ids(asked.split), f"{asked.split} split"
     if not len(ids):
         raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
-    lags = gradient_lags(found.model, found.params, ids) if asked.lags else None
+    reach = None
+    if asked.lags:
+        try:
+            reach = gradient_reach(found.model, found.params, ids)
+        except ValueError as error:
+            raise InputError(str(error)) from None
     if asked.json:
-        print(
-            json.dumps(
-                {
-                    "run": str(asked.run),
-                    "step": found.step,
-                    "split": None if asked.text else asked.split,
-                    "text": str(asked.text) if asked.text else None,
-                    "exact": asked.exact,
-                    "characters": result.characters,
-                    "loss": result.loss,
-                    "bits_per_char": result.bits_per_char,
-                }
-                | ({"lags": lags.norms.tolist(), "reach": lags.reach()} if lags else {})
-            )
-        )
-    else:
-        how = "in one row" if asked.exact else "in warmed rows"
-        write(
-            f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
-            f" over {result.characters:,} {data.symbols} {how}\n"
-        )
-        if lags:
-            print("\n".join(described(lags)))
+        values = {
+            "run": str(asked.run),
+            "step": found.step,
+            "split": None if asked.text else asked.split,
+            "text": str(asked.text) if asked.text else None,
+            "exact": asked.exact,
+            "characters": result.characters,
+            "loss": result.loss,
+            "bits_per_char": result.bits_per_char,
+        }
+        print(json.dumps(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})))
+        return
+    how = "in one row" if asked.exact else "in warmed rows"
+    write(
+        f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
+        f" over {result.characters:,} {symbols} {how}\n"
+    )
+    if reach:
+        print("\n".join(reach_table(reach)))
 
 
 def _sample(words: list[str]) -> None:
     asked = parse(Sample, words)
     if asked.num < 1:
         raise InputError(f"--num is {asked.num}; it must be at least 1")
-    _prepare_devices()
-    from charlstm.analysis.sample import text_stream, texts
+    _prepare()
     from charlstm.cli.terminal import write
-    from charlstm.runs.loading import trained
+    from charlstm.runs.loading import load_run
 
-    found = trained(asked.run, asked.checkpoint)
-    _note(found.notes)
-    names = ("prime", "length", "temperature", "top_n", "seed")
+    found = load_run(asked.run, asked.checkpoint)
+    _print_notes(found.notes)
+    names = ("length", "temperature", "top_n", "seed")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    config = replace(found.run.config.sample, **given)
-    vocabulary, symbols = found.run.vocabulary, found.run.config.data.symbols
-    # The config's own prime was written before the vocabulary was known; only a typed one is taken at its word.
-    skip = asked.skip_unknown or asked.prime is None
-    how: dict[str, Any] = {"vocabulary": vocabulary, "symbols": symbols, "skip_unknown": skip}
+    seed = replace(found.config.sample, **given).seed
+    replace(found.config.sample, **given | {"seed": seed + asked.num - 1})  # checks all before anything is shown
     drawn: Iterable[Iterable[str]]
-    replace(config, seed=config.seed + asked.num - 1)  # refuses the last seed before anything is shown of the first
     if asked.stream:
-        seeds = range(config.seed, config.seed + asked.num)
-        drawn = (text_stream(found.model, found.params, config=replace(config, seed=seed), **how) for seed in seeds)
+        seeds = range(seed, seed + asked.num)
+        drawn = (
+            found.stream(asked.prime, skip_unknown=asked.skip_unknown, **given | {"seed": each}) for each in seeds
+        )
     else:
-        drawn = ([text] for text in texts(found.model, found.params, config=config, num=asked.num, **how))
+        drawn = ([text] for text in found.samples(asked.prime, asked.num, skip_unknown=asked.skip_unknown, **given))
     for number, pieces in enumerate(drawn):
         if asked.num > 1:
-            write(f"--- seed {config.seed + number} ---\n")
+            write(f"--- seed {seed + number} ---\n")
         for piece in pieces:
             write(piece)
         write("\n")
@@ -209,28 +194,30 @@ def _sample(words: list[str]) -> None:
 
 def _compare(words: list[str]) -> None:
     name, run_dir, grid = compare_arguments(words)
-    from charlstm.cli.terminal import Reporter, write
     from charlstm.data import corpora
-    from charlstm.report.tables import show
     from charlstm.runs.folder import default_folder
     from charlstm.support.files import inside
 
     data = replace(grid.base.data, corpus=corpora.resolve(grid.base.data.corpus))
     folder = run_dir or default_folder(name)
-    _prepare_devices()
-    from charlstm.compare.runner import compare
+    _prepare()
+    from charlstm.cli.progress import GridProgress
+    from charlstm.cli.terminal import Reporter, write
+    from charlstm.compare.runner import run_grid
+    from charlstm.report.tables import show
 
-    found = compare(replace(grid, base=replace(grid.base, data=data)), folder, Reporter())
+    with GridProgress(Reporter()) as watch:
+        found = run_grid(replace(grid, base=replace(grid.base, data=data)), folder, watch=watch, signals=True)
     drawn = f"plots: {folder}/plots\npage: {folder}/report.html\n"
     try:  # before anything is shown: what they read may be malformed
         from charlstm.report.page import write_page
         from charlstm.report.plots import plots
 
-        plots(found, folder, inside(folder, "plots"))
+        plots([folder], inside(folder, "plots"))
         write_page([folder], folder / "report.html")
     except MissingExtraError as error:
         drawn = ""
-        _note([f"no plots and no page: {error}"])
+        _print_notes([f"no plots and no page: {error}"])
     show(found)
     write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n{drawn}")
 
@@ -239,7 +226,9 @@ def _report(words: list[str]) -> None:
     asked = parse(Report, words)
     if not asked.runs:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
-    _prepare_devices()
+    _prepare()
+    from pathlib import Path
+
     from charlstm.cli.terminal import write
     from charlstm.report.page import write_page
 
@@ -250,15 +239,15 @@ def _report(words: list[str]) -> None:
 
 def _export(words: list[str]) -> None:
     asked = parse(Export, words)
-    _prepare_devices()
+    _prepare()
     from charlstm.cli.terminal import write
-    from charlstm.runs.export import export, refuse_other_kind
-    from charlstm.runs.loading import trained
+    from charlstm.runs.export import check_name, export
+    from charlstm.runs.loading import load_run
 
     if asked.output is not None:
-        refuse_other_kind(asked.output)  # before the model is read
-    found = trained(asked.run, asked.checkpoint)
-    _note(found.notes)
+        check_name(asked.output)  # before the model is read
+    found = load_run(asked.run, asked.checkpoint)
+    _print_notes(found.notes)
     write(f"{export(found, asked.output)}\n")
 
 
@@ -268,8 +257,8 @@ def _corpora(words: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from charlstm.cli.terminal import printable
     from charlstm.data.corpora import catalogue
+    from charlstm.support.text import printable
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "characters", "text", "where it is"):
@@ -280,13 +269,24 @@ def _corpora(words: list[str]) -> None:
     print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
 
 
-def _prepare_devices() -> None:
+_COMMANDS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
+    "train [EXPERIMENT]": (Train, _train),
+    "eval RUN": (Eval, _eval),
+    "sample RUN": (Sample, _sample),
+    "compare EXPERIMENT": (Compare, _compare),
+    "report RUN ...": (Report, _report),
+    "export RUN": (Export, _export),
+    "corpora": (Corpora, _corpora),
+}
+
+
+def _prepare() -> None:
     from charlstm.support.process import prepare
 
     prepare()
 
 
-def _note(notes: Sequence[str]) -> None:
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         # Names and fields are in it that a stranger chose: one line, and nothing in it that a terminal would obey.
         print(f"charlstm: {one_line(note, 4000)}", file=sys.stderr)

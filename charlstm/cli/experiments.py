@@ -1,0 +1,57 @@
+"""CONFIG or GRID of an experiment's file."""
+
+import errno
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from charlstm.config import Experiment, Grid
+from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.schema import explain
+
+Kind = TypeVar("Kind", Experiment, Grid)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """CONFIG of an experiment file."""
+    return _load(path, "CONFIG", Experiment, {"GRID": "compare"})
+
+
+def load_grid(path: Path) -> Grid:
+    """GRID of an experiment file."""
+    return _load(path, "GRID", Grid, {"CONFIG": "train"})
+
+
+def check_path(path: Path) -> None:
+    """Raises InputError for a path that no file can have."""
+    try:
+        path.lstat()
+    except ValueError:
+        raise InputError(f"no file can be called {str(path)!r}; a character in it cannot be in a path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"no file can be called {str(path)!r}; it is too long") from None
+
+
+def _load(path: Path, name: str, kind: type[Kind], others: Mapping[str, str]) -> Kind:
+    check_path(path)
+    if not path.is_file():
+        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
+    try:
+        defined = runpy.run_path(str(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error)}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (Exception, SystemExit) as error:  # the file is the user's own program
+        raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if isinstance(value := defined.get(name), kind):
+        return value
+    hint = "".join(
+        f"; it has a {other}, for `charlstm {command}`" for other, command in others.items() if other in defined
+    )
+    raise InputError(f"{path} defines no {name} that is a charlstm.{kind.__name__}{hint}")
