@@ -1,4 +1,4 @@
-"""The words a person types become a call of one room. Rooms that import JAX are imported when they are called."""
+"""The commands. Modules that import JAX are imported when a command needs them, so that --help is quick."""
 
 import io
 import json
@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from charlstm.cli.arguments import (
     Compare,
     Corpora,
@@ -19,6 +21,7 @@ from charlstm.cli.arguments import (
     Sample,
     Train,
     compare_arguments,
+    explain,
     parse,
     train_arguments,
 )
@@ -40,6 +43,8 @@ def run(words: Sequence[str]) -> int:
         return _dispatch(list(words))
     except InputError as error:
         return _fail(str(error), 2)
+    except ValidationError as error:
+        return _fail(explain(error), 2)
     except TrainingError as error:
         return _fail(str(error), 1)
     except Interrupted as stop:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from charlstm.cli.progress import Progress
 from charlstm.cli.terminal import Reporter
-from charlstm.compare.grid import Candidate, candidates, refuse_other_grid
+from charlstm.compare.grid import GridModel, check_same_grid, grid_models
 from charlstm.compare.measure import measured
 from charlstm.compare.results import RESULTS, Outcome, Results
 from charlstm.compare.statistics import MEASURES, RESULT, outcome, tally
@@ -71,7 +71,7 @@ def compare(grid: Grid, folder: Path, reporter: Reporter) -> Results:
     """
     text = Text.read(grid.base)
     Batches(text.splits.train, grid.base.data.batch_size, grid.base.data.seq_length)  # refuses a text that is too short
-    models = candidates(grid, len(text.vocabulary))
+    models = grid_models(grid, len(text.vocabulary))
     for model in models:
         cudnn.settled(model.config.model)
         # All seeds train together, and the best state of each is kept beside the newest.
@@ -120,22 +120,22 @@ def _open(folder: Path, grid: Grid, text: Text) -> None:
     except (InputError, RecursionError) as error:
         raise InputError(f"{path} is malformed: {one_line(error)}; put back the comparison's own file") from None
 
-    def begun(model: Candidate, number: int) -> bool:
+    def begun(model: GridModel, number: int) -> bool:
         here = folder / model.name  # a stranger's grid may have very many runs, and the folder none of them
         return os.path.lexists(here) and Run.exists(_seed_folder(here, model, number))
 
-    refuse_other_grid(before, grid, len(text.vocabulary), begun)
+    check_same_grid(before, grid, len(text.vocabulary), begun)
     if (corpus := inside(folder, CORPUS)).exists():
         refuse_other_text(folder, read_fingerprint(corpus), text.fingerprint)
     else:
         write_json(corpus, asdict(text.fingerprint))
 
 
-def _seed_folder(folder: Path, model: Candidate, number: int) -> Path:
+def _seed_folder(folder: Path, model: GridModel, number: int) -> Path:
     return inside(folder, f"seed-{model.run(number).seed}")
 
 
-def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
+def _groups(folder: Path, model: GridModel, seeds: int) -> list[list[int]]:
     """The runs that are missing, by number, those first that are in training together."""
     missing = [number for number in range(seeds) if not (_seed_folder(folder, model, number) / RESULT).exists()]
     training, begun = inside(folder, TRAINING), list[int]()
@@ -150,7 +150,7 @@ def _groups(folder: Path, model: Candidate, seeds: int) -> list[list[int]]:
 
 
 def train_runs(
-    model: Candidate, numbers: Sequence[int], folder: Path, text: Text, received: Sequence[int], watch: Watch
+    model: GridModel, numbers: Sequence[int], folder: Path, text: Text, received: Sequence[int], watch: Watch
 ) -> None:
     """Trains some runs of a model to their end, and leaves a run's folder for each.
 
@@ -181,7 +181,7 @@ def train_runs(
     shutil.rmtree(training)
 
 
-def _member(folder: Path, model: Candidate, number: int, text: Text, step: int, stack: ExitStack) -> Member:
+def _member(folder: Path, model: GridModel, number: int, text: Text, step: int, stack: ExitStack) -> Member:
     config, path = model.run(number), _seed_folder(folder, model, number)
     if Run.exists(path):
         run = Run.open(path)
