@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
+from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from charlstm.support.errors import did_you_mean
 from charlstm.support.schema import STRICT, Flag, Number, Text, Whole
@@ -53,8 +53,8 @@ Each = TypeVar("Each")
 
 
 def _distinct(values: tuple[Each, ...]) -> tuple[Each, ...]:
-    if twice := [each for each in values if values.count(each) > 1]:
-        raise ValueError(f"{twice[0]} is there twice; name each once")
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("distinct", "it must have no value twice")
     return values
 
 
@@ -114,7 +114,7 @@ class ModelConfig:
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
     """The time loop: fast (charlstm's own, and what auto means), NVIDIA's (cudnn), or the Flax stack (plain).
-    Parameters and values are the same. The Flax stack is float32 only; in bfloat16 the fast loop computes its values."""
+    Parameters and values are the same. The Flax stack is float32 only; for bfloat16 take fast, which computes its values."""
     remat: Flag = False
     """Keep only the carries between chunks of about √T steps, and recompute the rest: long windows in less memory."""
     dtype: Dtype = "float32"

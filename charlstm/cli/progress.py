@@ -9,7 +9,7 @@ from typing import Self
 
 from charlstm.cli import summary
 from charlstm.cli.terminal import SECONDS_BETWEEN_LINES, Reporter
-from charlstm.compare.grid import Candidate
+from charlstm.compare.grid import GridModel
 from charlstm.compare.results import ModelResult, Results
 from charlstm.compare.statistics import RESULT
 from charlstm.core.size import operations
@@ -28,7 +28,7 @@ class Progress:
         reporter: what a person sees.
     """
 
-    def __init__(self, models: Sequence[Candidate], seeds: int, folder: Path, text: Text, reporter: Reporter) -> None:
+    def __init__(self, models: Sequence[GridModel], seeds: int, folder: Path, text: Text, reporter: Reporter) -> None:
         self._models, self._reporter, self._stack = list(models), reporter, ExitStack()
         self._weights = {each.name: operations(each.config.model, len(text.vocabulary)) for each in models}
         self._finished = {each.name for each in models if len(list((folder / each.name).glob(f"*/{RESULT}"))) >= seeds}
@@ -45,7 +45,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def begin(self, model: Candidate) -> None:
+    def begin(self, model: GridModel) -> None:
         """A model's turn has come."""
         self._model, self._at = model, math.inf
 
@@ -69,7 +69,7 @@ class Progress:
         """A line worth telling."""
         self._reporter.line(text, style)
 
-    def finish(self, model: Candidate, found: Results) -> None:
+    def finish(self, model: GridModel, found: Results) -> None:
         """A model is trained and measured."""
         new = model.name not in self._finished
         self._finished.add(model.name)
@@ -81,15 +81,15 @@ class Progress:
         if new:
             self._reporter.line(f"{model.name}: {_told(next(row for row in found.models if row.name == model.name))}")
 
-    def _done(self, current: Candidate | None, step: int) -> float:
+    def _done(self, current: GridModel | None, step: int) -> float:
         finished = [each for each in self._models if each.name in self._finished]
         return self._work(finished) + (self._weights[current.name] * step if current else 0)
 
-    def _work(self, models: Sequence[Candidate]) -> float:
+    def _work(self, models: Sequence[GridModel]) -> float:
         return sum(self._weights[each.name] * each.config.train.steps for each in models)
 
 
-def _introduction(models: Sequence[Candidate], seeds: int, done: int, folder: Path, text: Text) -> list[str]:
+def _introduction(models: Sequence[GridModel], seeds: int, done: int, folder: Path, text: Text) -> list[str]:
     """The text, the models, and where they go."""
     least, most = (sort(each.parameters for each in models) for sort in (min, max))
     count = f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from charlstm.config import Symbols
 from charlstm.runs.folder import GRID
@@ -19,7 +20,7 @@ Kind = TypeVar("Kind")
 
 def _check_norms(norms: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
     if len({*map(len, norms)}) != 1 or not norms[0]:
-        raise ValueError("there must be a list for each layer, all of one length")
+        raise PydanticCustomError("norms", "it must be a list for each layer, all of one length")
     return norms
 
 
@@ -127,7 +128,7 @@ class ModelResult:
     reach: Interval | None = None
     """The lag, in characters, at which the gradient falls to 1 % of its start; of the furthest layer."""
     reaches_beyond: Flag = False
-    """Whether the gradient of some seed was still larger at the largest lag measured, which then counts as its reach."""
+    """Whether the gradient of some seed was still larger at the largest lag measured, which counts as its reach."""
     gradient: Norms | None = None
     """The mean over seeds."""
     fresh_gradient: Norms | None = None

@@ -37,7 +37,7 @@ _MUST = {
     "tuple_type": "be a list",
     "dict_type": "be an object",
     "dataclass_type": "be an object with fields",
-    "too_short": "have at least {min_length} values",
+    "too_short": "not be empty",
     "too_long": "have at most {max_length} values",
 }
 """What a value must be or have, by pydantic's name of the error."""
@@ -89,8 +89,8 @@ def sentence(error: ValidationError, kind: type | None = None, prefix: str = "")
         line = f"{path} is missing"
     elif what == "unexpected_keyword_argument":
         line = f"there is no field {path}{did_you_mean(str(where[-1]), _known(kind, where[:-1]))}"
-    elif what == "value_error":  # of a validator of ours, which says it all
-        line = f"{path}: {context['error']}" if path else str(context["error"])
+    elif what == "value_error":  # a dataclass checked its fields together, and its message begins with their names
+        line = f"{path}.{context['error']}".lstrip(".")
     elif what == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
         line = f"{path} is {value!r}; it must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}"

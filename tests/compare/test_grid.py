@@ -102,8 +102,8 @@ def test_models_that_are_impossible_or_the_same_are_an_input_error(grid: Grid, m
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"cells": ()}, "cells is (); it must have at least 1 values"),
-        ({"cells": ("lstm", "lstm")}, "cells: 'lstm' is there twice; name each once"),
+        ({"cells": ()}, "cells is (); it must not be empty"),
+        ({"cells": ("lstm", "lstm")}, "cells is ('lstm', 'lstm'); it must have no value twice"),
         ({"layers": (0,)}, "layers[0] is 0; it must be at least 1"),
         ({"sizes": (1.5,)}, "sizes[0] is 1.5; it must be a whole number"),
         ({"sizes": 3}, "sizes is 3; it must be a list"),
