@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
 
 from benchmarks import machine
 from benchmarks.command import Parser, check_writable, checked, count, interruptible
 from benchmarks.spreads import Spread
 from benchmarks.table import spread
 from charlstm.cli.arguments import load_grid
-from charlstm.compare.grid import candidates
-from charlstm.config import Cell, Experiment, Grid
+from charlstm.compare.grid import grid_models
+from charlstm.config import CELLS, Experiment, Grid
 from charlstm.core.size import operations
 from charlstm.data import corpora
 from charlstm.data.vocabulary import Vocabulary
@@ -66,11 +65,11 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _smallest(grid: Grid, cell: Cell, steps: int | None) -> tuple[Grid, str]:
+def _smallest(grid: Grid, cell: str, steps: int | None) -> tuple[Grid, str]:
     """A grid of one model, the smallest of a cell, and that model's name."""
     data = grid.base.data
     size = len(Vocabulary.of(corpora.load(data.corpus, data.symbols)))
-    ours = [each for each in candidates(grid, size) if each.config.model.cell == cell]
+    ours = [each for each in grid_models(grid, size) if each.config.model.cell == cell]
     if not ours:
         raise InputError(f"the grid has no model with the cell {cell}; there are {', '.join(grid.cells)}")
     best = min(ours, key=lambda each: operations(each.config.model, size))
@@ -116,7 +115,7 @@ def train(folder: Path) -> None:
 
     grid = load_grid(folder / "grid.py")
     text = Text.read(grid.base)
-    (model,) = candidates(grid, len(text.vocabulary))
+    (model,) = grid_models(grid, len(text.vocabulary))
     train_runs(model, range(grid.seeds), folder / model.name, text, [], _Nobody())
 
 
@@ -149,7 +148,7 @@ def _seconds(folder: Path, *words: str) -> float:
 def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.together", description="Seeds together against one after the other.")
     parser.add_argument("experiment", nargs="?", type=Path, default=_DEPTH, help="by default experiments/depth.py")
-    parser.add_argument("--cell", choices=get_args(Cell), default="lstm")
+    parser.add_argument("--cell", choices=list(CELLS), default="lstm")
     parser.add_argument("--seeds", type=checked(count), default=8)
     parser.add_argument("--steps", type=checked(count), help="fewer than the experiment's, for a quick look")
     parser.add_argument("--rounds", type=checked(count), default=3, help="turns of both ways")

@@ -1,11 +1,25 @@
-"""Every field of a run, with its default and its limits. Nothing else in charlstm decides a default."""
+"""Every field of a run, with its default and its bounds. Nothing else in charlstm decides a default."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from charlstm.support.schema import Checked, require
+from pydantic import AfterValidator, Field, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs, PydanticCustomError
 
-Cell = Literal["rnn", "gru", "lstm"]
+from charlstm.support.errors import did_you_mean
+from charlstm.support.schema import STRICT, Flag, Number, Text, Whole
+
+CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
+"""The recurrent cells by name: None for one that charlstm has built in, the class of one that a user registered."""
+
+MOST = 2**31 - 1
+"""Of anything that is counted: devices count steps, windows and characters in int32."""
+WIDEST, DEEPEST = 2**16, 100
+"""Of a model, H and L: far beyond what can be trained, and few enough that reading a config never takes minutes."""
+
+Cell = Text
+"""A name in CELLS, checked by `check_cell` when a model is made: a config may be read before its cell is registered."""
 Recurrence = Literal["auto", "fast", "plain", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
@@ -13,39 +27,68 @@ Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
 HeldOut = Literal["end", "rows"]
 
-MOST = 2**31 - 1
-"""Of anything that is counted: devices count steps, windows and characters in int32."""
-WIDEST, DEEPEST = 2**16, 100
-"""Of a model, H and L: far beyond what can be trained, and few enough that a config alone costs nobody minutes."""
+Count = Annotated[Whole, Field(ge=1, le=MOST)]
+NonNegative = Annotated[Whole, Field(ge=0)]
+Width = Annotated[Whole, Field(ge=1, le=WIDEST)]
+Depth = Annotated[Whole, Field(ge=1, le=DEEPEST)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Probability = Annotated[Number, Field(ge=0, lt=1)]
+Rate = Annotated[Number, Field(gt=0, le=3e38)]
+"""A learning rate, which float32 must hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(Checked):
-    """What is read, and how it is cut. Fractions are of the text, or of each of its stretches, taken from the end."""
+def check_cell(name: str) -> None:
+    """Raises ValueError unless a cell of this name is built in or registered."""
+    if name in CELLS:
+        return
+    if near := did_you_mean(name.lower(), CELLS, cutoff=0.7):
+        raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}{near}")
+    raise ValueError(
+        f"cell is {name!r}, which is none of {', '.join(CELLS)} and which no one has registered; import the file that"
+        f" calls charlstm.register_cell({name!r}, ...) first"
+    )
 
-    corpus: str = "king_james"
+
+Each = TypeVar("Each")
+
+
+def _distinct(values: tuple[Each, ...]) -> tuple[Each, ...]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("distinct", "it must have no value twice")
+    return values
+
+
+Axis = Annotated[tuple[Each, ...], Field(min_length=1, max_length=100), AfterValidator(_distinct)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Which text is read, and how it is split. Fractions are of the text, or of each of its stretches, from the end."""
+
+    corpus: Text = "king_james"
     """A name that `charlstm corpora` lists, or the path of a UTF-8 text file."""
     symbols: Symbols = "characters"
     """What one step of the model reads and predicts: a Unicode character, or a raw byte of the file."""
-    batch_size: int = 32
-    """Rows that are read side by side, B."""
-    seq_length: int = 64
+    batch_size: Count = 32
+    """Rows in a batch, B: stretches of the text that are read in parallel."""
+    seq_length: Count = 64
     """Characters in a window, T: how far backpropagation reaches."""
-    validation_fraction: float = 0.05
+    validation_fraction: Probability = 0.05
     """The part of the text that chooses between checkpoints."""
-    test_fraction: float = 0.05
-    """The last part of the text, for the number that is reported."""
+    test_fraction: Probability = 0.05
+    """The part of the text that the reported loss is computed on."""
     held_out: HeldOut = "end"
-    """Whether both parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
+    """Whether the two parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
 
-    def check(self) -> None:
-        require(self.corpus != "", "corpus", self.corpus, "a corpus name or a path")
-        for name in ("batch_size", "seq_length"):
-            require(1 <= getattr(self, name) <= MOST, name, getattr(self, name), "at least 1 and below 2**31")
-        for name in ("validation_fraction", "test_fraction"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        both = self.validation_fraction + self.test_fraction
-        require(both < 1, "validation_fraction + test_fraction", both, "below 1, or nothing is left to train on")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.corpus:
+            raise ValueError("corpus is ''; it must be a corpus name or a path")
+        held_out = self.validation_fraction + self.test_fraction
+        if held_out >= 1:
+            must = "below 1, or nothing is left to train on"
+            raise ValueError(f"validation_fraction + test_fraction is {held_out:g}; it must be {must}")
+        return self
 
     @property
     def stretches(self) -> int:
@@ -53,124 +96,101 @@ class DataConfig(Checked):
         return self.batch_size if self.held_out == "rows" else 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(Checked):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
     """Shape of the network. Sizes are counts; dropout is a probability in [0, 1)."""
 
     cell: Cell = "lstm"
-    """The recurrent cell of every layer."""
-    hidden_size: int = 256
+    """The recurrent cell of every layer: rnn, gru, lstm, or one that was given to `charlstm.register_cell`."""
+    hidden_size: Width = 256
     """Units in a layer, H."""
-    num_layers: int = 1
+    num_layers: Depth = 1
     """Layers in the stack, L."""
-    dropout: float = 0.0
+    dropout: Probability = 0.0
     """Probability that a unit of a layer's output is dropped in training; the book's keep probability is 1 - this."""
     dropout_mask: DropoutMask = "step"
     """Whether a new mask is drawn at every step, as in the book, or one mask holds for a window (Gal 2016)."""
-    forget_bias: float = 1.0
+    forget_bias: Number = 1.0
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
-    """The time loop: charlstm's own (fast), Flax's cells (plain), NVIDIA's (cudnn), or cudnn where it can be and fast
-    elsewhere (auto). Same parameters, same values."""
-    remat: bool = False
-    """Keep the carries between chunks of about √T steps and compute the rest again: long windows in less memory."""
+    """The time loop: fast (charlstm's own, and what auto means), NVIDIA's (cudnn), or the Flax stack (plain).
+    Parameters and values are the same. The Flax stack is float32 only; for bfloat16 take fast, which computes its values."""
+    remat: Flag = False
+    """Keep only the carries between chunks of about √T steps, and recompute the rest: long windows in less memory."""
     dtype: Dtype = "float32"
-    """What the factors of products and the activations between layers are rounded to; all else stays float32."""
+    """Precision of matrix products' factors and of the activations between layers; all else stays float32."""
 
-    def check(self) -> None:
-        require(1 <= self.hidden_size <= WIDEST, "hidden_size", self.hidden_size, f"at least 1 and at most {WIDEST}")
-        require(1 <= self.num_layers <= DEEPEST, "num_layers", self.num_layers, f"at least 1 and at most {DEEPEST}")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        cudnn_can = self.cell == "lstm" and self.dtype == "float32"
-        must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"
-        require(self.recurrence != "cudnn" or cudnn_can, "recurrence", self.recurrence, must)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.recurrence == "cudnn" and (self.cell != "lstm" or self.dtype != "float32"):
+            must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"
+            raise ValueError(f"recurrence is 'cudnn'; it must be {must}")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(Checked):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimizerConfig:
     """Global-norm clipping, then Adam, under a learning-rate schedule."""
 
-    learning_rate: float = 6e-3
+    learning_rate: Rate = 6e-3
     """The highest rate of the schedule."""
     schedule: Schedule = "cosine"
     """After warm-up: constant, a half cosine down to decay_to, or multiplied by decay_to every decay_every steps."""
-    warmup_steps: int = 50
+    warmup_steps: Annotated[NonNegative, Field(le=MOST)] = 50
     """Steps over which the rate rises linearly from 0 to learning_rate."""
-    decay_to: float = 0.01
+    decay_to: Annotated[Number, Field(ge=0, le=1)] = 0.01
     """A factor of learning_rate: where a cosine ends, or what each step of a stepwise decay multiplies by."""
-    decay_every: int = 1000
+    decay_every: Count = 1000
     """Steps between two decays of a stepwise schedule."""
-    grad_clip: float = 1.0
-    """Gradients with a larger global norm are scaled down to it."""
-    b1: float = 0.9
+    grad_clip: Annotated[Number, Field(gt=0)] = 1.0
+    """The largest global norm of the gradients; larger ones are scaled down to it."""
+    b1: Probability = 0.9
     """Adam's decay of the first moment."""
-    b2: float = 0.99
+    b2: Probability = 0.99
     """Adam's decay of the second moment."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     """Decoupled weight decay of all kernels, as a factor of the learning rate (AdamW)."""
 
-    def check(self) -> None:
-        require(0 < self.learning_rate <= 3e38, "learning_rate", self.learning_rate, "above 0, and within float32")
-        require(0 <= self.warmup_steps <= MOST, "warmup_steps", self.warmup_steps, "at least 0 and below 2**31")
-        require(0 <= self.decay_to <= 1, "decay_to", self.decay_to, "between 0 and 1")
-        require(1 <= self.decay_every <= MOST, "decay_every", self.decay_every, "at least 1 and below 2**31")
-        require(self.grad_clip > 0, "grad_clip", self.grad_clip, "above 0")
-        require(0 <= self.b1 < 1, "b1", self.b1, "at least 0 and below 1")
-        require(0 <= self.b2 < 1, "b2", self.b2, "at least 0 and below 1")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainConfig:
+    """How long to train, and what to do on the way. An interval of 0 means never, except at the end."""
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(Checked):
-    """How long, and what happens on the way. An interval of 0 means never, except at the end."""
-
-    steps: int = 1500
-    """Updates of the parameters in all."""
-    validate_every: int = 750
+    steps: Count = 1500
+    """Updates of the parameters."""
+    validate_every: NonNegative = 750
     """Steps between two exact losses on the validation split."""
-    checkpoint_every: int = 250
+    checkpoint_every: NonNegative = 250
     """Steps between two checkpoints; the last step always has one."""
-    keep_checkpoints: int = 3
-    """How many of the newest checkpoints stay, beside the best by validation."""
-    sample_every: int = 0
-    """Steps between two samples that are written to the run's samples folder."""
-    tensorboard: bool = True
+    keep_checkpoints: Annotated[Whole, Field(ge=1)] = 3
+    """How many of the newest checkpoints to keep, besides the best by validation loss."""
+    sample_every: NonNegative = 0
+    """Steps between two samples, which are written to the run's samples folder."""
+    tensorboard: Flag = True
     """Whether TensorBoard event files are written beside metrics.jsonl."""
 
-    def check(self) -> None:
-        require(1 <= self.steps <= MOST, "steps", self.steps, "at least 1 and below 2**31")
-        for name in ("validate_every", "checkpoint_every", "sample_every"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "at least 1")
 
-
-@dataclass(frozen=True, kw_only=True)
-class SampleConfig(Checked):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SampleConfig:
     """How text is drawn from a model."""
 
-    prime: str = "In the beginning"
-    """Text that the model reads first; the sample goes on from it."""
-    length: int = 1000
-    """Characters to draw, not counting the prime."""
-    temperature: float = 0.8
+    prime: Text = "In the beginning"
+    """Text that the model reads first; the sample continues it."""
+    length: Annotated[NonNegative, Field(le=MOST)] = 1000
+    """Characters to draw after the prime."""
+    temperature: Annotated[Number, Field(ge=0)] = 0.8
     """Logits are divided by this; 0 takes the likeliest character each time."""
-    top_n: int = 0
-    """Only the n likeliest characters can be drawn; 0 means all."""
-    seed: int = 0
-    """Same checkpoint, settings and seed, same text."""
-
-    def check(self) -> None:
-        require(0 <= self.length <= MOST, "length", self.length, "at least 0 and below 2**31")
-        require(self.temperature >= 0, "temperature", self.temperature, "at least 0")
-        require(self.top_n >= 0, "top_n", self.top_n, "at least 0 (0 means all)")
-        require(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
+    top_n: NonNegative = 0
+    """Draw only among the n likeliest characters; 0 means among all."""
+    seed: Seed = 0
+    """The same checkpoint, settings and seed give the same text."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experiment(Checked):
-    """One run, whole: with this and the text, it can be repeated to the bit."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Experiment:
+    """All that decides a run: with this and the text, it can be repeated to the bit."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Initial parameters and dropout masks follow from it."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -178,79 +198,64 @@ class Experiment(Checked):
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
-    def check(self) -> None:
-        require(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2**32 - 1")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Published(Checked):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Published:
     """A test loss that someone else reports, to stand beside ours."""
 
     cell: Cell
-    num_layers: int
-    size: int
-    test: float
+    num_layers: Whole
+    size: Whole
+    test: Number
     """Nats per character."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axes(Checked):
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Axes:
     """What is compared: every cell at every depth and size, each with every seed."""
 
-    cells: tuple[Cell, ...] = ("rnn", "gru", "lstm")
+    cells: Axis[Cell] = ("rnn", "gru", "lstm")
     """The recurrent cells."""
-    layers: tuple[int, ...] = (1, 2, 3)
+    layers: Axis[Depth] = (1, 2, 3)
     """Depths of the stack, L."""
-    sizes: tuple[int, ...] = (128,)
+    sizes: Axis[Width] = (128,)
     """Units in a layer, H; with match_parameters, those of the one-layer LSTM that sets the number of parameters."""
-    seeds: int = 5
+    seeds: Annotated[Whole, Field(ge=1, le=1000)] = 5
     """Runs of each model: with `seed`, with `seed` + 1, and so on."""
-    match_parameters: bool = False
+    match_parameters: Flag = False
     """Choose each width so that the number of parameters is nearest to that of the one-layer LSTM of the size."""
-    rnn_learning_rate: float = 0.0
-    """Of every model with this cell; 0 leaves it that of the optimizer."""
-    gru_learning_rate: float = 0.0
-    """Likewise."""
-    lstm_learning_rate: float = 0.0
-    """Likewise."""
+    learning_rates: Annotated[dict[Cell, Rate], Field(max_length=100)] = field(default_factory=dict)
+    """Cells that have a learning rate of their own, and the rate: rnn 0.01 lstm 0.04."""
     baseline_cell: Cell = "rnn"
-    """The cell of the model that each other one of its size is compared with."""
-    baseline_layers: int = 1
+    """The cell of the model that every other model of its size is compared with."""
+    baseline_layers: Whole = 1
     """The depth of that model."""
 
-    def check(self) -> None:
-        for name in ("cells", "layers", "sizes"):
-            values = getattr(self, name)
-            require(len(set(values)) == len(values) > 0, name, values, "at least one, and none of them twice")
-            require(len(values) <= 100, name, f"a list of {len(values)}", "at most 100 of them")
-        for name in ("layers", "sizes"):
-            require(min(getattr(self, name)) >= 1, name, getattr(self, name), "at least 1, each of them")
-        require(1 <= self.seeds <= 1000, "seeds", self.seeds, "between 1 and 1000")
-        for name in ("rnn_learning_rate", "gru_learning_rate", "lstm_learning_rate"):
-            fits = 0 <= getattr(self, name) <= 3e38
-            require(fits, name, getattr(self, name), "above 0 and within float32, or 0 for that of the optimizer")
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_rates(cls, values: Any) -> Any:
+        """The rates of a grid were once fields such as rnn_learning_rate; 0 left a cell that of the optimizer."""
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        old = {cell: f"{cell}_learning_rate" for cell in ("rnn", "gru", "lstm")}
+        if not isinstance(given, dict) or given.keys().isdisjoint(old.values()):
+            return values
+        rates = {cell: given[name] for cell, name in old.items() if given.get(name, 0) != 0}
+        rest = {name: value for name, value in given.items() if name not in old.values()}
+        new = rest.get("learning_rates", {})
+        return rest | {"learning_rates": rates | new if isinstance(new, dict) else new}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Grid(Axes):
-    """A comparison, whole: its axes, and what all its runs share."""
+    """All of a comparison: its axes, and what its runs share."""
 
     base: Experiment = field(default_factory=Experiment)
-    """Every run's config but for the cell, the depth, the width, the learning rate and the seed."""
+    """The config of every run, but for the cell, the depth, the width, the learning rate and the seed."""
     published: tuple[Published, ...] = ()
-    """Losses from elsewhere for some of the models."""
+    """Test losses of some of the models that others report."""
 
-    def check(self) -> None:
-        super().check()
-        last = self.base.seed + self.seeds - 1
-        require(last < 2**32, "seed + seeds - 1", last, "below 2**32")
-
-
-CELLS: dict[str, Any] = dict.fromkeys(("rnn", "gru", "lstm"))
-"""Cells by name: None for a built-in one, the class for one of a user's own."""
-
-
-def check_cell(name: str) -> None:
-    """Raises ValueError for a cell that is neither built in nor registered."""
-    if name not in CELLS:
-        raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}")
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if (last := self.base.seed + self.seeds - 1) >= 2**32:
+            raise ValueError(f"seed + seeds - 1 is {last}; it must be below 2**32")
+        return self

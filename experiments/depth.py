@@ -17,9 +17,7 @@ GRID = Grid(
     sizes=(96,),
     seeds=5,
     match_parameters=True,
-    rnn_learning_rate=8e-3,
-    gru_learning_rate=0.015,
-    lstm_learning_rate=0.04,
+    learning_rates={"rnn": 8e-3, "gru": 0.015, "lstm": 0.04},
     base=Experiment(
         data=DataConfig(corpus="anna_karenina", batch_size=32, seq_length=64),
         model=ModelConfig(dropout=0.0, forget_bias=-1.0),

@@ -12,7 +12,6 @@ published values are quoted from memory, and were not checked against the paper.
 """
 
 from charlstm.config import (
-    Cell,
     DataConfig,
     Experiment,
     Grid,
@@ -23,7 +22,7 @@ from charlstm.config import (
     TrainConfig,
 )
 
-_TABLE: dict[Cell, dict[int, tuple[float, ...]]] = {
+_TABLE: dict[str, dict[int, tuple[float, ...]]] = {
     "rnn": {64: (1.446, 1.401, 1.396), 128: (1.417, 1.286, 1.277), 256: (1.342, 1.256, 1.239)},
     "gru": {
         64: (1.398, 1.373, 1.472),
@@ -46,9 +45,7 @@ GRID = Grid(
     sizes=(64, 128),
     seeds=1,
     match_parameters=True,
-    rnn_learning_rate=0.01,
-    gru_learning_rate=1.5e-2,
-    lstm_learning_rate=0.04,
+    learning_rates={"rnn": 0.01, "gru": 0.015, "lstm": 0.04},
     base=Experiment(
         data=DataConfig(
             corpus="war_and_peace",

@@ -3,17 +3,20 @@
 import contextlib
 import errno
 import io
+import re
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from pydantic import ValidationError
 
-from charlstm.config import Axes, Experiment, Grid
+from charlstm import config as configs
+from charlstm.config import Axes, Experiment, Grid, check_cell
 from charlstm.support.errors import InputError, did_you_mean
-from charlstm.support.schema import flat
+from charlstm.support.schema import flat, sentence
 
 _DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
 
@@ -134,7 +137,9 @@ def train_arguments(words: list[str]) -> tuple[str, Train]:
     """The name of the experiment, and the train command with the experiment's CONFIG under what was typed."""
     path = _positional(words)
     name, config = (_DEFAULT_NAME, Experiment()) if path is None else (Path(path).stem, load_experiment(Path(path)))
-    return name, parse(Train, words, Train(experiment=None, config=config))
+    parsed = parse(Train, words, Train(experiment=None, config=config))
+    _check_cells([parsed.config.model.cell])
+    return name, parsed
 
 
 def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
@@ -147,16 +152,47 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     grid = load_grid(path)
     for word in words:
         _refuse_what_the_axes_decide(word.split("=", 1)[0].replace("_", "-"), grid)
-    axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
-    parsed = parse(Compare, words, Compare(experiment=path, axes=axes, config=grid.base))
-    return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
+    axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes) if each.name != "learning_rates"})
+    parsed = parse(Compare, _with_rates(words), Compare(experiment=path, axes=axes, config=grid.base))
+    rates = grid.learning_rates | parsed.axes.learning_rates
+    _check_cells([*parsed.axes.cells, *rates])
+    try:
+        grid = replace(grid, **vars(parsed.axes) | {"base": parsed.config, "learning_rates": rates})
+    except ValidationError as error:
+        raise InputError(explain(error)) from None
+    return path.stem, parsed.run_dir, grid
+
+
+def _with_rates(words: list[str]) -> list[str]:
+    """The words with --learning-rates in place of the older --rnn-learning-rate and its like."""
+    rest, rates, waiting = list[str](), list[str](), iter(words)
+    for word in waiting:
+        if old := re.fullmatch(r"--(rnn|gru|lstm)[-_]learning[-_]rate(?:=(.*))?", word, re.DOTALL):
+            rates += [old[1], next(waiting, "") if old[2] is None else old[2]]
+        else:
+            rest.append(word)
+    return [*rest, "--learning-rates", *rates] if rates else words
+
+
+def _check_cells(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            check_cell(name)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a config, in one line, with the field's dotted name."""
+    groups = {type(getattr(Experiment(), each.name)).__name__: f"{each.name}." for each in fields(Experiment)}
+    return sentence(error, getattr(configs, error.title, None), groups.get(error.title, ""))
 
 
 def _refuse_what_the_axes_decide(option: str, grid: Grid) -> None:
     """A field of the base that every model has its own of would be typed in vain."""
     instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
-    if any(getattr(grid, f"{cell}_learning_rate") for cell in grid.cells):
-        instead["--optimizer.learning-rate"] = ", ".join(f"--{cell}-learning-rate" for cell in grid.cells)
+    if not grid.learning_rates.keys().isdisjoint(grid.cells):
+        instead["--optimizer.learning-rate"] = "--learning-rates"
     if option in instead:
         raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
 
@@ -186,6 +222,8 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
             )
     except SystemExit as stop:
         if stop.code:
+            if wrong := _validation_error(stop):
+                raise InputError(explain(wrong)) from None
             raise InputError(f"{_one_sentence(told.getvalue())}; see `charlstm {name} --help`") from None
         raise
     for value in vars(parsed).values():
@@ -193,6 +231,13 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
             if isinstance(each, Path):
                 _refuse_impossible(each)
     return parsed
+
+
+def _validation_error(error: BaseException | None) -> ValidationError | None:
+    """The error of a config from which tyro made its own, if that is why it stopped."""
+    while error is not None and not isinstance(error, ValidationError):
+        error = error.__context__
+    return error
 
 
 def _refuse_impossible(path: Path) -> None:
@@ -253,6 +298,8 @@ def _load(path: Path, name: str, kind: type[Command], others: Mapping[str, str])
         defined = runpy.run_path(str(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error)}") from None
     except (Exception, SystemExit) as error:  # the file is the user's own program
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
     if isinstance(value := defined.get(name), kind):

@@ -20,6 +20,7 @@ from charlstm.cli.arguments import (
     Sample,
     Train,
     compare_arguments,
+    explain,
     parse,
     train_arguments,
 )
@@ -44,6 +45,8 @@ def run(words: Sequence[str]) -> int:
         return _fail(explain(error), 2)
     except InputError as error:
         return _fail(str(error), 2)
+    except ValidationError as error:
+        return _fail(explain(error), 2)
     except TrainingError as error:
         return _fail(str(error), 1)
     except Interrupted as stop:

@@ -1,29 +1,46 @@
-"""results.json: what a comparison found, read and checked. It may come from a stranger, like any file of a run."""
+"""The results of a comparison, as its JSON files hold them. The files may come from a stranger, so all is checked."""
 
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from charlstm.config import Symbols
 from charlstm.runs.folder import GRID
 from charlstm.support.errors import InputError
-from charlstm.support.files import inside, number, one_line, read_json
+from charlstm.support.files import inside, one_line, read_json
+from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, from_dict
 
 RESULTS = "results.json"
-_LARGEST = 1e100  # sums and squares of such numbers are still finite
 Kind = TypeVar("Kind")
 
 
-@dataclass(frozen=True, kw_only=True)
+def _check_norms(norms: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    if len({*map(len, norms)}) != 1 or not norms[0]:
+        raise PydanticCustomError("norms", "it must be a list for each layer, all of one length")
+    return norms
+
+
+Line = Annotated[Text, AfterValidator(lambda text: one_line(text))]
+"""Text that a terminal and a page can show: one printable line."""
+Int64 = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
+Finite = Annotated[Number, Field(ge=-1e100, le=1e100)]
+"""A number so small that sums and squares of such are finite too."""
+Norms = Annotated[tuple[tuple[Finite, ...], ...], AfterValidator(_check_norms)]
+"""[L][K+1] norms of ∂loss(t)/∂h(t−k) for k from 0 to K."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Interval:
     """A mean over n seeds, and its confidence interval; that is None where n < 2."""
 
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    n: int
+    mean: Finite
+    low: Finite | None = None
+    high: Finite | None = None
+    n: Int64
 
     @property
     def half(self) -> float | None:
@@ -31,125 +48,114 @@ class Interval:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recall:
     """How often a symbol was recalled over each distance; `chance` is what guessing gets."""
 
-    distances: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    chance: float
+    distances: tuple[Finite, ...]
+    accuracy: tuple[Finite, ...]
+    chance: Finite
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Outcome:
-    """What one training came to; a run's result.json."""
+    """How one training ended; the result.json of its run."""
 
-    seed: int
-    diverged_after: int | None = None
+    seed: Int64
+    diverged_after: Int64 | None = None
     """The last step before its numbers were no longer finite."""
-    best_step: int | None = None
+    best_step: Int64 | None = None
     """The step with the lowest validation loss; the last where nothing was validated."""
-    validation: float | None = None
+    validation: Finite | None = None
     """That loss, in nats per character."""
-    seconds: float | None = None
-    """Of its training, its share where several runs trained together."""
-    chars_per_second: float | None = None
-    """Of all the runs together."""
+    seconds: Finite | None = None
+    """Training time; where several runs trained together, its share."""
+    chars_per_second: Finite | None = None
+    """Of all runs that trained together."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Measures:
-    """What the parameters of a run's best step are like; its measures.json."""
+    """What was measured on the parameters of a run's best step; its measures.json."""
 
-    test: float | None = None
+    test: Finite | None = None
     """Nats per character."""
-    gradient: tuple[tuple[float, ...], ...] | None = None
-    """[L][K+1] norms of ∂loss(t)/∂h(t−k) for k from 0 to K."""
-    fresh_gradient: tuple[tuple[float, ...], ...] | None = None
+    gradient: Norms | None = None
+    fresh_gradient: Norms | None = None
     """The same before training."""
     recall: Recall | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("gradient", "fresh_gradient"):
-            norms = getattr(self, name)
-            if norms is not None and (len({*map(len, norms)}) != 1 or not norms[0]):
-                raise ValueError(f"{name} must be a list for each layer, all of one length")
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SeedResult:
     """One finished training. Losses are nats per character."""
 
-    seed: int
-    run: str
+    seed: Int64
+    run: Line
     """The run's folder, inside the comparison's."""
-    best_step: int | None = None
-    validation: float | None = None
-    test: float | None = None
-    diverged_after: int | None = None
+    best_step: Int64 | None = None
+    validation: Finite | None = None
+    test: Finite | None = None
+    diverged_after: Int64 | None = None
     """The last step before the loss was no longer finite."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelResult:
-    """One model over its seeds; what is not known, or not yet, is None."""
+    """One model over its seeds. What is unknown, or not known yet, is None."""
 
-    name: str
-    cell: str
-    num_layers: int
-    hidden_size: int
-    size: int
-    """What models that are compared with each other share; the hidden size of one of them."""
-    parameters: int | None = None
-    learning_rate: float | None = None
-    operations: float | None = None
+    name: Line
+    cell: Line
+    num_layers: Int64
+    hidden_size: Int64
+    size: Int64
+    """Of the grid's sizes, the one that this model belongs to."""
+    parameters: Int64 | None = None
+    learning_rate: Finite | None = None
+    operations: Finite | None = None
     """Floating-point operations of one seed's training."""
-    seconds: float | None = None
+    seconds: Finite | None = None
     """Training time of all seeds together."""
-    chars_per_second: float | None = None
+    chars_per_second: Finite | None = None
     validation: Interval | None = None
     """Nats per character, like the next three."""
     test: Interval | None = None
     difference: Interval | None = None
     """Of the test loss, this model's minus the baseline's, paired by seed."""
-    published: float | None = None
+    published: Finite | None = None
     """The test loss that a paper reports."""
-    baseline: str | None = None
+    baseline: Line | None = None
     reach: Interval | None = None
     """The lag, in characters, at which the gradient falls to 1 % of its start; of the furthest layer."""
-    reaches_beyond: bool = False
-    """Whether some seed's gradient was still larger at the largest lag that was measured, which counts as its reach."""
-    gradient: tuple[tuple[float, ...], ...] | None = None
-    """[L][K+1] norm, mean over seeds, of ∂loss(t)/∂h(t−k) for k from 0 to K."""
-    fresh_gradient: tuple[tuple[float, ...], ...] | None = None
+    reaches_beyond: Flag = False
+    """Whether the gradient of some seed was still larger at the largest lag measured, which counts as its reach."""
+    gradient: Norms | None = None
+    """The mean over seeds."""
+    fresh_gradient: Norms | None = None
     """The same before training."""
     recall: Recall | None = None
     seeds: tuple[SeedResult, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Results:
-    """A whole comparison."""
+    """The table of a comparison."""
 
-    name: str
-    corpus: str
+    name: Line
+    corpus: Line
     symbols: Symbols
-    vocabulary: int
-    confidence: float
+    vocabulary: Annotated[Int64, Field(ge=1)]
+    confidence: Finite
     models: tuple[ModelResult, ...]
-
-    def __post_init__(self) -> None:
-        if self.vocabulary < 1:
-            raise ValueError("vocabulary must be at least 1")
 
 
 def is_comparison(folder: Path) -> bool:
-    """Whether a comparison was begun in the folder."""
+    """Whether the folder is a comparison's."""
     return (folder / RESULTS).exists() or (folder / GRID).exists()
 
 
 def read(folder: Path) -> Results:
-    """The results of the comparison in a folder.
+    """The results of a comparison, from its folder.
 
     Raises:
         InputError: there are none yet, or the file is malformed.
@@ -161,7 +167,7 @@ def read(folder: Path) -> Results:
 
 
 def parse(values: Mapping[str, Any], source: object = RESULTS) -> Results:
-    """Results from JSON values: text as one line that can be printed; fields that are not known are passed over.
+    """Results from JSON values. Text becomes one printable line, and unknown fields are ignored.
 
     Raises:
         InputError: a field is missing or has an impossible value; `source` is named.
@@ -170,42 +176,8 @@ def parse(values: Mapping[str, Any], source: object = RESULTS) -> Results:
 
 
 def typed(values: Mapping[str, Any], kind: type[Kind], source: object) -> Kind:
-    """A dataclass of this room from JSON values; as `parse`."""
+    """A dataclass of this module from JSON values, as `parse` reads one."""
     try:
-        return _typed(values, kind, "")
-    except ValueError as error:
-        raise InputError(f"{one_line(source)} is malformed: {one_line(error)}; put back the comparison's own") from None
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """The value as its type hint asks; ValueError says where it is not."""
-    if get_origin(hint) in (types.UnionType, Union):
-        return None if value is None else _typed(value, get_args(hint)[0], where)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} must be a list")
-        return tuple(_typed(each, get_args(hint)[0], f"{where}[{number}]") for number, each in enumerate(value))
-    if is_dataclass(hint):
-        return _object(value, hint, where)
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ValueError(f"{where} must be one of {', '.join(get_args(hint))}")
-        return value
-    if hint is float:
-        value = number(value, _LARGEST)
-    if type(value) is not hint or (hint is int and abs(value) >= 2**63):
-        raise ValueError(f"{where} must be {({str: 'text', int: 'a whole number'}).get(hint, 'a finite number')}")
-    return one_line(value) if hint is str else value
-
-
-def _object(value: Any, kind: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where or 'it'} must be an object")
-    hints, given = get_type_hints(kind), {}
-    for each in fields(kind):
-        path = f"{where}.{each.name}".lstrip(".")
-        if each.name in value:
-            given[each.name] = _typed(value[each.name], hints[each.name], path)
-        elif each.default is MISSING:
-            raise ValueError(f"{path} is missing")
-    return kind(**given)
+        return from_dict(values, kind, unknown="ignore")
+    except InputError as error:
+        raise InputError(f"{one_line(source)} is malformed: {error}; put back the comparison's own") from None

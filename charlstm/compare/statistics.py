@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from charlstm.analysis.gradient_reach import Lags
-from charlstm.compare.grid import Candidate
+from charlstm.compare.grid import GridModel
 from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Recall, Results, SeedResult, typed
 from charlstm.config import Grid
 from charlstm.core.size import training
@@ -35,7 +35,7 @@ class Finished(NamedTuple):
     measures: Measures
 
 
-def tally(folder: Path, grid: Grid, models: Sequence[Candidate], vocabulary_size: int) -> Results:
+def tally(folder: Path, grid: Grid, models: Sequence[GridModel], vocabulary_size: int) -> Results:
     """The table of what is measured so far in a comparison's folder."""
     runs = {model.name: list(_runs(folder, model, grid.seeds)) for model in models}
     return Results(
@@ -74,7 +74,7 @@ def outcome(folder: Path) -> Outcome:
     return typed(read_json(path), Outcome, path)
 
 
-def _runs(folder: Path, model: Candidate, seeds: int) -> Iterator[Finished]:
+def _runs(folder: Path, model: GridModel, seeds: int) -> Iterator[Finished]:
     for number in range(seeds):
         name = f"{model.name}/seed-{model.run(number).seed}"
         if (folder / name / RESULT).exists():
@@ -89,7 +89,7 @@ def _of(runs: Sequence[Finished], part: str, field: str) -> dict[int, Any]:
     return {seed: value for seed, value in known.items() if value is not None}
 
 
-def _row(model: Candidate, runs: Mapping[str, Sequence[Finished]], vocabulary_size: int) -> ModelResult:
+def _row(model: GridModel, runs: Mapping[str, Sequence[Finished]], vocabulary_size: int) -> ModelResult:
     mine, config = runs[model.name], model.config
     test, gradients = _of(mine, "measures", "test"), _of(mine, "measures", "gradient")
     theirs = _of(runs[model.baseline], "measures", "test") if model.baseline else {}

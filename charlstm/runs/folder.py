@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from charlstm.support.schema import flat, from_dict, to_dict
-from charlstm.config import Experiment
+from charlstm.config import Experiment, check_cell
 from charlstm.data.corpora import fingerprint
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import inside, one_line, read_json, refuse_misread, write_atomic, write_json
@@ -90,7 +90,8 @@ class Run:
         values = read_json(path)
         try:
             config = from_dict(values, Experiment)
-        except (InputError, RecursionError) as error:
+            check_cell(config.model.cell)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
         vocabulary = Vocabulary.load(folder / VOCABULARY)
         if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from charlstm.support.errors import InputError
-from charlstm.support.files import memory, number, one_line, parse_json, write_atomic
+from charlstm.support.files import number, one_line, parse_json, write_atomic
+from charlstm.support.limits import memory
 from charlstm.core.loss import bits
 
 _LONGEST = 2**12

@@ -12,7 +12,6 @@ from charlstm.support.errors import InputError
 
 LIMIT = 16 * 2**20
 """Bytes that a JSON file of a run may have; a vocabulary's limit is its own."""
-_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _STORES = ("gs", "s3", "az", "hf")
 """The paths /gs/..., /s3/... and so on are addresses of buckets to Orbax's path library."""
 _DEEPEST = 32
@@ -23,15 +22,6 @@ def one_line(text: object, length: int = 300) -> str:
     """Text for a terminal: one line, nothing that is not printable, and cut where it is longer than `length`."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
     return line if len(line) <= length else line[:length] + "..."
-
-
-def memory() -> int:
-    """Bytes of memory that this machine has, or this container: nothing larger is read or made, whoever asks for it."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _CONTAINER:
-        with suppress(OSError, ValueError):  # there is none, or it says "max"
-            found.append(int(Path(path).read_text()))
-    return min(found)
 
 
 def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:

@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from charlstm.support.limits import cores
+
 CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
 MOST_CPU_DEVICES = 4
@@ -66,11 +68,6 @@ def _make_devices_of_cores() -> None:
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
             jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
-
-
-def cores() -> int:
-    """Cores that this process may use; fewer than the machine has where it is confined to some."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cache_folder() -> Path | None:

@@ -1,52 +1,46 @@
-"""Dataclasses that check their values on construction, and become plain JSON values and back."""
+"""One reader for every typed dataclass: configs, grids and the results of a comparison, from JSON values and back.
+
+The dataclasses are pydantic's, so a field's bounds stand beside its type and hold on construction too. Scalars are
+strict: no text becomes a number, and no bool a whole one. A whole number is a float where one belongs, and a list a
+tuple.
+"""
 
 import dataclasses
-import sys
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+import re
+from functools import lru_cache
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.files import one_line
 
-Kind = TypeVar("Kind", bound="Checked")
+Kind = TypeVar("Kind")
 
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""The `config` of every dataclass that is read by `from_dict`."""
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True)]
 
-class Checked:
-    """Checks types on construction, so that no later room meets a string where a count belongs."""
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for each in fields(self):  # pyright: ignore[reportArgumentType]
-            object.__setattr__(self, each.name, _checked(each.name, getattr(self, each.name), hints[each.name]))
-        self.check()
-
-    def check(self) -> None:
-        """The limits that a type does not express."""
-
-
-def require(holds: bool, name: str, value: object, must: str) -> None:
-    """Raises InputError where a field's value does not hold: what it is, and what it must be."""
-    if not holds:
-        raise InputError(f"{name} is {value!r}; it must be {must}")
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """The value as its type has it: a number may be a whole one, and a tuple a list."""
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        require(value in choices, name, value, "one of " + ", ".join(choices) + did_you_mean(str(value), choices))
-    elif get_origin(hint) is tuple:
-        require(isinstance(value, tuple | list), name, value, "a list")
-        return tuple(_checked(name, each, get_args(hint)[0]) for each in value)
-    elif hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number and abs(value) <= sys.float_info.max, name, value, "a finite number")
-        return float(value)
-    elif hint is int:
-        require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number")
-    else:
-        require(isinstance(value, hint), name, value, f"of type {hint.__name__}")
-    return value
+_MUST = {
+    "greater_than_equal": "be at least {ge:.15g}",
+    "greater_than": "be above {gt:.15g}",
+    "less_than_equal": "be at most {le:.15g}",
+    "less_than": "be below {lt:.15g}",
+    "int_type": "be a whole number",
+    "float_type": "be a finite number",
+    "finite_number": "be a finite number",
+    "bool_type": "be True or False",
+    "string_type": "be text",
+    "tuple_type": "be a list",
+    "dict_type": "be an object",
+    "dataclass_type": "be an object with fields",
+    "too_short": "not be empty",
+    "too_long": "have at most {max_length} values",
+}
+"""What a value must be or have, by pydantic's name of the error."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -54,34 +48,63 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(values: object, kind: type[Kind], prefix: str = "") -> Kind:
-    """A checked dataclass from nested dictionaries; fields that are left out take their defaults.
+def from_dict(
+    values: object, kind: type[Kind], prefix: str = "", *, unknown: Literal["forbid", "ignore"] = "forbid"
+) -> Kind:
+    """A dataclass from nested dictionaries; fields that are left out take their defaults.
+
+    Args:
+        values: plain JSON values.
+        kind: a pydantic dataclass with the config `STRICT`.
+        prefix: what stands before the names of its fields in a message, such as ``model.``.
+        unknown: whether a field that does not exist is an error, or is passed over.
 
     Raises:
-        InputError: a field does not exist, or has an impossible value.
+        InputError: a field does not exist, is missing, or has an impossible value.
     """
-    if not isinstance(values, Mapping):
-        raise InputError(f"{prefix.rstrip('.') or 'a config'} must be a JSON object with fields")
-    hints = get_type_hints(kind)
-    for name in values:
-        if name not in hints:
-            raise InputError(f"there is no field {prefix}{name}{did_you_mean(str(name), hints)}")
     try:
-        return kind(**{name: _nested(value, hints[name], f"{prefix}{name}.") for name, value in values.items()})
-    except TypeError as error:  # a field that has no default is missing
-        raise InputError(f"{prefix.rstrip('.') or 'a config'} is not whole: {error}") from None
+        return _reader(kind).validate_python(values, extra=unknown)
+    except ValidationError as error:
+        raise InputError(sentence(error, kind, prefix)) from None
 
 
-def _nested(value: Any, hint: Any, prefix: str) -> Any:
-    if _is_group(hint):
-        return from_dict(value, hint, prefix)
-    if get_origin(hint) is tuple and _is_group(get_args(hint)[0]) and isinstance(value, list):
-        return tuple(from_dict(each, get_args(hint)[0], prefix) for each in value)
-    return value
+@lru_cache
+def _reader(kind: type[Kind]) -> TypeAdapter[Kind]:
+    return TypeAdapter(kind)
 
 
-def _is_group(hint: object) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Checked)
+def sentence(error: ValidationError, kind: type | None = None, prefix: str = "") -> str:
+    """What is wrong, in one line: ``model.hidden_size is 0; it must be at least 1``.
+
+    Args:
+        error: of which the first problem is told.
+        kind: the dataclass that was read or made; a hint at the field that was meant is taken from it.
+        prefix: as in `from_dict`.
+    """
+    first = error.errors(include_url=False)[0]
+    what, where, context, value = first["type"], first["loc"], first.get("ctx", {}), first["input"]
+    path = prefix + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
+    path = path.rstrip(".")
+    if what.startswith("missing"):
+        line = f"{path} is missing"
+    elif what == "unexpected_keyword_argument":
+        line = f"there is no field {path}{did_you_mean(str(where[-1]), _known(kind, where[:-1]))}"
+    elif what == "value_error":  # a dataclass checked its fields together, and its message begins with their names
+        line = f"{path}.{context['error']}".lstrip(".")
+    elif what == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        line = f"{path} is {value!r}; it must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+    else:
+        must = "it must " + _MUST[what].format(**context) if what in _MUST else first["msg"]
+        line = f"{path} is {one_line(repr(value), 60)}; {must}" if path else must
+    return one_line(line)
+
+
+def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """The names of the fields of the dataclass that lies at a path inside of `kind`."""
+    for step in path:
+        kind = get_args(kind)[0] if isinstance(step, int) else kind and kind.__pydantic_fields__[step].annotation
+    return [each.name for each in dataclasses.fields(kind)] if kind else []
 
 
 def flat(config: Any) -> dict[str, Any]:

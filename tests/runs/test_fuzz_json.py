@@ -36,7 +36,7 @@ from charlstm.support.errors import InputError, TrainingError
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.report.figures import figures
 from charlstm.support.files import write_json
-from charlstm.compare.grid import candidates
+from charlstm.compare.grid import grid_models
 from charlstm.core.optimizer import learning_rate
 from charlstm.report.page import configs
 from charlstm.compare.results import Outcome
@@ -82,7 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         patch.setattr("plotly.offline.get_plotlyjs", lambda: "")
         made = Place(folder, asked, grid, text)
         _finish(made.run, asked, text)
-        for model in candidates(grid, len(text.vocabulary)):
+        for model in grid_models(grid, len(text.vocabulary)):
             for number in range(grid.seeds):
                 _finish(made.comparison / model.name / f"seed-{number}", model.run(number), text)
         write_json(made.comparison / "grid.json", to_dict(grid))
@@ -105,7 +105,7 @@ def _finish(folder: Path, asked: Experiment, text: Text) -> None:
 
 
 def _tallied(place: Place) -> results.Results:
-    models = candidates(place.grid, len(place.text.vocabulary))
+    models = grid_models(place.grid, len(place.text.vocabulary))
     return tally.tally(place.comparison, place.grid, models, len(place.text.vocabulary))
 
 
@@ -175,7 +175,7 @@ def _results(place: Place) -> None:
 
 
 def _seeds(place: Place) -> None:
-    assert compare._groups(place.comparison / "gru-1x4", candidates(place.grid, 9)[1], 2) == []
+    assert compare._groups(place.comparison / "gru-1x4", grid_models(place.grid, 9)[1], 2) == []
 
 
 def _shown(folder: Path) -> None:

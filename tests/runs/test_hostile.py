@@ -25,13 +25,13 @@ from test_train import TEXT
 
 from benchmarks import memory
 from charlstm import cli
-from charlstm.support import files
+from charlstm.support import limits
 from charlstm.training.begin import Text
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.compare.runner import train_runs
 from charlstm.config import DataConfig, Experiment, Grid, ModelConfig, TrainConfig
 from charlstm.support.errors import InputError
-from charlstm.compare.grid import candidates
+from charlstm.compare.grid import grid_models
 from charlstm.runs.folder import Run
 from charlstm.core.size import parameters, refuse_what_no_memory_holds
 from charlstm.core.step import initial_state
@@ -430,7 +430,7 @@ def test_a_model_that_this_machine_holds_is_not_refused(hidden: int, layers: int
         patch.setattr("charlstm.core.size.memory", lambda: needed - 1)
         with pytest.raises(InputError, match="lower model.hidden_size"):
             refuse_what_no_memory_holds(config, 90)
-    assert files.memory() > 2**28
+    assert limits.memory() > 2**28
 
 
 # The text that a config names.
@@ -496,7 +496,7 @@ def test_a_training_goes_through_no_link_out(template: Path, tmp_path: Path) -> 
     data = DataConfig(corpus=str(template / "tiny.txt"), batch_size=3, seq_length=16)
     base = Experiment(data=data, train=TrainConfig(steps=2, tensorboard=False))
     text = Text.read(base)
-    (model,) = candidates(Grid(cells=("rnn",), layers=(1,), sizes=(8,), base=base), len(text.vocabulary))
+    (model,) = grid_models(Grid(cells=("rnn",), layers=(1,), sizes=(8,), base=base), len(text.vocabulary))
     (tmp_path / "model" / "training").mkdir(parents=True)
     outside = tmp_path / "outside" / "3.orbax-checkpoint-tmp"
     outside.mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.support import files
+from charlstm.support import limits
 from charlstm.runs.tensorboard import Board
 from charlstm.support.schema import flat, to_dict
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
@@ -412,8 +412,8 @@ def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkey
 
 
 def test_a_container_s_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = files.memory()
+    whole = limits.memory()
     for content, found in (("1000\n", 1000), ("max\n", whole), (str(2**63), whole)):
         (tmp_path / "memory.max").write_text(content)
-        monkeypatch.setattr(files, "_CONTAINER", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
-        assert files.memory() == found
+        monkeypatch.setattr(limits, "_CONTAINER", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+        assert limits.memory() == found
