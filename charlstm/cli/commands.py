@@ -226,7 +226,7 @@ def _compare(words: list[str]) -> None:
         from charlstm.report.page import write_page
         from charlstm.report.plots import plots
 
-        plots(found, folder, inside(folder, "plots"))
+        plots([folder], inside(folder, "plots"))
         write_page([folder], folder / "report.html")
     except MissingExtraError as error:
         drawn = ""
@@ -268,8 +268,8 @@ def _corpora(words: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from charlstm.cli.terminal import printable
     from charlstm.data.corpora import catalogue
+    from charlstm.support.text import printable
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "characters", "text", "where it is"):
