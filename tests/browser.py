@@ -1,123 +1,74 @@
-"""Headless Chromium over its DevTools pipe: what a page looks like and does, with no package beside the browser."""
+"""Headless Chromium, driven by Playwright: what a page shows, does, asks for and complains of."""
 
-import itertools
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
+import pytest
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "about:blank")
-
-_PATIENCE = 120.0  # seconds
-# The browser reads its commands from file 3 and answers on file 4.
-_AS_3_AND_4 = """
-import os, sys
-given = [os.dup(os.dup(os.dup(int(each)))) for each in sys.argv[1:3]]
-for number, each in enumerate(given, start=3):
-    os.dup2(each, number)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
+_ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--no-first-run"),
+)
 
 
+def require_browser() -> None:
+    """Skips the test where there is no browser, or fails it where CHARLSTM_REQUIRE_BROWSER is 1."""
+    missing = None if CHROMIUM else "there is no Chromium on this machine"
+    try:
+        import playwright.sync_api  # noqa: F401 - whether it is there
+    except ModuleNotFoundError:
+        missing = "Playwright is not installed"
+    if missing and os.environ.get("CHARLSTM_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"{missing}, and CHARLSTM_REQUIRE_BROWSER asks for it")
+    if missing:
+        pytest.skip(missing)
+
+
+@dataclass
 class Tab:
-    """A page, with what went wrong in it: `errors` of scripts and of the policy, and the `requests` it made."""
+    """A page of the browser, Playwright's `page`, with what its scripts and its policy complained of and what it
+    requested.
+    """
 
-    def __init__(self, send: Any, receive: Any, width: int, height: int, dark: bool) -> None:
-        self._send, self._receive, self._numbers, self._session = send, receive, itertools.count(1), None
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
-    def call(self, method: str, **parameters: Any) -> Any:
-        """One command of the DevTools protocol, and its result."""
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters}
-        message |= {"sessionId": self._session} if self._session else {}
-        self._send.write(json.dumps(message).encode() + b"\0")
-        self._send.flush()
-        while (told := self._next()).get("id") != number:
-            pass
-        assert "error" not in told, told
-        return told["result"]
+    def __post_init__(self) -> None:
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda line: line.type == "error" and self.errors.append(line.text))
+        self.page.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, path: Path) -> None:
-        """Loads a file, and returns when its scripts have run."""
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        loaded = "document.readyState === 'complete' ? done() : addEventListener('load', () => done())"
-        self.value(f"new Promise((done) => {loaded})")
+        """Loads a file and runs its scripts."""
+        self.page.goto(path.resolve().as_uri(), wait_until="load")
 
     def value(self, script: str) -> Any:
-        """What an expression is worth in the page, waited for where it is a promise."""
-        told = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
-
-    def press(self, key: str, code: int) -> None:
-        """A key, as from a keyboard."""
-        for kind in ("keyDown", "keyUp"):
-            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
-
-    def move(self, x: float, y: float) -> None:
-        """The pointer to a place in the window."""
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-
-    def _next(self) -> dict[str, Any]:
-        text = bytearray()
-        while (byte := self._receive.read(1)) != b"\0":
-            assert byte, "the browser is gone"
-            text += byte
-        told = json.loads(text)
-        parameters = told.get("params", {})
-        match told.get("method"):
-            case "Runtime.exceptionThrown":
-                self.errors.append(json.dumps(parameters["exceptionDetails"]))
-            case "Log.entryAdded":
-                self.errors.append(parameters["entry"]["text"])
-            case "Network.requestWillBeSent":
-                self.requests.append(parameters["request"]["url"])
-        return told
+        """The value of a JavaScript expression in the page, awaited if it is a promise."""
+        return self.page.evaluate(script)
 
 
 @contextmanager
-def tab(profile: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> Iterator[Tab]:
-    """A fresh browser with one empty page, which ends with the block."""
-    assert CHROMIUM is not None
-    (theirs_in, send), (receive, theirs_out) = os.pipe(), os.pipe()
-    flags = ["--remote-debugging-pipe", f"--user-data-dir={profile}", *_FLAGS]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _AS_3_AND_4, str(theirs_in), str(theirs_out), CHROMIUM, *flags],
-        pass_fds=(theirs_in, theirs_out),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(theirs_in)
-    os.close(theirs_out)
-    watchdog = Timer(_PATIENCE, process.kill)  # its end ends whoever waits for an answer
-    watchdog.start()
-    with os.fdopen(send, "wb") as commands, os.fdopen(receive, "rb") as answers:
-        try:
-            yield Tab(commands, answers, width, height, dark)
-        finally:
-            watchdog.cancel()
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def open_tab(*, width: int = 1280, height: int = 900, dark: bool = False) -> Iterator[Tab]:
+    """A fresh browser with one empty tab, closed when the block ends."""
+    require_browser()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        phone = width < 600
+        yield Tab(
+            browser.new_page(
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if dark else "light",
+                is_mobile=phone,
+                has_touch=phone,
+            )
+        )
+        browser.close()

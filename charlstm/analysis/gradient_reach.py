@@ -35,9 +35,24 @@ class Lags(NamedTuple):
     """[L, K+1] float64: the median over positions t of the Euclidean norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
 
     def reach(self, fraction: float = 0.01) -> list[int | None]:
-        """Per layer, the first lag whose norm is at most `fraction` of that at lag 0; None where no lag's is."""
-        below = self.norms <= fraction * self.norms[:, :1]
-        return [int(layer.argmax()) if layer.any() else None for layer in below]
+        """`reach` of each layer."""
+        return [reach(layer, fraction) for layer in self.norms]
+
+
+def reach(norms: np.ndarray, fraction: float = 0.01) -> int | None:
+    """How far back a gradient reaches: the lag from which on its norms stay at or below `fraction` of that at lag 0.
+
+    Args:
+        norms: [K+1] norms by lag. They need not fall steadily: a curve that dips and comes back reaches past its dip.
+        fraction: of the norm at lag 0.
+
+    Returns:
+        One more than the last lag whose norm is larger than that; None where that is lag K, so that the gradient
+        reaches beyond what was measured.
+    """
+    larger = np.flatnonzero(norms > fraction * norms[0]) if norms[0] > 0 else np.zeros(0, int)
+    lag = int(larger[-1]) + 1 if len(larger) else 0
+    return None if lag == len(norms) else lag
 
 
 def gradient_lags(

@@ -8,14 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from charlstm.support.text import printable
+
 SECONDS_BETWEEN_LINES = 15.0
 """Where no bar is drawn."""
-_KEPT = "\n\t"
-
-
-def printable(text: str) -> str:
-    """Text without control characters, which a terminal would obey: each becomes U+FFFD, but newline and tab."""
-    return "".join(c if c.isprintable() or c in _KEPT else "\ufffd" for c in text)
 
 
 def write(text: str) -> None:

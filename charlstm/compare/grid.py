@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from charlstm.config import Experiment, Grid, check_cell
-from charlstm.core.size import matched, name_of, parameters
+from charlstm.core.size import count_parameters, match_parameters, name_of
 from charlstm.runs.folder import refuse_changes
 from charlstm.support.errors import InputError
 from charlstm.support.schema import sentence
@@ -66,15 +66,15 @@ def _model(grid: Grid, size: int, cell: str, layers: int, vocabulary_size: int) 
     base = grid.base
     model = replace(base.model, cell=cell, num_layers=layers, hidden_size=size)
     if grid.match_parameters:
-        wanted = parameters(replace(base.model, cell="lstm", num_layers=1, hidden_size=size), vocabulary_size)
-        model = matched(model, vocabulary_size, wanted)
+        wanted = count_parameters(replace(base.model, cell="lstm", num_layers=1, hidden_size=size), vocabulary_size)
+        model = match_parameters(model, vocabulary_size, wanted)
     rate = grid.learning_rates.get(cell, base.optimizer.learning_rate)
     published = {(each.cell, each.num_layers, each.size): each.test for each in grid.published}
     return GridModel(
         name=name_of(model),
         size=size,
         config=replace(base, model=model, optimizer=replace(base.optimizer, learning_rate=rate)),
-        parameters=parameters(model, vocabulary_size),
+        parameters=count_parameters(model, vocabulary_size),
         baseline=None,
         published=published.get((cell, layers, size)),
     )

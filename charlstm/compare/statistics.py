@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from charlstm.analysis.gradient_reach import Lags
+from charlstm.analysis.gradient_reach import reach
 from charlstm.compare.grid import GridModel
 from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Recall, Results, SeedResult, typed
 from charlstm.config import Grid
-from charlstm.core.size import training
+from charlstm.core.size import count_training_operations
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, read_json
 
@@ -35,7 +35,7 @@ class Finished(NamedTuple):
     measures: Measures
 
 
-def tally(folder: Path, grid: Grid, models: Sequence[GridModel], vocabulary_size: int) -> Results:
+def tabulate(folder: Path, grid: Grid, models: Sequence[GridModel], vocabulary_size: int) -> Results:
     """The table of what is measured so far in a comparison's folder."""
     runs = {model.name: list(_runs(folder, model, grid.seeds)) for model in models}
     return Results(
@@ -62,6 +62,12 @@ def interval(values: Sequence[float]) -> Interval | None:
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
     """Mean and t interval of ours minus theirs, paired by seed; seeds that one of them lacks are left out."""
     return interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+
+
+def furthest_reach(norms: Sequence[Sequence[float]]) -> tuple[int, bool]:
+    """The largest reach of any layer, given norms [L][K+1], and whether it lies beyond K, which then stands for it."""
+    lags = [reach(np.array(layer)) for layer in norms]
+    return max(len(norms[0]) - 1 if lag is None else lag for lag in lags), None in lags
 
 
 def outcome(folder: Path) -> Outcome:
@@ -96,7 +102,7 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[Finished]], vocabulary_si
     symbols = config.train.steps * config.data.batch_size * config.data.seq_length
     times = [run.outcome.seconds for run in mine if run.outcome.seconds is not None]
     speeds = [run.outcome.chars_per_second for run in mine if run.outcome.chars_per_second is not None]
-    reaches = [Lags(np.array(norms)).reach() for norms in gradients.values()]
+    reaches = [furthest_reach(norms) for norms in gradients.values()]
     return ModelResult(
         name=model.name,
         cell=config.model.cell,
@@ -105,7 +111,7 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[Finished]], vocabulary_si
         size=model.size,
         parameters=model.parameters,
         learning_rate=config.optimizer.learning_rate,
-        operations=float(training(config.model, vocabulary_size) * symbols),
+        operations=float(count_training_operations(config.model, vocabulary_size) * symbols),
         seconds=sum(times) if times else None,
         chars_per_second=statistics.fmean(speeds) if speeds else None,
         validation=interval(list(_of(mine, "outcome", "validation").values())),
@@ -113,10 +119,8 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[Finished]], vocabulary_si
         difference=difference(test, theirs),
         published=model.published,
         baseline=model.baseline,
-        reach=interval(
-            [_furthest(layers, len(norms[0])) for layers, norms in zip(reaches, gradients.values(), strict=True)]
-        ),
-        reaches_beyond=any(None in layers for layers in reaches),
+        reach=interval([lag for lag, _ in reaches]),
+        reaches_beyond=any(beyond for _, beyond in reaches),
         gradient=_mean(gradients),
         fresh_gradient=_mean(_of(mine, "measures", "fresh_gradient")),
         recall=_recall(list(_of(mine, "measures", "recall").values())),
@@ -133,11 +137,6 @@ def _seed(run: Finished) -> SeedResult:
         test=run.measures.test,
         diverged_after=run.outcome.diverged_after,
     )
-
-
-def _furthest(layers: Sequence[int | None], lags: int) -> int:
-    """The reach of the layer that has the largest; where it lies beyond what was measured, the largest lag that was."""
-    return max(lags - 1 if reach is None else reach for reach in layers)
 
 
 def _mean(arrays: Mapping[int, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Folders of runs and of comparisons become exhibits: what a page or a plot shows of each model, all of one form."""
+"""Read run and comparison folders into entries: what a page or a plot shows of each model or run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from charlstm.compare import results
-from charlstm.compare.results import Interval, ModelResult, Results, SeedResult
+from charlstm.compare.results import Interval, ModelResult
 from charlstm.core import size as sizes
 from charlstm.report import curves
 from charlstm.report.curves import Curve
@@ -17,94 +17,92 @@ from charlstm.support.files import inside, one_line, read_json
 
 
 @dataclass(frozen=True)
-class Text:
-    """What a model read: `vocabulary` counts its different symbols."""
+class Corpus:
+    """The text that a model read; `vocabulary` counts its distinct symbols."""
 
-    corpus: str
+    name: str
     symbols: str
     vocabulary: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exhibit:
+class Entry:
     """One model of a comparison, or one run."""
 
     result: ModelResult
-    text: Text
+    corpus: Corpus
     runs: tuple[Run, ...]
-    """Its finished seeds; the run alone where it is no comparison's."""
+    """The model's finished seeds, or the run itself."""
     training: Curve | None
-    """Smoothed; of the seeds that did not diverge, like the next."""
+    """Smoothed training loss; like `validation`, without the seeds that diverged."""
     validation: Curve | None
     steps: int
-    """Of a whole training; 0 where none is finished."""
+    """Training steps that the config asks for; 0 while no seed is finished."""
     compared: bool
-    """Whether it is part of a comparison."""
-    seeds: int | None = None
-    """How many the comparison asks for."""
+    """Whether this is a model of a comparison."""
     confidence: float = 0.95
-    """Of its intervals."""
+    """Level of the intervals."""
     note: str = ""
-    """What a reader must know of its state."""
+    """What is unfinished, such as "2 of 3 seeds finished"."""
 
     @property
     def name(self) -> str:
-        """What it is called everywhere; distinct in what `gather` gives."""
+        """The name shown everywhere; `gather` makes it distinct."""
         return self.result.name
 
 
-def gather(folders: Sequence[Path]) -> list[Exhibit]:
-    """The exhibits of all folders, in order.
+def gather(folders: Sequence[Path]) -> list[Entry]:
+    """The entries of all folders, in order.
 
     Raises:
-        InputError: a folder is neither a run nor a comparison, a file in it is malformed, or no model is in any.
+        InputError: a folder is neither a run nor a comparison, a file in it is malformed, or there is nothing to show.
     """
-    found: list[tuple[Path, Exhibit]] = []
+    found: list[tuple[Path, Entry]] = []
     for folder in folders:
         if results.is_comparison(folder):
-            found += [(folder, each) for each in of_comparison(results.read(folder), folder)]
+            found += [(folder, entry) for entry in _read_comparison(folder)]
         elif folder.is_dir() and not Run.exists(folder):
             raise InputError(f"{folder} is neither a run nor a comparison: it has no {CONFIG} and no {GRID}")
         else:
-            found.append((folder, of_run(Run.open(folder))))
+            found.append((folder, _read_run(folder)))
     if not found:
         raise InputError("there is nothing to show: the comparison has no models yet")
-    return _distinct(found)
+    return _with_distinct_names(found)
 
 
-def of_comparison(found: Results, folder: Path) -> list[Exhibit]:
-    """The models of a comparison whose runs lie in a folder."""
+def _read_comparison(folder: Path) -> list[Entry]:
+    found = results.read(folder)
     grid = read_json(path) if (path := inside(folder, GRID)).exists() else {}
-    asked = grid.get("seeds")
-    wanted = asked if type(asked) is int else max((len(model.seeds) for model in found.models), default=0) or None
-    text = Text(found.corpus, found.symbols, found.vocabulary)
-    exhibits = []
+    seeds = grid.get("seeds")
+    if type(seeds) is not int:
+        seeds = max((len(model.seeds) for model in found.models), default=0)
+    entries = []
     for model in found.models:
         runs = tuple(Run.open(inside(folder, seed.run)) for seed in model.seeds)
-        steady = [run for run, seed in zip(runs, model.seeds, strict=True) if seed.diverged_after is None]
-        records = [metrics.read(run.folder) for run in steady]
-        exhibits.append(
-            Exhibit(
+        kept = [run for run, seed in zip(runs, model.seeds, strict=True) if seed.diverged_after is None]
+        records = [metrics.read(run.folder) for run in kept]
+        unfinished = not runs or len(runs) < seeds
+        entries.append(
+            Entry(
                 result=model,
-                text=text,
+                corpus=Corpus(found.corpus, found.symbols, found.vocabulary),
                 runs=runs,
                 training=curves.training(records),
                 validation=curves.validation(records),
                 steps=runs[0].config.train.steps if runs else 0,
                 compared=True,
-                seeds=wanted,
                 confidence=found.confidence,
-                note=_note(model, wanted),
+                note=f"{len(runs)} of {max(seeds, 1)} seeds finished" if unfinished else "",
             )
         )
-    return exhibits
+    return entries
 
 
-def of_run(run: Run) -> Exhibit:
-    """One run, from its config and its metrics; it has no test loss, which `charlstm eval` measures."""
+def _read_run(folder: Path) -> Entry:
+    """A run as its config and metrics describe it; only `charlstm eval` and comparisons measure a test loss."""
+    run = Run.open(folder)
     records, config = metrics.read(run.folder), run.config
-    losses = curves.points(records, validation=True)
-    best = losses[losses[:, 1].argmin()] if len(losses) else None
+    validated = curves.points(records, validation=True)[:, 1]
     symbols = config.data.batch_size * config.data.seq_length
     seconds, speed = metrics.time_taken(records, symbols)
     last = max((row["step"] for row in records), default=0)
@@ -119,12 +117,11 @@ def of_run(run: Run) -> Exhibit:
         operations=float(sizes.training(config.model, len(run.vocabulary)) * symbols * config.train.steps),
         seconds=seconds,
         chars_per_second=speed,
-        validation=None if best is None else Interval(mean=float(best[1]), n=1),
-        seeds=(SeedResult(seed=config.seed, run=str(run.folder)),),
+        validation=Interval(mean=float(validated.min()), n=1) if len(validated) else None,
     )
-    return Exhibit(
+    return Entry(
         result=model,
-        text=Text(one_line(config.data.corpus), config.data.symbols, len(run.vocabulary)),
+        corpus=Corpus(one_line(config.data.corpus), config.data.symbols, len(run.vocabulary)),
         runs=(run,),
         training=curves.training([records]),
         validation=curves.validation([records]),
@@ -134,23 +131,15 @@ def of_run(run: Run) -> Exhibit:
     )
 
 
-def _note(model: ModelResult, wanted: int | None) -> str:
-    done = len(model.seeds)
-    if wanted is None:
-        return "" if done else "no seed is finished"
-    return f"{done} of {wanted} seeds finished" if done < wanted else ""
-
-
-def _distinct(found: Sequence[tuple[Path, Exhibit]]) -> list[Exhibit]:
-    """Exhibits by names that differ: with the folder where a name comes twice, and a number where that does too."""
-    often = Counter(exhibit.name for _, exhibit in found)
-    seen: Counter[str] = Counter()
-    exhibits = []
-    for folder, exhibit in found:
-        name = exhibit.name
-        if often[name] > 1:
-            name = one_line(folder / name if exhibit.compared else folder)
+def _with_distinct_names(found: Sequence[tuple[Path, Entry]]) -> list[Entry]:
+    """Adds the folder to a name that occurs twice, and a number where the folder does too."""
+    count, seen = Counter(entry.name for _, entry in found), Counter[str]()
+    entries = []
+    for folder, entry in found:
+        name = entry.name
+        if count[name] > 1:
+            name = one_line(folder / name if entry.compared else folder)
         seen[name] += 1
-        name = name if seen[name] == 1 else f"{name} ({seen[name]})"
-        exhibits.append(replace(exhibit, result=replace(exhibit.result, name=name)))
-    return exhibits
+        name += f" ({seen[name]})" if seen[name] > 1 else ""
+        entries.append(replace(entry, result=replace(entry.result, name=name)))
+    return entries

@@ -1,10 +1,10 @@
 "use strict";
-// The table sorts, and the figures of the page's own data are drawn. Names from data are text, never markup.
+// Sorts the table and draws the figures. Names that come from data are inserted as text, never as markup.
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
-  const asWritten = new Map([...body.rows].map((row, place) => [row, place]));
+  const position = new Map([...body.rows].map((row, place) => [row, place]));
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") !== "ascending";
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
         const order = isNumber ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true });
         return up ? order : -order;
       };
-      const rows = [...body.rows].sort((a, b) => compare(a, b) || asWritten.get(a) - asWritten.get(b));
+      const rows = [...body.rows].sort((a, b) => compare(a, b) || position.get(a) - position.get(b));
       body.append(...rows);
     });
   });
@@ -37,7 +37,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const clear = (hex, part) => hex + Math.round(part * 255).toString(16).padStart(2, "0");
 const escaped = (text) => text.replace(/[&<>]/g, (each) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[each]);
 
-function drawnIn(plot) {
+function seriesOf(plot) {
   return figures[plot.dataset.figure].series.filter((series) => series.panel === plot.dataset.panel);
 }
 
@@ -55,12 +55,12 @@ function traces(figure, series) {
     mode: [series.line && "lines", series.marks && "markers"].filter(Boolean).join("+"),
     marker: {
       color: tint,
-      symbol: SYMBOLS[style.symbol],
+      symbol: SYMBOLS[style.colour],
       size: 8,
       line: { color: colour("paper"), width: 0.8 },
       maxdisplayed: series.line ? 12 : 0,
     },
-    text: x.map((_, place) => told(figure, series, place)),
+    text: x.map((_, place) => describe(figure, series, place)),
     hovertemplate: `%{fullData.name}<br>${escaped(figure.x_title)} %{x}<br>%{text}<extra></extra>`,
   };
   if (!low || !high) return [main];
@@ -72,7 +72,7 @@ function traces(figure, series) {
   return [{ ...edge, y: low }, { ...edge, y: high, fill: "tonexty", fillcolor: clear(tint, 0.18) }, main];
 }
 
-function told(figure, series, place) {
+function describe(figure, series, place) {
   const { y, low, high } = series;
   const number = (value) => (figure.losses ? value.toFixed(4) : Number(value.toPrecision(3)).toString());
   const range = low && high ? ` (${number(low[place])} to ${number(high[place])})` : "";
@@ -80,19 +80,20 @@ function told(figure, series, place) {
   return `${number(y[place])} nats${range}<br>${(y[place] / Math.LN2).toFixed(4)} bits`;
 }
 
-// An axis's range around values, the same in all panels of a figure, with a part of it as room at both ends.
-function spanned(values, log, room) {
+// An axis's range, the same in all panels of a figure; `margin` is the fraction of it that is added at both ends.
+function span(values, log, margin) {
   const ends = [(a, b) => Math.min(a, b), (a, b) => Math.max(a, b)].map((end) => values.reduce(end));
   const [least, most] = log ? ends.map(Math.log10) : ends;
-  const margin = room * (most - least || 1);
-  return [least - margin, most + margin];
+  const space = margin * (most - least || 1);
+  return [least - space, most + space];
 }
 
 function layout(figure) {
   const [ink, muted, rule] = ["ink", "muted", "rule"].map(colour);
   const axis = { gridcolor: rule, linecolor: muted, zeroline: false, automargin: true, ticks: "outside", tickcolor: muted };
   const all = (...names) => figure.series.flatMap((series) => names.flatMap((name) => series[name] ?? []));
-  const touch = matchMedia("(pointer: coarse)").matches; // dragging there scrolls the page
+  const ends = span(all("x"), figure.x_log, 0.03);
+  const touch = matchMedia("(pointer: coarse)").matches; // where dragging scrolls the page
   return {
     font: { family: "system-ui, sans-serif", size: 12, color: ink },
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -106,9 +107,9 @@ function layout(figure) {
       title: { text: figure.x_title },
       type: figure.x_log ? "log" : "linear",
       exponentformat: figure.x_log ? "power" : "none",
-      dtick: figure.x_whole ? 1 : undefined,
+      dtick: figure.x_log && ends[1] - ends[0] < 3 ? "D2" : figure.x_log || figure.x_whole ? 1 : undefined,
       hoverformat: figure.x_log ? ".3e" : ",",
-      range: spanned(all("x"), figure.x_log, 0.03),
+      range: ends,
       fixedrange: touch,
     },
     yaxis: {
@@ -117,7 +118,7 @@ function layout(figure) {
       type: figure.y_log ? "log" : "linear",
       exponentformat: "power",
       dtick: figure.y_log ? 1 : undefined,
-      range: spanned(figure.y_range ?? all("y", "low", "high"), figure.y_log, figure.y_range ? 0 : 0.05),
+      range: span(figure.y_range ?? all("y", "low", "high"), figure.y_log, figure.y_range ? 0 : 0.05),
       fixedrange: touch,
     },
     shapes: Object.values(figure.levels).map((y) => ({
@@ -136,19 +137,19 @@ function swatch(series) {
     Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
     return node;
   };
-  const { colour: number, dash, symbol } = series.style;
+  const { colour: number, dash } = series.style;
   const tint = `var(--c${number})`;
   const svg = make("svg", { width: 38, height: 14, viewBox: "-19 -7 38 14", "aria-hidden": "true" });
   const dashes = dash ? DASHES[dash].replaceAll("px", "") : "none";
   svg.append(make("path", { d: "M-19 0H19", stroke: tint, "stroke-width": 1.8, "stroke-dasharray": dashes }));
   if (series.marks) {
-    svg.append(make("path", { d: OUTLINES[symbol], fill: tint }));
+    svg.append(make("path", { d: OUTLINES[number], fill: tint }));
   }
   return svg;
 }
 
 function legend(plot) {
-  const shown = drawnIn(plot);
+  const shown = seriesOf(plot);
   const marked = new Set(shown.filter((each) => each.marks).map((each) => each.name));
   for (const [name, series] of new Map(shown.map((each) => [each.name, each]))) {
     const button = document.createElement("button");
@@ -177,13 +178,13 @@ function draw() {
   const config = { responsive: true, displayModeBar: false };
   plots.forEach((plot) => {
     const figure = figures[plot.dataset.figure];
-    Plotly.newPlot(plot, drawnIn(plot).flatMap((each) => traces(figure, each)), layout(figure), config);
+    Plotly.newPlot(plot, seriesOf(plot).flatMap((each) => traces(figure, each)), layout(figure), config);
   });
 }
 
 if (figures.length) {
   plots.forEach(legend);
   draw();
-  // Colours are read when a figure is drawn, and paper has its own width.
+  // Colours are read when a figure is drawn, and printed pages have a width of their own.
   for (const change of ["(prefers-color-scheme: dark)", "print"]) matchMedia(change).addEventListener("change", draw);
 }

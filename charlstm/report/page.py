@@ -1,12 +1,13 @@
-"""Exhibits become one HTML page that needs nothing but itself, and runs nothing but its own two scripts.
+"""Write one HTML page that needs nothing but itself, and runs nothing but its own two scripts.
 
-All text goes through Jinja2's escaping, and data for the curves through `_as_script_data`. Behind that stands the
-Content-Security-Policy: scripts run only if their SHA-256 is named there, and nothing at all is fetched.
+Jinja2 escapes all text, and `_as_script_data` the data of the figures. Behind both stands the Content-Security-Policy:
+only scripts whose SHA-256 it names run, and nothing at all is fetched.
 """
 
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,24 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from charlstm.report.columns import columns
-from charlstm.report.entries import Exhibit, Text, gather
-from charlstm.report.figures import figures, unit
-from charlstm.report.samples import excerpt, legible
+from charlstm.report.curves import MAX_POINTS
+from charlstm.report.entries import Entry, gather
+from charlstm.report.figures import figures, symbol_of
+from charlstm.report.samples import legible, sample_of
+from charlstm.report.tables import explain, make_table
 from charlstm.support.errors import InputError, extra
 from charlstm.support.files import write_atomic
 from charlstm.support.schema import flat
 
 _HERE = Path(__file__).parent
-_TEMPLATE, _STYLE, _SCRIPT = "page.html.jinja", "page.css", "page.js"
+_TITLED = 3  # folders that the title names
 
 
 def write_page(folders: Sequence[Path], output: Path) -> None:
-    """Writes one page about runs and comparisons, whole or not at all.
+    """Writes a page about runs and comparisons, in the order given.
 
     Args:
-        folders: of runs or comparisons, in the order in which they are shown.
-        output: the HTML file.
+        folders: of runs or comparisons.
+        output: the HTML file; on an error it stays as it was.
 
     Raises:
         InputError: a folder is neither, a file in it is malformed, the page cannot be written, or a package of the
@@ -41,11 +43,11 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         import jinja2
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
-    shown = gather(folders)
-    drawn = figures(shown)
-    scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / _SCRIPT).read_text("utf-8")]
-    table = columns(shown)
-    differing, shared = configs(shown)
+    entries = gather(folders)
+    drawn, models, symbol = figures(entries), [entry.result for entry in entries], symbol_of(entries)
+    scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
+    names = [legible(folder.resolve().name) for folder in folders]
+    differing, shared = configs(entries)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -53,22 +55,21 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(_TEMPLATE).render(
+    page = environment.get_template("page.html.jinja").render(
         policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline';"
         " base-uri 'none'; form-action 'none'",
-        style=Markup((_HERE / _STYLE).read_text("utf-8")),
+        style=Markup((_HERE / "page.css").read_text("utf-8")),
         scripts=[Markup(script) for script in scripts],
         data=Markup(_as_script_data([asdict(each) for each in drawn])),
-        title=_title([legible(folder.resolve().name) for folder in folders]),
-        texts=_texts(shown),
-        unit=unit(shown),
-        compared=any(each.compared for each in shown),
-        confidence=shown[0].confidence,
-        columns=table,
-        rows=list(zip(*(column.cells for column in table), strict=True)),
+        title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
+        corpora=Counter(entry.corpus for entry in entries),
+        compared=any(entry.compared for entry in entries),
+        table=make_table(models, symbol, [entry.note for entry in entries]),
+        explanation=explain(models, symbol, entries[0].confidence),
         figures=drawn,
-        excerpts=[excerpt(each) for each in shown],
-        names=[each.name for each in shown],
+        max_points=MAX_POINTS,
+        samples=[sample_of(entry) for entry in entries],
+        names=[entry.name for entry in entries],
         differing=differing,
         shared=shared,
     )
@@ -78,17 +79,17 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         raise InputError(f"{output} cannot be written: {error.strerror}; use another --output") from None
 
 
-def configs(exhibits: Sequence[Exhibit]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Every field of every config: those that differ, a value an exhibit, and those that are the same for all."""
-    known = [_merged([flat(run.config) for run in exhibit.runs]) for exhibit in exhibits]
+def configs(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The fields of all configs: those that differ, with a value per entry, and those that are the same everywhere."""
+    known = [_merge([flat(run.config) for run in entry.runs]) for entry in entries]
     names = next((list(each) for each in known if each), [])
     values = {name: [each.get(name, "") for each in known] for name in names}
     differing = {name: row for name, row in values.items() if len({value for value in row if value}) > 1}
     return differing, {name: next(filter(None, row)) for name, row in values.items() if name not in differing}
 
 
-def _merged(seeds: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The fields of a model's seeds; where they differ, all the values."""
+def _merge(seeds: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The fields of a model's seeds, with every value of those that differ."""
     names = seeds[0] if seeds else ()
     return {name: ", ".join(dict.fromkeys(_value(each[name]) for each in seeds)) for name in names}
 
@@ -97,29 +98,16 @@ def _value(value: Any) -> str:
     return legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
 
 
-def _title(names: Sequence[str]) -> str:
-    most = 3
-    return (
-        ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
-    )
-
-
-def _texts(exhibits: Sequence[Exhibit]) -> dict[Text, int]:
-    """What was read, and by how many of the exhibits."""
-    texts = [exhibit.text for exhibit in exhibits]
-    return {text: texts.count(text) for text in dict.fromkeys(texts)}
-
-
 def _as_script_data(value: object) -> str:
     """JSON that no HTML parser can mistake for the end of its script: <, > and & only as escapes, all else ASCII."""
     try:
-        text = json.dumps(value, allow_nan=False, default=_rounded, separators=(",", ":"))
+        text = json.dumps(value, allow_nan=False, default=_short_list, separators=(",", ":"))
     except ValueError:
         raise InputError("the results hold numbers too large to be drawn; put back the comparison's own") from None
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _rounded(array: object) -> list[float]:
+def _short_list(array: object) -> list[float]:
     """An array's values to six digits, which is more than a picture shows."""
     assert isinstance(array, np.ndarray)
     return [float(f"{value:.6g}") for value in array]

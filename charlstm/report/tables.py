@@ -1,158 +1,231 @@
-"""A comparison's table for people: on a terminal, as Markdown, as CSV; results.json has all of it."""
+"""Lay results out as a table, with the same columns on a terminal, in Markdown and on a page; CSV has every number."""
 
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from charlstm.compare.results import RESULTS, Interval, ModelResult, Results, SeedResult
+from charlstm.compare.results import RESULTS, Interval, ModelResult, Results
 from charlstm.core.loss import bits
-from charlstm.report.columns import duration, power_of_ten
 from charlstm.support.files import write_atomic, write_json
 
-NOTHING = "–"
+MISSING = "–"
 _SCALARS = (
     *("name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations", "seconds"),
     *("chars_per_second", "baseline", "published"),
 )
-_LEFT_OUT_FIRST = (
-    *(
-        "FLOPs",
-        "validation in bits",
-        "seeds",
-        "parameters",
-        "characters/s",
-        "test in bits",
-        "validation",
-        "time",
-        "reach",
-    ),
-    *("difference", "published (ours minus it)", "test"),
-)
-"""Columns that a narrow terminal has no room for."""
-_SPREADS = ("validation", "test", "difference", "reach")
+_INTERVALS = ("validation", "test", "difference", "reach")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def write_tables(table: Results, folder: Path) -> None:
-    """Writes results.json, results.csv and results.md into a folder."""
-    write_json(folder / RESULTS, asdict(table))
-    write_atomic(folder / "results.csv", _csv(table).encode())
-    write_atomic(folder / "results.md", markdown(table).encode())
+class Cell(NamedTuple):
+    """A value as text, what it sorts by (None last), small print below it, and a warning."""
+
+    text: str = MISSING
+    value: float | str | None = None
+    small: str = ""
+    warning: str = ""
 
 
-def show(table: Results) -> None:
-    """Prints the table on standard output."""
+class Column(NamedTuple):
+    """A title, the units of the values and of the small print, and one cell per model."""
+
+    title: str
+    unit: str
+    small_unit: str
+    cells: list[Cell]
+
+
+def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] = ()) -> list[Column]:
+    """The columns that are not empty, the most important first.
+
+    Args:
+        models: one row each.
+        symbol: what a model predicts at each step: "character", "byte" or "symbol".
+        notes: a remark about each model for the small print below its name.
+    """
+    values: list[tuple[str, str, str, Callable[[ModelResult], Cell]]] = [
+        ("test", "nats", "bits", lambda model: _loss(model.test)),
+        ("difference", "nats", "", _difference),
+        ("published", "nats", "ours minus it", _published),
+        ("reach", f"{symbol}s", "", _reach),
+        ("validation", "nats", "bits", lambda model: _loss(model.validation)),
+        ("parameters", "", "", lambda model: _number(model.parameters, "{:,}".format)),
+        ("time", "", "", lambda model: _number(model.seconds, duration)),
+        ("speed", f"{symbol}s/s", "", lambda model: _number(model.chars_per_second, "{:,.0f}".format)),
+        ("seeds", "", "", _seeds),
+        ("FLOPs", "", "", lambda model: _number(model.operations, power_of_ten)),
+    ]
+    names = [_name(model, note) for model, note in zip(models, notes or [""] * len(models), strict=True)]
+    columns = [Column("model", "", "", names)]
+    columns += [Column(title, unit, small, [cell(model) for model in models]) for title, unit, small, cell in values]
+    return [column for column in columns if any(cell.value is not None for cell in column.cells)]
+
+
+def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> list[str]:
+    """Sentences that a reader of `make_table` needs."""
+    lines = [f"Losses are in nats and bits per {symbol}."]
+    losses = [loss for model in models for loss in (model.validation, model.test)]
+    if any(loss is not None and loss.half is not None for loss in losses):
+        lines[0] += f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
+    if any(model.validation and model.test for model in models):
+        lines.append("The test loss is that of the step with the best validation loss.")
+    if any(model.difference for model in models):
+        names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
+        lines.append(f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.")
+    if any(model.published is not None for model in models):
+        lines.append("Published: the test loss that a paper reports, and ours minus it; negative is better.")
+    if any(model.reach for model in models):
+        lines.append(
+            f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
+            " ≥ if it is larger at the last lag measured."
+        )
+    if any(len(model.seeds) > 1 for model in models):
+        lines.append("Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.")
+    return lines
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader of a comparison's table must know, and which seeds diverged."""
+    diverged = [
+        f"{model.name}: DIVERGED with {seeds}; its numbers are those of the other seeds"
+        for model in results.models
+        if (seeds := _diverged(model))
+    ]
+    return explain(results.models, results.symbols.removesuffix("s"), results.confidence) + diverged
+
+
+def write_tables(results: Results, folder: Path) -> None:
+    """Writes results.json, results.csv and results.md into a comparison's folder."""
+    write_json(folder / RESULTS, asdict(results))
+    write_atomic(folder / "results.csv", _csv(results).encode())
+    write_atomic(folder / "results.md", markdown(results).encode())
+
+
+def markdown(results: Results) -> str:
+    """The table and its notes as Markdown."""
+    columns = _plain(results)
+    titles = [f"{title} ({unit})" if unit else title for title, unit in columns]
+    lines = [titles, ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
+    return "\n".join(
+        [*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(results)), ""]
+    )
+
+
+def show(results: Results) -> None:
+    """Prints the table and its notes on standard output, with as many columns as a terminal is wide."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    columns = _columns(table)
+    columns = _plain(results)
     while len(columns) > 2 and _width(columns) > (console.width if console.is_terminal else math.inf):
-        del columns[next(title for title in _LEFT_OUT_FIRST if title in columns)]
+        columns.popitem()
     drawn = Table(box=None, pad_edge=False)
-    for title in columns:
-        drawn.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+    for title, unit in columns:
+        drawn.add_column(f"{title}\n{unit}", justify="left" if title == "model" else "right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
     console.width = max(console.width, _width(columns))
-    console.print(drawn)
-    for note in notes(table):
-        console.print(note)
+    for each in (drawn, "", *notes(results)):
+        console.print(each)
 
 
-def markdown(table: Results) -> str:
-    """The table and its notes as Markdown."""
-    columns = _columns(table)
-    lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes(table), ""])
+def duration(seconds: float) -> str:
+    """Seconds in the one or two units that people use: "59.4 s", "5 min 1 s", "25 h 1 min"."""
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{seconds:.1f} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
-def notes(table: Results) -> list[str]:
-    """What must be known to read the table, and which runs diverged."""
-    percent, unit = f"{table.confidence:.0%}", table.symbols.removesuffix("s")
-    validated = any(row.validation and row.test for row in table.models)
-    said = [
-        f"nats per {unit}, ± the half width of a {percent} interval over seeds (Student's t)"
-        + ("; the test loss is that of the step with the best validation loss" if validated else "")
-    ]
-    if any(row.difference for row in table.models):
-        names = dict.fromkeys(row.baseline for row in table.models if row.baseline)
-        said.append(f"difference: test nats minus those of {', '.join(names)}, paired by seed; below 0 is better")
-    if any(row.reach for row in table.models):
-        said.append(f"reach: the lag in {table.symbols} at which ∂loss(t)/∂h(t-k) has fallen to 1 % of its start")
-    if any(row.seconds for row in table.models):
-        said.append("time: of all seeds of a model together; FLOPs: of the products of one seed's training")
-    for row in table.models:
-        lost = [f"seed {run.seed} after step {run.diverged_after:,}" for run in _diverged(row)]
-        if lost:
-            said.append(f"{row.name}: DIVERGED with {', '.join(lost)}; its figures are of the other runs alone")
-    return said
+def power_of_ten(value: float) -> str:
+    """Three digits and a power of ten: "1.20 × 10¹³"."""
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{digits} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
-def _diverged(row: ModelResult) -> list[SeedResult]:
-    return [run for run in row.seeds if run.diverged_after is not None]
+def _plain(results: Results) -> dict[tuple[str, str], list[str]]:
+    """The table's text by title and unit; small print that has a unit is a column of its own."""
+    plain = {}
+    for title, unit, small_unit, cells in make_table(results.models, results.symbols.removesuffix("s")):
+        plain[title, unit] = [cell.text for cell in cells]
+        if small_unit:
+            plain[title, small_unit] = [cell.small or MISSING for cell in cells]
+    return plain
 
 
-def _columns(table: Results) -> dict[str, list[str]]:
-    """By title, a word for each model; columns that would be empty are left out."""
-    columns = {title: [of(row) for row in table.models] for title, of in _COLUMNS.items()}
-    return {title: words for title, words in columns.items() if any(word != NOTHING for word in words)}
+def _width(columns: dict[tuple[str, str], list[str]]) -> int:
+    return sum(max(map(len, [*titles, *words])) + 2 for titles, words in columns.items())
 
 
-def _width(columns: dict[str, list[str]]) -> int:
-    return sum(max(map(len, [title, *words])) + 2 for title, words in columns.items())
+def _name(model: ModelResult, note: str) -> Cell:
+    layers = "1 layer" if model.num_layers == 1 else f"{model.num_layers} layers"
+    small = f"{model.cell}, {layers} of {model.hidden_size:,}" + (f"; {note}" if note else "")
+    return Cell(model.name, model.name, small, f"diverged: {diverged}" if (diverged := _diverged(model)) else "")
 
 
-def _spread(values: Interval | None, digits: int = 4, sign: str = "", scale: float = 1) -> str:
-    if values is None:
-        return NOTHING
-    mean = f"{values.mean * scale:{sign}.{digits}f}"
+def _seeds(model: ModelResult) -> Cell:
+    if not model.seeds:
+        return Cell()
+    lost = sum(seed.diverged_after is not None for seed in model.seeds)
+    return Cell(f"{len(model.seeds)} ({lost} diverged)" if lost else str(len(model.seeds)), len(model.seeds))
+
+
+def _diverged(model: ModelResult) -> str:
+    seeds = [seed for seed in model.seeds if seed.diverged_after is not None]
+    return ", ".join(f"seed {seed.seed} after step {seed.diverged_after:,}" for seed in seeds)
+
+
+def _number(value: float | None, text: Callable[[float], str]) -> Cell:
+    return Cell() if value is None else Cell(text(value), value)
+
+
+def _loss(loss: Interval | None) -> Cell:
+    return Cell() if loss is None else Cell(_spread(loss), loss.mean, _spread(loss, scale=bits(1)))
+
+
+def _difference(model: ModelResult) -> Cell:
+    if model.difference is None:
+        return Cell()
+    small = f"from {model.baseline}" if model.baseline else ""
+    return Cell(_spread(model.difference, sign="+"), model.difference.mean, small)
+
+
+def _published(model: ModelResult) -> Cell:
+    if model.published is None:
+        return Cell()
+    small = _spread(Interval(mean=model.test.mean - model.published, n=1), sign="+") if model.test else ""
+    return Cell(f"{model.published:.4g}", model.published, small)
+
+
+def _reach(model: ModelResult) -> Cell:
+    if model.reach is None:
+        return Cell()
+    # Where a curve was cut off, an interval would mean nothing.
+    text = f"≥ {model.reach.mean:.1f}" if model.reaches_beyond else _spread(model.reach, digits=1)
+    return Cell(text, model.reach.mean)
+
+
+def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1) -> str:
+    """Such as "1.2500 ± 0.0500"; the mean alone where there is no interval."""
+    mean = f"{values.mean * scale:{sign}.{digits}f}".replace("-", "−")
     return mean if values.half is None else f"{mean} ± {values.half * scale:.{digits}f}"
 
 
-def _reach(row: ModelResult) -> str:
-    if row.reach is not None and row.reaches_beyond:
-        return f"≥ {row.reach.mean:.0f}"  # no interval of what was cut off
-    return _spread(row.reach, digits=0)
-
-
-def _published(row: ModelResult) -> str:
-    if row.published is None or row.test is None:
-        return NOTHING
-    return f"{row.published:.3f} ({row.test.mean - row.published:+.3f})"
-
-
-def _seeds(row: ModelResult) -> str:
-    lost = len(_diverged(row))
-    return f"{len(row.seeds)} ({lost} diverged)" if lost else str(len(row.seeds))
-
-
-_COLUMNS: dict[str, Callable[[ModelResult], str]] = {
-    "model": lambda row: row.name,
-    "parameters": lambda row: f"{row.parameters:,}",
-    "seeds": _seeds,
-    "validation": lambda row: _spread(row.validation),
-    "validation in bits": lambda row: _spread(row.validation, scale=bits(1)),
-    "test": lambda row: _spread(row.test),
-    "test in bits": lambda row: _spread(row.test, scale=bits(1)),
-    "difference": lambda row: _spread(row.difference, sign="+"),
-    "published (ours minus it)": _published,
-    "reach": _reach,
-    "characters/s": lambda row: f"{row.chars_per_second:,.0f}" if row.chars_per_second else NOTHING,
-    "time": lambda row: duration(row.seconds) if row.seconds else NOTHING,
-    "FLOPs": lambda row: power_of_ten(row.operations) if row.operations else NOTHING,
-}
-
-
-def _csv(table: Results) -> str:
-    """A line for each model, with every figure in full."""
+def _csv(results: Results) -> str:
+    """One line per model, with every number in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = ("mean", "low", "high", "n")
-    writer.writerow([*_SCALARS, *(f"{name}_{part}" for name in _SPREADS for part in parts), "diverged"])
-    for row in table.models:
-        figures = [getattr(getattr(row, name), part, None) for name in _SPREADS for part in parts]
-        writer.writerow([*(getattr(row, name) for name in _SCALARS), *figures, len(_diverged(row))])
+    writer.writerow([*_SCALARS, *(f"{name}_{part}" for name in _INTERVALS for part in parts), "diverged"])
+    for model in results.models:
+        numbers = [getattr(getattr(model, name), part, None) for name in _INTERVALS for part in parts]
+        diverged = sum(seed.diverged_after is not None for seed in model.seeds)
+        writer.writerow([*(getattr(model, name) for name in _SCALARS), *numbers, diverged])
     return out.getvalue()

@@ -20,7 +20,7 @@ from charlstm.analysis.evaluate import Evaluation
 from charlstm.analysis.gradient_reach import Lags
 from charlstm.cli import arguments, commands
 from charlstm.compare.results import Results
-from charlstm.report import entries as exhibits
+from charlstm.report.entries import gather
 from charlstm.runs import loading as restore
 from charlstm.runs.checkpoint import Restored
 from charlstm.runs.folder import Fingerprint
@@ -95,7 +95,7 @@ class _Checkpoints(OneCheckpoint):
 
 def _page(folders: list[Path], output: Path) -> None:
     if output.name != "report.html" or folders[0] / output.name != output:  # a comparison's page, which is not there
-        exhibits.gather(folders)
+        gather(folders)
 
 
 @pytest.fixture(scope="module")

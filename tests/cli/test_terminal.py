@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.cli.terminal import Reporter, printable, write
+from charlstm.cli.terminal import Reporter, write
+from charlstm.support.text import printable
 
 
 @given(st.text())

@@ -76,9 +76,9 @@ def table(*rows: ModelResult) -> Results:
 def test_a_table_names_every_model_and_leaves_empty_columns_out() -> None:
     other = replace(ROW, name="lstm-1x8", difference=SPREAD, baseline="rnn-1x8", published=1.3)
     text = markdown(table(ROW, other))
-    assert "| rnn-1x8 | 1,234 | 1 | 1.2500 ± 0.0500 |" in text
-    assert "+1.2500 ± 0.0500 | 1.300 (-0.050)" in text
-    assert "minus those of rnn-1x8, paired by seed" in text
+    assert "| rnn-1x8 | 1.2500 ± 0.0500 | 1.8034 ± 0.0721 |" in text
+    assert "| +1.2500 ± 0.0500 | 1.3 | −0.0500 |" in text
+    assert "minus the baseline's (rnn-1x8), paired by seed" in text
     assert "published" not in markdown(table(ROW))
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 

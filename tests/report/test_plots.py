@@ -3,6 +3,8 @@
 import itertools
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,12 +14,12 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
-from folders import make_comparison
+from folders import config, make_comparison, make_run
 
-from charlstm.compare.results import parse
-from charlstm.report import entries as exhibits
-from charlstm.report.figures import Style, figures
+from charlstm.report.entries import gather
+from charlstm.report.figures import figures
 from charlstm.report.plots import plots
+from charlstm.report.styles import Style
 
 ALL = ("loss_vs_step", "loss_vs_depth", "loss_vs_compute", "gradient_vs_lag", "accuracy_vs_distance")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,6 +31,16 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any]
     return make_comparison(folder, depths=(1, 2), seeds=3), folder
 
 
+@contextmanager
+def results(folder: Path, values: dict[str, Any]) -> Iterator[None]:
+    """Other results in a comparison's folder, for a while."""
+    path = folder / "results.json"
+    before = path.read_bytes()
+    path.write_text(json.dumps(values))
+    yield
+    path.write_bytes(before)
+
+
 def size(png: bytes) -> tuple[int, int]:
     """Width and height, from the header (PNG specification, section 11.2.2)."""
     return struct.unpack(">II", png[16:24])
@@ -38,7 +50,7 @@ def test_every_figure_is_drawn_twice_and_names_every_model(
     comparison: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     found, folder = comparison
-    made = plots(parse(found), folder, tmp_path / "plots")
+    made = plots([folder], tmp_path / "plots")
     assert made == [tmp_path / "plots" / f"{name}.{ending}" for name in ALL for ending in ("png", "svg")]
     for path in made:
         if path.suffix == ".png":
@@ -61,17 +73,20 @@ def test_what_there_is_no_data_for_is_not_drawn(comparison: tuple[dict[str, Any]
     bare = json.loads(json.dumps(found))
     for model in bare["models"]:
         model |= {"gradient": None, "fresh_gradient": None, "recall": None, "test": None, "operations": None}
-    assert {path.stem for path in plots(parse(bare), folder, tmp_path)} == {"loss_vs_step", "loss_vs_depth"}
+    with results(folder, bare):
+        assert {path.stem for path in plots([folder], tmp_path)} == {"loss_vs_step", "loss_vs_depth"}
     for model in bare["models"]:
         model |= {"seeds": [], "validation": None}
-    assert plots(parse(bare), folder, tmp_path) == []
+    with results(folder, bare):
+        assert plots([folder], tmp_path) == []
 
 
 def test_a_name_is_text_whatever_is_in_it(comparison: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     found, folder = comparison
     hostile = json.loads(json.dumps(found))
     hostile["models"][0]["name"] = r"<script>$\frac$ \$x & ]]>"
-    plots(parse(hostile), folder, tmp_path)
+    with results(folder, hostile):
+        plots([folder], tmp_path)
     tree = ElementTree.parse(tmp_path / "loss_vs_step.svg")
     assert r"<script>$\frac$ \$x & ]]>" in [each.text for each in tree.iter(f"{SVG}text")]
     assert not [*tree.iter(f"{SVG}script")]
@@ -79,22 +94,34 @@ def test_a_name_is_text_whatever_is_in_it(comparison: tuple[dict[str, Any], Path
 
 def test_no_two_models_look_the_same_without_colour(comparison: tuple[dict[str, Any], Path]) -> None:
     _, folder = comparison
-    for figure in figures(exhibits.gather([folder])):
+    for figure in figures(gather([folder])):
         looks: dict[str, Style] = {each.name: each.style for each in figure.series}
         for one, other in itertools.combinations(looks.values(), 2):
-            assert (one.dash, one.symbol) != (other.dash, other.symbol)
-            assert one.colour == other.colour or one.symbol != other.symbol
+            assert one != other  # a colour has a symbol of its own
 
 
 def test_gradients_start_at_one_and_cross_the_line_at_their_reach(
     comparison: tuple[dict[str, Any], Path],
 ) -> None:
     found, folder = comparison
-    figure = next(each for each in figures(exhibits.gather([folder])) if each.name == "gradient_vs_lag")
+    figure = next(each for each in figures(gather([folder])) if each.name == "gradient_vs_lag")
     models = {model["name"]: model for model in found["models"]}
     for series in figure.series:
         assert series.y[0] == 1
         if not series.faint:
             norms = np.array(models[series.name]["gradient"])
-            furthest = max(int(np.flatnonzero(layer >= 0.01 * layer[0])[-1]) for layer in norms)
-            assert series.x[series.y >= figure.levels["reach"]][-1] == furthest
+            furthest = max(int(np.flatnonzero(layer > 0.01 * layer[0])[-1]) for layer in norms)
+            assert series.x[series.y > figure.levels["reach"]][-1] == furthest
+
+
+@pytest.mark.parametrize("steps", [1, 7, 60])
+def test_runs_become_pictures_too(tmp_path: Path, steps: int) -> None:
+    runs = [make_run(tmp_path / name, config(seed=steps), steps=steps) for name in ("one", "two")]
+    made = plots(runs, tmp_path / "plots")
+    assert [path.name for path in made[:2]] == ["loss_vs_step.png", "loss_vs_step.svg"]
+    text = {each.text for each in ElementTree.parse(made[1]).iter(f"{SVG}text")}
+    assert {"one", "two"} <= text
+
+
+def test_a_run_without_metrics_has_no_pictures(tmp_path: Path) -> None:
+    assert plots([make_run(tmp_path / "run", config(), steps=0)], tmp_path / "plots") == []

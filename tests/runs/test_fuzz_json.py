@@ -24,13 +24,13 @@ pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 
 from charlstm.compare import runner as compare, results, statistics as tally
-from charlstm.report import entries as exhibits, tables
+from charlstm.report import tables
+from charlstm.report.entries import gather
 from charlstm.runs import arrays as leaves, metrics, loading as restore
 from charlstm.data.windows import Batches, split
 from charlstm.training.begin import Text
 from charlstm.support.schema import from_dict, to_dict
 from charlstm.runs.checkpoint import Restored
-from charlstm.report.columns import columns
 from charlstm.config import Experiment, Grid
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.analysis.evaluate import Evaluation
@@ -180,10 +180,11 @@ def _seeds(place: Place) -> None:
 
 def _shown(folder: Path) -> None:
     """All that a page says of a folder."""
-    shown = exhibits.gather([folder])
+    shown = gather([folder])
     for figure in figures(shown):
         assert figure.panels
-    assert all(cell.text.isprintable() for column in columns(shown) for cell in column.cells)
+    table = tables.make_table([entry.result for entry in shown], "character", [entry.note for entry in shown])
+    assert all(cell.text.isprintable() for column in table for cell in column.cells)
     configs(shown)
 
 

@@ -1,4 +1,4 @@
-"""Exhibits say of runs and comparisons what their files say."""
+"""Entries say of runs and comparisons what their files say."""
 
 import json
 import math
@@ -9,20 +9,19 @@ import numpy as np
 import pytest
 from folders import STEPS, config, make_comparison, make_run
 
-from charlstm.report import entries as exhibits
-from charlstm.report.columns import duration, power_of_ten
+from charlstm.report.entries import gather
 from charlstm.runs.metrics import read
 from charlstm.support.errors import InputError
 
 
-def test_a_run_is_told_from_its_config_and_metrics(tmp_path: Path) -> None:
+def test_a_run_is_described_by_its_config_and_metrics(tmp_path: Path) -> None:
     import jax
 
     from charlstm.core.network import Model
 
     asked = config(cell="gru", layers=2, size=24)
     folder = make_run(tmp_path / "run", asked, steps=400, vocabulary="abc")
-    (shown,) = exhibits.gather([folder])
+    (shown,) = gather([folder])
     records = read(folder)
     params = Model(asked.model, 3).init(jax.random.key(0))
     assert shown.result.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -38,12 +37,12 @@ def test_a_run_is_told_from_its_config_and_metrics(tmp_path: Path) -> None:
 
 def test_a_seed_that_diverged_is_in_no_mean(tmp_path: Path) -> None:
     found = make_comparison(tmp_path, depths=(1,), seeds=4)
-    shown = exhibits.gather([tmp_path])
+    shown = gather([tmp_path])
     assert [each.name for each in shown] == [model["name"] for model in found["models"]]
     last = found["models"][-1]
-    steady = [seed["run"] for seed in last["seeds"] if seed["diverged_after"] is None]
-    assert len(steady) == 2
-    losses = [[row["loss"] for row in read(tmp_path / run) if "split" in row] for run in steady]
+    kept = [seed["run"] for seed in last["seeds"] if seed["diverged_after"] is None]
+    assert len(kept) == 2
+    losses = [[row["loss"] for row in read(tmp_path / run) if "split" in row] for run in kept]
     curve = shown[-1].validation
     assert curve is not None
     np.testing.assert_allclose(curve.loss, np.mean(losses, 0))
@@ -55,7 +54,7 @@ def test_names_differ_whatever_is_given(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / place / "run", config(), steps=3) for place in "ab"]
     make_comparison(tmp_path / "grid", depths=(1,), seeds=1)
     given = [*folders, folders[0], tmp_path / "grid", tmp_path / "grid"]
-    names = [each.name for each in exhibits.gather(given)]
+    names = [each.name for each in gather(given)]
     assert len(set(names)) == len(names) == 3 + 2 * 3
     assert str(folders[1]) in names
 
@@ -67,10 +66,10 @@ def test_a_run_outside_of_the_comparison_is_not_opened(tmp_path: Path) -> None:
         found["models"][0]["seeds"][0]["run"] = run
         (tmp_path / "grid" / "results.json").write_text(json.dumps(found))
         with pytest.raises(InputError, match="leads out"):
-            exhibits.gather([tmp_path / "grid"])
+            gather([tmp_path / "grid"])
 
 
-def test_numbers_beyond_all_measure_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_numbers_beyond_all_measure_get_one_line(tmp_path: Path) -> None:
     pytest.importorskip("jinja2", reason="the extra `report` is not installed")
     pytest.importorskip("plotly", reason="the extra `report` is not installed")
     from charlstm.report.page import write_page
@@ -86,28 +85,8 @@ def test_numbers_beyond_all_measure_are_refused_in_one_line(tmp_path: Path) -> N
         write_page([tmp_path], tmp_path / "page.html")
 
 
-def test_a_comparison_without_models_is_said(tmp_path: Path) -> None:
+def test_a_comparison_without_models_has_nothing_to_show(tmp_path: Path) -> None:
     found = make_comparison(tmp_path, depths=(1,), seeds=1) | {"models": []}
     (tmp_path / "results.json").write_text(json.dumps(found))
     with pytest.raises(InputError, match="no models"):
-        exhibits.gather([tmp_path])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [
-        (0.04, "0.0 s"),
-        (59.4, "59.4 s"),
-        (59.6, "1 min 0 s"),
-        (301.2, "5 min 1 s"),
-        (3599.7, "1 h 0 min"),
-        (90061, "25 h 1 min"),
-    ],
-)
-def test_durations_are_said_in_two_units(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
-
-
-@pytest.mark.parametrize(("value", "told"), [(1.2e13, "1.20 × 10¹³"), (9.999, "1.00 × 10¹"), (0.05, "5.00 × 10⁻²")])
-def test_large_numbers_are_powers_of_ten(value: float, told: str) -> None:
-    assert power_of_ten(value) == told
+        gather([tmp_path])
