@@ -1,10 +1,11 @@
-"""The leaves of a state as bits: on the host and back on a device, and the record that finds one that changed.
+"""The arrays of a state as bits: on the host and back on a device, and the integrity record that finds a changed one.
 
-A leaf is a jax.Array, or a jax.ShapeDtypeStruct where only its form is known. A typed random key is stored as its key
-data, since files know numbers only.
+A leaf is a jax.Array, or a jax.ShapeDtypeStruct where only shape and dtype are known. A typed random key is stored as
+its key data.
 """
 
 import hashlib
+import json
 from typing import Any
 
 import jax
@@ -13,11 +14,14 @@ import numpy as np
 
 from charlstm.support.files import one_line
 
+_UNSEALED = {"step", "validation_loss", "leaves", "devices"}
+"""The keys of a record written before records had a SHA-256 of their own."""
+
 
 def to_host(state: Any) -> Any:
-    """The state's bits, in NumPy arrays of their own."""
+    """Copies a state's bits into NumPy arrays."""
     bits = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
-    # On a CPU, device_get gives views of the very buffers that the next step overwrites.
+    # On a CPU, device_get returns views of buffers that the next step overwrites.
     return jax.tree.map(lambda leaf: np.array(leaf, order="C"), jax.device_get(bits))
 
 
@@ -32,7 +36,7 @@ def to_device(host: Any, like: Any) -> Any:
 
 
 def blank(like: Any) -> Any:
-    """Arrays as `to_host` would make them, with nothing in them."""
+    """Uninitialized arrays of the shapes and dtypes that `to_host` would return."""
 
     def empty(form: Any) -> np.ndarray:
         bits = jax.eval_shape(jax.random.key_data, form) if _is_key(form) else form
@@ -41,37 +45,46 @@ def blank(like: Any) -> Any:
     return jax.tree.map(empty, like)
 
 
-def record(state: Any, host: Any) -> list[dict[str, Any]]:
-    """Name, shape, dtype and SHA-256 of each leaf, in tree order, as plain JSON values.
+def leaf_records(state: Any, host: Any) -> list[dict[str, Any]]:
+    """Name, shape, dtype and SHA-256 of each leaf, in tree order, as JSON values.
 
     Raises:
         TypeError: a leaf is not a jax.Array.
     """
-    hashes = [_sha256(bits) for bits in jax.tree.leaves(host)]
-    return [form | {"sha256": each} for form, each in zip(_forms(state), hashes, strict=True)]
+    return [form | {"sha256": _sha256(bits)} for form, bits in zip(_forms(state), jax.tree.leaves(host), strict=True)]
 
 
-def mismatch(record: Any, like: Any) -> str | None:
-    """How a record's forms differ from those of `like`, by the first leaf that does; None if they do not."""
-    if not isinstance(record, list) or not all(isinstance(entry, dict) for entry in record):
+def find_mismatch(records: Any, like: Any) -> str | None:
+    """Describes the first leaf whose recorded name, shape or dtype is not that of `like`; None if there is none."""
+    if not isinstance(records, list) or not all(isinstance(entry, dict) for entry in records):
         return "its integrity record is malformed"
     forms = _forms(like)
-    for entry, form in zip(record, forms, strict=False):
+    for entry, form in zip(records, forms, strict=False):
         for what, value in form.items():
             if entry.get(what) != value:
                 return f"{form['name']}: its {what} is {one_line(entry.get(what), 80)} there, and {value} in this model"
-    if len(record) != len(forms):
-        return f"it has {len(record)} arrays, and this model has {len(forms)}"
+    if len(records) != len(forms):
+        return f"it has {len(records)} arrays, and this model has {len(forms)}"
     return None
 
 
-def damage(record: list[dict[str, Any]], like: Any, host: Any) -> str | None:
-    """The first leaf whose bits are not those that were recorded; None if all are."""
-    for entry, wanted, bits in zip(record, jax.tree.leaves(blank(like)), jax.tree.leaves(host), strict=True):
-        whole = (bits.shape, bits.dtype) == (wanted.shape, wanted.dtype) and _sha256(bits) == entry.get("sha256")
-        if not whole:
+def find_damage(records: list[dict[str, Any]], like: Any, host: Any) -> str | None:
+    """Names the first leaf whose bits differ from those recorded; None if there is none."""
+    for entry, wanted, bits in zip(records, jax.tree.leaves(blank(like)), jax.tree.leaves(host), strict=True):
+        if (bits.shape, bits.dtype) != (wanted.shape, wanted.dtype) or _sha256(bits) != entry.get("sha256"):
             return f"{entry['name']} does not match its SHA-256"
     return None
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """Adds to a record the SHA-256 of the rest of it."""
+    rest = {name: value for name, value in record.items() if name != "sha256"}
+    return rest | {"sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+def is_sealed(record: dict[str, Any]) -> bool:
+    """Whether a record matches its SHA-256, or was written before records had one."""
+    return record == seal(record) if "sha256" in record else record.keys() <= _UNSEALED
 
 
 def _forms(tree: Any) -> list[dict[str, Any]]:

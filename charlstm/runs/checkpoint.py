@@ -1,32 +1,43 @@
-"""State to disk and back, to the bit: the only Orbax room.
+"""Checkpoints of a run: a state to disk and back, bit for bit. The only module that imports Orbax.
 
-A checkpoint is the folder STEP, which Orbax renames into place once all of it is written, with two items: `state`, the
-arrays, and `integrity`, a JSON record of each leaf's name, shape, dtype and SHA-256 beside the validation loss, the
-number of devices and a SHA-256 of the record itself.
-Reading one runs no code from it: the arrays are TensorStore's, the rest is JSON.
+A checkpoint is the folder STEP, which Orbax renames into place once it is complete. Its items are `params`; `state`,
+the other fields; and `integrity`, a JSON record with the name, shape, dtype and SHA-256 of every array, the validation
+loss and the number of devices. Old checkpoints hold the params in `state`. Reading one executes nothing.
+
+Orbax writes, atomically and asynchronously (`AsyncCheckpointer`). Which checkpoints stay is decided here: the stock
+`BestN` ranks by a metrics file of Orbax's own, which old checkpoints lack, and of which one torn copy raises whenever
+`CheckpointManager` opens the folder (0.12.8, `_get_metrics` catches FileNotFoundError alone).
 """
 
 import errno
-import hashlib
-import json
+import logging
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
 
-from charlstm.runs import arrays as leaves, orbax_manager
+from charlstm.runs import arrays
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import foreign, one_line, read_json, refuse_misread, write_json
+from charlstm.support.files import check_orbax_path, find_foreign, one_line, read_json, write_json
+from charlstm.support.limits import memory
 
-_AROUND_AN_ARRAY = 2**16
-"""Bytes; a file tells about 2 kB of an array."""
-_UNSEALED = {"step", "validation_loss", "leaves", "devices"}
-"""What is in a record without a SHA-256 of its own, as charlstm wrote them at first."""
-_OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+_ARRAYS, _RECORD = ("params", "state"), "integrity.json"
+_UNFINISHED = ".orbax-checkpoint-tmp"
+"""In the name of what Orbax writes, and of what is being removed."""
+_BYTES_PER_ARRAY = 2**16
+"""Allowed on disk beside an array's own bytes; Orbax writes about 2 kB."""
+_SYSTEM_FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+
+# Orbax logs a traceback of every error that it raises, too.
+_ORBAX = os.path.dirname(ocp.__file__)
+logging.getLogger("absl").addFilter(lambda record: not record.pathname.startswith(_ORBAX))
 
 
 class Restored(NamedTuple):
@@ -36,35 +47,44 @@ class Restored(NamedTuple):
     state: Any
     notes: tuple[str, ...]
     devices: int | None
-    """How many devices it lay on when it was saved."""
+    """How many devices held it when it was saved."""
 
 
 class _BrokenError(Exception):
-    """A checkpoint that cannot be used, by its own fault; the message says why."""
+    """A checkpoint is unusable through its own fault; the message says why."""
 
 
 class Checkpoints:
     """The checkpoints in a folder: the `keep` newest, and the best by validation loss.
 
-    One writable instance may be open on a folder at a time, and opening it removes what a killed save left behind.
-    Everything in the folder that is no checkpoint stays as it is. Not thread-safe; close it, or use it in a `with`.
+    A folder has one writer at a time; opening one removes what a killed save left behind, and nothing else. Not
+    thread-safe; close it, or use it in a `with`.
 
     Args:
-        folder: made when missing, unless read_only.
-        keep: newest checkpoints that stay; at least 1.
-        read_only: writes nothing, and lists what is there when it is opened.
+        folder: made if missing, unless read_only.
+        keep: how many of the newest checkpoints stay; at least 1.
+        read_only: write nothing.
     """
 
     def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
-        refuse_misread(folder, "\\") if read_only else refuse_misread(folder)
-        self._folder, self._keep, self._read_only, self._closed = folder.absolute(), keep, read_only, False
-        if not read_only and folder.exists():
-            self._sweep()
-        self._manager = orbax_manager.make_manager(self._folder, read_only, policy=self)
-        self._losses = {step: self._stored_loss(step) for step in self._ours()}
+        check_orbax_path(folder, "\\") if read_only else check_orbax_path(folder)
+        self._folder, self._keep, self._saving = folder.absolute(), keep, False
+        self._losses: dict[int, float | None] = {}
         self._broken: set[int] = set()
+        # A registry of one type reads nothing else from a stranger's file. The arrays to write are copies already.
+        types = ocp.type_handlers.create_type_handler_registry((np.ndarray, _NumpyHandler(deepcopy_host_arrays=False)))
+        self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+        self._writer = None
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            items: Any = {each: ocp.PyTreeCheckpointHandler(type_handler_registry=types) for each in _ARRAYS}
+            handler = ocp.CompositeCheckpointHandler(integrity=ocp.JsonCheckpointHandler(filename=_RECORD), **items)
+            # Where a folder cannot be made, the threads that write to it would keep the process for five minutes.
+            options = ocp.AsyncOptions(create_directories_asynchronously=False)
+            self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -74,67 +94,70 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in progress and frees what Orbax holds. Closing again does nothing."""
-        if not self._closed:
-            self._closed = True
+        if self._writer is not None:
             try:
                 self.wait()
             finally:
-                self._manager.close()
+                self._writer.close()
+                self._writer = None
 
     def wait(self) -> None:
-        """Returns when every checkpoint is whole on disk.
+        """Returns once every checkpoint is complete on disk.
 
         Raises:
-            TrainingError: one could not be written, such as on a full disk.
+            TrainingError: one could not be written, for example on a full disk.
         """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            self._manager.reload()  # Orbax forgets at once what the new checkpoint, had it come, would have replaced
-            raise self._not_written(error) from error
+        saving, self._saving = self._saving, False
+        if saving and self._writer is not None:
+            with self._writing():
+                self._writer.wait_until_finished()
+                steps = self._steps()
+                self._remove({*steps[: -self._keep]} - {self._best(steps)})
 
     def save(self, step: int, state: Any, validation_loss: float | None = None) -> None:
-        """Begins to save a state; the files are written while the caller goes on.
+        """Starts to save a state; the files are written in the background.
 
-        The state is copied to the host before this returns, so its buffers may be donated or overwritten then.
-        A step that is on disk and whole, for a state of these shapes, stays as it is, but for a validation loss that it
-        had not; one that is broken is replaced.
+        The state is copied to the host before this returns, so its buffers may be donated or overwritten. An intact
+        checkpoint of the step, for a state of these shapes, stays as it is, except that it gets a validation loss if it
+        has none; a broken one is replaced.
 
         Args:
             step: updates done so far; names the checkpoint.
-            state: a pytree of jax.Arrays, typed random keys among them.
-            validation_loss: lowest is best; None, NaN and infinity never are.
+            state: a NamedTuple or dict of pytrees of jax.Arrays.
+            validation_loss: the lowest is best; None, NaN and infinity never are.
 
         Raises:
             TrainingError: this checkpoint or the one before it could not be written.
             TypeError: a leaf is not a jax.Array.
         """
-        if self._read_only:
-            raise RuntimeError(f"{self._folder} is open for reading only")
+        if self._writer is None:
+            raise RuntimeError(f"{self._folder} is open for reading only, or closed")
         self.wait()
-        if validation_loss is not None:
-            validation_loss = float(validation_loss) if math.isfinite(validation_loss) else None
-        if step in self._ours() and step not in self._broken:
+        loss = float(validation_loss) if validation_loss is not None and math.isfinite(validation_loss) else None
+        if step in self._steps() and step not in self._broken:
             try:
                 self._load(step, state)
-                self._complete(step, state, validation_loss)
+                self._add_loss(step, state, loss)
                 return
             except _BrokenError:
                 self._broken.add(step)
-        host = leaves.to_host(state)
-        record = {"step": step, "validation_loss": validation_loss, "leaves": leaves.record(state, host)}
+        host = arrays.to_host(state)
+        record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
         record["devices"] = max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
-        try:
-            self._make_room(step)
-            self._losses[step] = validation_loss
-            orbax_manager.write(self._manager, step, host, _sealed(record))
-        except Exception as error:
-            raise self._not_written(error) from error
+        items = {name: ocp.args.PyTreeSave(tree) for name, tree in _split(host).items()}
+        with self._writing():
+            self._sweep()
+            self._remove(self._broken)
+            self._broken.clear()
+            if os.path.lexists(path := self._path(step)):  # and is no checkpoint
+                path.rename(path.with_name(f"{step}.moved-aside"))
+            self._losses[step], self._saving = loss, True
+            self._writer.save(path, ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items))
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints, rising, once a save in progress is done. A broken one counts until it is read."""
+        """Steps of the checkpoints, ascending, after a save in progress; a broken one counts until it is read."""
         self.wait()
-        return self._ours()
+        return self._steps()
 
     def latest(self) -> int | None:
         """The newest step; None without a checkpoint."""
@@ -144,12 +167,13 @@ class Checkpoints:
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
         return self._best(self.steps())
 
-    def restore(self, step: int, like: Any) -> Any:
-        """The state saved at a step, bit for bit, on the default device whatever devices it was saved on.
+    def restore(self, step: int, like: Any, *, params_only: bool = False) -> Any:
+        """The state saved at a step, bit for bit, on the default device.
 
         Args:
             step: one of `steps()`.
             like: a pytree of jax.Arrays or jax.ShapeDtypeStructs: the structure, shapes and dtypes to expect.
+            params_only: read the state's params alone; `like` is a dict with nothing else.
 
         Raises:
             InputError: there is no such checkpoint, it is damaged, or it is of another model.
@@ -158,18 +182,22 @@ class Checkpoints:
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
         try:
-            return self._load(step, like)
+            return self._load(step, like, params_only)
         except _BrokenError as error:
             raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
 
-    def restore_newest(self, like: Any) -> Restored | None:
-        """The newest state that is whole; broken ones on the way are named in its notes. None without a checkpoint.
+    def restore_params(self, step: int, like: Any) -> Any:
+        """The params of a state, whichever optimizer made them; raises as `restore`, and reads nothing else."""
+        return self.restore(step, {"params": like}, params_only=True)["params"]
 
-        A later save removes those broken ones, so that they take no place among the newest.
+    def restore_newest(self, like: Any) -> Restored | None:
+        """The newest intact state; its notes name the broken ones that were skipped. None without a checkpoint.
+
+        The next save removes the broken ones, which would otherwise count among the newest.
 
         Raises:
             InputError: there are checkpoints, and none can be used.
-            TrainingError: the system failed while one was read; it is neither skipped nor removed for that.
+            TrainingError: the system failed while one was read, which neither skips nor removes it.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
@@ -184,61 +212,68 @@ class Checkpoints:
             raise InputError(f"no checkpoint in {self._folder} can be used ({'; '.join(notes)}); use another --run-dir")
         return None
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax's preservation policy. Its own BestN needs the metrics files that it cannot read when torn."""
-        steps = [each.step for each in checkpoints if not self._path(each.step).is_symlink()]
-        kept = {*sorted(steps)[-self._keep :], self._best(steps)}
-        # What a link leads to is not ours; Orbax's parallel deleter would empty it.
-        return [each.step in kept or self._path(each.step).is_symlink() for each in checkpoints]
-
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
 
-    def _record_path(self, step: int) -> Path:
-        return self._path(step) / "integrity" / orbax_manager.RECORD
-
-    def _ours(self) -> list[int]:
-        return sorted({step for step in self._manager.all_steps() if not self._path(step).is_symlink()})
+    def _steps(self) -> list[int]:
+        if not self._folder.is_dir():
+            return []
+        with os.scandir(self._folder) as entries:  # a link leads to what is not ours
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
 
     def _best(self, steps: Sequence[int]) -> int | None:
-        scored = [(loss, -step) for step in steps if (loss := self._losses.get(step)) is not None]
+        for step in {*steps} - self._losses.keys():
+            self._losses[step] = self._stored_loss(step)
+        scored = [(loss, -step) for step in steps if (loss := self._losses[step]) is not None]
         return -min(scored)[1] if scored else None
 
-    def _not_written(self, error: Exception) -> TrainingError:
-        why = _reason(error) if self._folder.is_dir() else "the folder is gone"
-        return TrainingError(f"a checkpoint could not be written to {self._folder}: {why}")
+    def _remove(self, steps: set[int]) -> None:
+        for step in steps & {*self._steps()}:  # renamed first, so that a kill leaves no half of a checkpoint
+            shutil.rmtree(self._path(step).rename(self._folder / f"{step}{_UNFINISHED}"))
+
+    def _sweep(self) -> None:
+        """Removes what a killed or failed save left; only to be called while none is in progress."""
+        for path in self._folder.iterdir():
+            if _UNFINISHED in path.name:
+                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            why = _reason(error) if self._folder.is_dir() else "the folder is gone"
+            raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
+
+    @contextmanager
+    def _reading(self, step: int, item: str, most: float = math.inf) -> Iterator[Path]:
+        """Checks an item of a checkpoint, to be read in the block; tells a broken one from a failure of the system.
+
+        No link is followed, no pipe waited for, and no more than so many bytes read. A process that has, say, too many
+        files open finds nothing wrong with a checkpoint.
+        """
+        path = self._path(step)
+        try:
+            if problem := find_foreign(path) or find_foreign(path / item, most):
+                raise _BrokenError(problem)
+            yield path / item
+        except (MemoryError, _BrokenError):
+            raise
+        except Exception as error:
+            text = f"{error} {error.__context__}"  # TensorStore's is no OSError, and ends with the system's words
+            if why := next((each for each in map(os.strerror, _SYSTEM_FAILURES) if each in text), None):
+                raise TrainingError(
+                    f"{path} cannot be read: {why}; mend that, or move it away to go on without it"
+                ) from error
+            raise _BrokenError(f"its {item} cannot be read ({type(error).__name__}: {_reason(error)})") from error
 
     def _record(self, step: int) -> dict[str, Any]:
-        self._refuse_foreign(step)
-        try:
-            record = read_json(path := self._record_path(step))
-        except InputError as error:
-            self._raise_if_of_the_system(error.__context__, step)
-            raise _BrokenError(f"its integrity record cannot be read ({error})") from error
-        whole = record == _sealed(record) if "sha256" in record else record.keys() <= _UNSEALED
-        if not whole:
-            raise _BrokenError(f"{path.name} does not match its SHA-256")
+        with self._reading(step, "integrity") as path:
+            record = read_json(path / _RECORD)
+        if not arrays.is_sealed(record):
+            raise _BrokenError(f"{_RECORD} does not match its SHA-256")
         return record
-
-    def _raise_if_of_the_system(self, error: BaseException | None, step: int) -> None:
-        """A process that has too many files open, say, finds nothing wrong with a checkpoint."""
-        if isinstance(error, MemoryError):
-            raise error
-        text = str(error)  # TensorStore's is no OSError, and ends with what the system said
-        if said := next((each for each in map(os.strerror, _OF_THE_SYSTEM) if each in text), None):
-            where = self._path(step)
-            raise TrainingError(
-                f"{where} cannot be read: {said}; mend that, or move it away to go on without it"
-            ) from error
-
-    def _refuse_foreign(self, step: int, most: float = math.inf) -> None:
-        """Before anything is read: no link is followed, no pipe waited for, and no file of a terabyte taken in."""
-        try:
-            if odd := foreign(self._path(step), most):
-                raise _BrokenError(odd)
-        except OSError as error:
-            self._raise_if_of_the_system(error, step)
-            raise _BrokenError(f"its folder cannot be read ({error.strerror})") from error
 
     def _stored_loss(self, step: int) -> float | None:
         try:
@@ -247,61 +282,84 @@ class Checkpoints:
             return None
         return loss if isinstance(loss, float) and math.isfinite(loss) else None
 
-    def _complete(self, step: int, state: Any, validation_loss: float | None) -> None:
-        """Adds the loss to a checkpoint of this state that had none; its arrays are not touched."""
-        if validation_loss is None or self._losses.get(step) is not None:
+    def _add_loss(self, step: int, state: Any, loss: float | None) -> None:
+        """Adds the loss to a checkpoint of this very state that has none; its arrays are not touched."""
+        if loss is None or self._stored_loss(step) is not None:
             return
         record = self._record(step)
-        if record.get("leaves") != leaves.record(state, leaves.to_host(state)):
-            return
-        try:
-            write_json(self._record_path(step), _sealed(record | {"validation_loss": validation_loss}))
-        except OSError as error:
-            raise self._not_written(error) from error
-        self._losses[step] = validation_loss
+        if record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
+            with self._writing():
+                write_json(self._path(step) / "integrity" / _RECORD, arrays.seal(record | {"validation_loss": loss}))
+            self._losses[step] = loss
 
-    def _sweep(self) -> None:
-        """Removes what a save that was killed or failed has left; to be called while none is in progress."""
-        for path in self._folder.iterdir():
-            if not orbax_manager.is_unfinished(path):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()  # what a link leads to is not ours
-
-    def _make_room(self, step: int) -> None:
-        """Removes what is known to be broken, and moves aside what bears the step's name and is no checkpoint."""
-        self._sweep()
-        for broken in self._broken & set(self._ours()):
-            self._manager.delete(broken)
-        self._broken.clear()
-        path = self._path(step)
-        if path.is_symlink() or path.exists():
-            path.rename(path.with_name(f"{step}.moved-aside"))
-            self._manager.reload()
-
-    def _load(self, step: int, like: Any) -> Any:
-        record = self._record(step).get("leaves", [])
-        if problem := leaves.mismatch(record, like):
+    def _load(self, step: int, like: Any, params_only: bool = False) -> Any:
+        records = self._record(step).get("leaves", [])
+        if params_only and isinstance(records, list):
+            records = [each for each in records if isinstance(each, dict) and _is_param(str(each.get("name")))]
+        if problem := arrays.find_mismatch(records, like):
             raise _BrokenError(problem)
-        blank = leaves.blank(like)
-        sizes = [bits.nbytes for bits in jax.tree.leaves(blank)]
-        self._refuse_foreign(step, most=4 * sum(sizes) + _AROUND_AN_ARRAY * len(sizes))
-        try:
-            host = orbax_manager.read(self._manager, step, blank)
-        except Exception as error:
-            self._raise_if_of_the_system(error, step)
-            raise _BrokenError(f"its arrays cannot be read ({type(error).__name__}: {_reason(error)})") from error
-        if problem := leaves.damage(record, like, host):
+        blank = arrays.blank(like)
+        if os.path.lexists(self._path(step) / "params"):
+            host = _join({name: self._read(step, name, tree) for name, tree in _split(blank).items()}, like)
+        else:  # an old checkpoint, or a state without params
+            host = self._read(step, "state", blank, partial=params_only)
+        if problem := arrays.find_damage(records, like, host):
             raise _BrokenError(problem)
-        return leaves.to_device(host, like)
+        return arrays.to_device(host, like)
+
+    def _read(self, step: int, item: str, blank: Any, partial: bool = False) -> Any:
+        """An item as NumPy arrays, since the shardings on disk may name devices that are not here."""
+        leaves = jax.tree.leaves(blank)
+        most = memory() if partial else _BYTES_PER_ARRAY * (1 + len(leaves)) + 4 * sum(bits.nbytes for bits in leaves)
+        forms = jax.tree.map(
+            lambda bits: ocp.ArrayRestoreArgs(restore_type=np.ndarray, dtype=bits.dtype, global_shape=bits.shape), blank
+        )
+        with self._reading(step, item, most) as path:
+            args = ocp.args.PyTreeRestore(blank, restore_args=forms, partial_restore=partial)
+            return self._reader.restore(path, args=args)
 
 
-def _sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with the SHA-256 of all that it says else."""
-    said = {name: value for name, value in record.items() if name != "sha256"}
-    return said | {"sha256": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
+class _NumpyHandler(ocp.type_handlers.NumpyHandler):
+    """Awaits one array at a time, and reads none that is not as expected.
+
+    Orbax gathers all of them: the first error closes the event loop that the others report to, and each of those then
+    prints "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files). It also reads any
+    shape that a file claims, such as one of terabytes.
+    """
+
+    async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
+        args = args or [ocp.SaveArgs()] * len(infos)
+        triples = zip(values, infos, args, strict=True)
+        writes = [await super(_NumpyHandler, self).serialize([value], [info], [arg]) for value, info, arg in triples]
+        return [future for futures in writes for future in futures]
+
+    async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[np.ndarray]:
+        found: list[np.ndarray] = []
+        for info, form in zip(infos, args, strict=True):
+            (stored,) = await self.metadata([info])
+            there, expected = f"{stored.dtype} {list(stored.shape)}", f"{form.dtype} {list(form.global_shape)}"
+            chunk: Any = stored.storage and stored.storage.chunk_shape
+            if there != expected or math.prod(chunk) > max(math.prod(form.global_shape), 1):
+                raise ValueError(f"an array is {there} in chunks of {list(chunk)}, and not {expected}")
+            found += await super().deserialize([info], [form])
+        return found
+
+
+def _split(state: Any) -> dict[str, Any]:
+    """The items of a state: its params, if it has any, apart from its other fields."""
+    fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
+    items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
+    return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
+
+
+def _join(items: dict[str, Any], like: Any) -> Any:
+    """The inverse of `_split`, for a state with params."""
+    fields = items.pop("state", {}) | items
+    return fields if isinstance(like, dict) else like._replace(**fields)
+
+
+def _is_param(name: str) -> bool:
+    return f"{name}/".startswith("params/")
 
 
 def _reason(error: Exception) -> str:

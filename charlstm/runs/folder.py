@@ -13,7 +13,7 @@ from charlstm.support.schema import flat, from_dict, to_dict
 from charlstm.config import Experiment, check_cell
 from charlstm.data.corpora import fingerprint
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import inside, one_line, read_json, refuse_misread, write_atomic, write_json
+from charlstm.support.files import inside, one_line, read_json, check_orbax_path, write_atomic, write_json
 from charlstm.data.vocabulary import Vocabulary
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
@@ -162,7 +162,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made, or could hold no checkpoints.
     """
-    refuse_misread(folder)
+    check_orbax_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -24,7 +24,7 @@ def one_line(text: object, length: int = 300) -> str:
     return line if len(line) <= length else line[:length] + "..."
 
 
-def refuse_misread(folder: Path, characters: str = "[]*?\\") -> None:
+def check_orbax_path(folder: Path, characters: str = "[]*?\\") -> None:
     """Raises InputError for a path that Orbax and TensorStore take for another one, such as for a pattern.
 
     Orbax would then lose a checkpoint without a word, and TensorStore, for which a backslash is a slash, would write it
@@ -55,7 +55,7 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def foreign(folder: Path, most: float = math.inf) -> str | None:
+def find_foreign(folder: Path, most: float = math.inf) -> str | None:
     """What in a folder, however deep, is neither a plain file nor a folder, and so leads elsewhere or blocks a reader.
 
     Args:
@@ -89,7 +89,7 @@ def parse_json(text: bytes | str) -> Any:
         ValueError: it is not UTF-8, not JSON, nested too deep, or has NaN or Infinity in it.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_reject_constant)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     level = [value]
@@ -111,7 +111,7 @@ def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 

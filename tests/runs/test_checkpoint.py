@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlstm.runs import orbax_manager
-from charlstm.runs.checkpoint import Checkpoints, _sealed
+from charlstm.runs.arrays import seal
+from charlstm.runs.checkpoint import Checkpoints
 from charlstm.support.errors import InputError, TrainingError
 
 
@@ -511,13 +512,13 @@ def test_a_failure_of_the_system_costs_no_checkpoint(
 ) -> None:
     """It was taken for damage: the newest one was skipped, and removed by the next save."""
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     fill(tmp_path, 1, 2, 3)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         with monkeypatch.context() as patch, pytest.raises((MemoryError, TrainingError)):
-            patch.setattr(orbax_manager, "read", fail)
+            patch.setattr(ocp.Checkpointer, "restore", fail)
             checkpoints.restore_newest(like(state()))
         checkpoints.save(4, state(4))
         assert checkpoints.steps() == [3, 4]
@@ -558,7 +559,7 @@ def test_a_record_from_before_it_had_a_hash_is_read(tmp_path: Path) -> None:
 def test_devices_that_are_no_number_are_not_told(tmp_path: Path, devices: Any) -> None:
     fill(tmp_path, 1)
     path = tmp_path / "1" / "integrity" / "integrity.json"
-    path.write_text(json.dumps(_sealed(json.loads(path.read_text()) | {"devices": devices})))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"devices": devices})))
     with Checkpoints(tmp_path, keep=3, read_only=True) as checkpoints:
         restored = checkpoints.restore_newest(like(state()))
     assert restored is not None and restored.devices is None
