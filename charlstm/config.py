@@ -1,14 +1,14 @@
 """Every field of a run, with its default and its bounds. Nothing else in charlstm decides a default."""
 
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from charlstm.support.errors import did_you_mean
-from charlstm.support.schema import STRICT, Flag, Number, Text, Whole
+from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, sentence
 
 CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
 """The recurrent cells by name: None for one that charlstm has built in, the class of one that a user registered."""
@@ -114,7 +114,7 @@ class ModelConfig:
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
     """The time loop: fast (charlstm's own, and what auto means), NVIDIA's (cudnn), or the Flax stack (plain).
-    Parameters and values are the same. The Flax stack is float32 only; for bfloat16 take fast, which computes its values."""
+    Parameters and values are the same. The Flax stack is float32 only; in bfloat16, plain means fast."""
     remat: Flag = False
     """Keep only the carries between chunks of about √T steps, and recompute the rest: long windows in less memory."""
     dtype: Dtype = "float32"
@@ -259,3 +259,9 @@ class Grid(Axes):
         if (last := self.base.seed + self.seeds - 1) >= 2**32:
             raise ValueError(f"seed + seeds - 1 is {last}; it must be below 2**32")
         return self
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a config, in one line with the field's dotted name."""
+    groups = {type(getattr(Experiment(), each.name)).__name__: f"{each.name}." for each in fields(Experiment)}
+    return sentence(error, globals().get(error.title), groups.get(error.title, ""))

@@ -133,7 +133,9 @@ def _compiled(model: Model) -> Callable[..., Array]:
         start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
 
         def loss(nudges: Array) -> Array:
-            carry, _ = lax.scan(lambda carry, at: (model.step_with(fused, carry, *at), None), start, (ids[:, :-1].T, nudges))
+            carry, _ = lax.scan(
+                lambda carry, at: (model.step_with(fused, carry, *at), None), start, (ids[:, :-1].T, nudges)
+            )
             return nats(model.head(params, model.top(carry)), ids[:, -1]).sum()  # rows are independent
 
         shape = ids.shape[1] - 1, model.config.num_layers, len(ids), model.config.hidden_size

@@ -1,11 +1,9 @@
 """What a person can type after each command, and an experiment's CONFIG or GRID. No JAX here, so --help is quick."""
 
 import contextlib
-import errno
 import io
 import re
-import runpy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from pydantic import ValidationError
 
-from charlstm import config as configs
-from charlstm.config import Axes, Experiment, Grid, check_cell
+from charlstm.cli.experiments import check_path, load_experiment, load_grid
+from charlstm.config import Axes, Experiment, Grid, check_cell, explain
 from charlstm.support.errors import InputError, did_you_mean
-from charlstm.support.schema import flat, sentence
+from charlstm.support.schema import flat
 
 _DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
 
@@ -151,7 +149,7 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     path = Path(words[0])
     grid = load_grid(path)
     for word in words:
-        _refuse_what_the_axes_decide(word.split("=", 1)[0].replace("_", "-"), grid)
+        _check_not_an_axis(word.split("=", 1)[0].replace("_", "-"), grid)
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes) if each.name != "learning_rates"})
     parsed = parse(Compare, _with_rates(words), Compare(experiment=path, axes=axes, config=grid.base))
     rates = grid.learning_rates | parsed.axes.learning_rates
@@ -182,13 +180,7 @@ def _check_cells(names: Iterable[str]) -> None:
             raise InputError(str(error)) from None
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with a config, in one line, with the field's dotted name."""
-    groups = {type(getattr(Experiment(), each.name)).__name__: f"{each.name}." for each in fields(Experiment)}
-    return sentence(error, getattr(configs, error.title, None), groups.get(error.title, ""))
-
-
-def _refuse_what_the_axes_decide(option: str, grid: Grid) -> None:
+def _check_not_an_axis(option: str, grid: Grid) -> None:
     """A field of the base that every model has its own of would be typed in vain."""
     instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
     if not grid.learning_rates.keys().isdisjoint(grid.cells):
@@ -209,9 +201,9 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
         option = word.split("=", 1)[0].replace("_", "-")
         if word.startswith("--") and option not in (*known, "--help"):
             raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
-    told = io.StringIO()
+    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(box):
             parsed: Any = tyro.cli(
                 kind,
                 args=words,
@@ -224,12 +216,12 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
         if stop.code:
             if wrong := _validation_error(stop):
                 raise InputError(explain(wrong)) from None
-            raise InputError(f"{_one_sentence(told.getvalue())}; see `charlstm {name} --help`") from None
+            raise InputError(f"{_one_sentence(box.getvalue())}; see `charlstm {name} --help`") from None
         raise
     for value in vars(parsed).values():
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, Path):
-                _refuse_impossible(each)
+                check_path(each)
     return parsed
 
 
@@ -238,17 +230,6 @@ def _validation_error(error: BaseException | None) -> ValidationError | None:
     while error is not None and not isinstance(error, ValidationError):
         error = error.__context__
     return error
-
-
-def _refuse_impossible(path: Path) -> None:
-    """Raises InputError for a path that no file can have."""
-    try:
-        path.lstat()
-    except ValueError:
-        raise InputError(f"no file can be called {str(path)!r}; a character in it cannot be in a path") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"no file can be called {str(path)!r}; it is too long") from None
 
 
 def _options(kind: type) -> list[str]:
@@ -277,34 +258,3 @@ def _positional(words: Sequence[str]) -> str | None:
         else:
             return word
     return None
-
-
-def load_experiment(path: Path) -> Experiment:
-    """CONFIG of an experiment file."""
-    return _load(path, "CONFIG", Experiment, {"GRID": "compare"})
-
-
-def load_grid(path: Path) -> Grid:
-    """GRID of an experiment file."""
-    return _load(path, "GRID", Grid, {"CONFIG": "train"})
-
-
-def _load(path: Path, name: str, kind: type[Command], others: Mapping[str, str]) -> Command:
-    _refuse_impossible(path)
-    if not path.is_file():
-        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
-    try:
-        defined = runpy.run_path(str(path))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: {explain(error)}") from None
-    except (Exception, SystemExit) as error:  # the file is the user's own program
-        raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
-    if isinstance(value := defined.get(name), kind):
-        return value
-    hint = "".join(
-        f"; it has a {other}, for `charlstm {command}`" for other, command in others.items() if other in defined
-    )
-    raise InputError(f"{path} defines no {name} that is a charlstm.config.{kind.__name__}{hint}")

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,13 +21,13 @@ from charlstm.cli.arguments import (
     Sample,
     Train,
     compare_arguments,
-    explain,
     parse,
     train_arguments,
 )
+from charlstm.cli.experiments import run_file
+from charlstm.config import explain
 from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
-from charlstm.support.schema import explain
-from charlstm.support.text import one_line
+from charlstm.support.files import one_line
 
 
 def main() -> None:
@@ -45,8 +46,6 @@ def run(words: Sequence[str]) -> int:
         return _fail(explain(error), 2)
     except InputError as error:
         return _fail(str(error), 2)
-    except ValidationError as error:
-        return _fail(explain(error), 2)
     except TrainingError as error:
         return _fail(str(error), 1)
     except Interrupted as stop:
@@ -74,6 +73,11 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if words else 2
+    if words[0] == "--import":
+        if len(words) < 3:
+            raise InputError("--import is followed by a Python file, such as one that registers a cell, and a command")
+        run_file(Path(words[1]))
+        return _dispatch(words[2:])
     if words[0] == "--version":
         import charlstm
 
@@ -92,8 +96,9 @@ def overview() -> str:
     lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, (kind, _) in _COMMANDS.items())
     return (
         "charlstm: train, evaluate and sample character-level recurrent language models.\n\n"
-        f"usage: charlstm COMMAND ...\n\n{lines}\n\n"
-        "`charlstm COMMAND --help` lists what a command takes. A first run: charlstm train"
+        f"usage: charlstm [--import FILE] COMMAND ...\n\n{lines}\n\n"
+        "`charlstm COMMAND --help` lists what a command takes; FILE is Python that registers a cell.\n"
+        "A first run: charlstm train"
     )
 
 
@@ -182,9 +187,7 @@ def _sample(words: list[str]) -> None:
     drawn: Iterable[Iterable[str]]
     if asked.stream:
         seeds = range(seed, seed + asked.num)
-        drawn = (
-            found.stream(asked.prime, skip_unknown=asked.skip_unknown, **given | {"seed": each}) for each in seeds
-        )
+        drawn = (found.stream(asked.prime, skip_unknown=asked.skip_unknown, **given | {"seed": each}) for each in seeds)
     else:
         drawn = ([text] for text in found.samples(asked.prime, asked.num, skip_unknown=asked.skip_unknown, **given))
     for number, pieces in enumerate(drawn):
@@ -230,8 +233,6 @@ def _report(words: list[str]) -> None:
     if not asked.runs:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
     _prepare()
-    from pathlib import Path
-
     from charlstm.cli.terminal import write
     from charlstm.report.page import write_page
 

@@ -4,13 +4,12 @@ import errno
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from charlstm.config import Experiment, Grid
+from charlstm.config import Experiment, Grid, explain
 from charlstm.support.errors import InputError, did_you_mean
-from charlstm.support.schema import explain
 
 Kind = TypeVar("Kind", Experiment, Grid)
 
@@ -36,19 +35,24 @@ def check_path(path: Path) -> None:
             raise InputError(f"no file can be called {str(path)!r}; it is too long") from None
 
 
-def _load(path: Path, name: str, kind: type[Kind], others: Mapping[str, str]) -> Kind:
+def run_file(path: Path) -> dict[str, Any]:
+    """Runs a Python file of the user's own, such as one that registers a cell, and gives the names that it defines."""
     check_path(path)
     if not path.is_file():
         near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
     try:
-        defined = runpy.run_path(str(path))
+        return runpy.run_path(str(path))
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (Exception, SystemExit) as error:  # the file is the user's own program
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _load(path: Path, name: str, kind: type[Kind], others: Mapping[str, str]) -> Kind:
+    defined = run_file(path)
     if isinstance(value := defined.get(name), kind):
         return value
     hint = "".join(

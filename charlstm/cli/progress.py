@@ -28,7 +28,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class TrainProgress(Watch):
-    """Shows one run: what it reads and is, a bar, its validations, and at the end its loss, a sample and what to do next."""
+    """Shows one run: its text and model, a bar, its validations; at the end its loss, a sample and what to do next."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter, self._last_line = reporter, -math.inf

@@ -17,19 +17,19 @@ from charlstm.core.sharding import Layout
 from charlstm.core.size import count_parameters
 from charlstm.data.dataset import Dataset
 from charlstm.runs.folder import Run
-from charlstm.support.text import one_line
+from charlstm.support.files import one_line
 
 
 def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> list[str]:
     """The text, the model, and the work ahead."""
     config, steps = run.config, run.config.train.steps
-    depth = _count(config.model.num_layers, "layer")
+    depth = f"{config.model.cell}, {_count(config.model.num_layers, 'layer')} of {config.model.hidden_size}"
     size = count_parameters(config.model, model.vocabulary_size)
     where = f"continues after step {step:,} in" if step else "writes to"
     epochs = steps / data.train.windows_per_epoch
     return [
         text_line(config.data, data),
-        f"model    {config.model.cell}, {depth} of {config.model.hidden_size}: {size:,} parameters, on {_devices(layout)}",
+        f"model    {depth}: {size:,} parameters, on {_devices(layout)}",
         f"train    {steps:,} steps of {config.data.batch_size} x {config.data.seq_length} {config.data.symbols},"
         f" {epochs:.2f} epochs",
         f"run      {where} {one_line(run.folder)}",

@@ -227,7 +227,9 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     asked = config.recurrence
     if registry.CELLS[config.cell] is not None:
         if asked not in ("auto", "plain") or config.dtype != "float32":
-            raise ValueError(f"cell {config.cell!r} runs as the Flax stack alone; use recurrence auto and dtype float32")
+            raise ValueError(
+                f"cell {config.cell!r} runs as the Flax stack alone; use recurrence auto and dtype float32"
+            )
         return "flax"
     if asked == "cudnn":
         device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]

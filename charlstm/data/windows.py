@@ -42,8 +42,8 @@ class Window(NamedTuple):
 def split(ids: NDArray[Any], validation_fraction: float, test_fraction: float, stretches: int = 1) -> Splits:
     """Cuts a row of ids, [N], in three: train, then validation, then test at the end.
 
-    Each of several stretches is cut on its own; a split is then its parts of all stretches, in order, as a copy. Cuts of
-    one stretch are views. Fractions are below 1 together; a cut falls on the nearest character.
+    Each of several stretches is cut on its own; a split is then its parts of all stretches, in order, as a copy. Cuts
+    of one stretch are views. Fractions are below 1 together; a cut falls on the nearest character.
     """
     stretches = min(stretches, max(len(ids), 1))  # more would be empty, and may be more than memory holds
     cuts = [_cut(part, validation_fraction, test_fraction) for part in np.array_split(ids, stretches)]

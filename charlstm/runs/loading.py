@@ -77,8 +77,14 @@ class TrainedRun:
             InputError: the prime has a character that the model does not know.
             ValueError: a setting is out of bounds.
         """
-        drawn = list(texts(**self._sampling(prime, skip_unknown, how), num=num, stop=stop))
+        drawn = list(self.samples(prime, num, skip_unknown=skip_unknown, stop=stop, **how))
         return drawn[0] if num == 1 else drawn
+
+    def samples(
+        self, prime: str | None, num: int, *, skip_unknown: bool = False, stop: str | None = None, **how: Any
+    ) -> Iterator[str]:
+        """The texts of `sample`, one by one."""
+        return texts(**self._sampling(prime, skip_unknown, how), num=num, stop=stop)
 
     def stream(
         self, prime: str | None = None, *, skip_unknown: bool = False, stop: str | None = None, **how: Any

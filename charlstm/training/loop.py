@@ -116,7 +116,9 @@ class Loop:
             windows = self._program.put_windows(stream) if self.step < steps else None
             while self.step < steps and self._steady():
                 if windows is None:
-                    raise ValueError(f"the data ended after {self._cursor:,} windows, and {steps:,} steps were asked for")
+                    raise ValueError(
+                        f"the data ended after {self._cursor:,} windows, and {steps:,} steps were asked for"
+                    )
                 self._states, metrics = self._program.update(self._states, windows)
                 self.step, self._cursor = self.step + self._program.chunk, self._cursor + self._program.chunk
                 # The next windows are on their way while the devices still work on these.
@@ -216,7 +218,11 @@ class Loop:
         (last, metrics), self._pending = self._pending, None
         chunk, runs, data = self._program.chunk, len(self.members), self._config.data
         losses, norms = (np.asarray(each, np.float64).reshape(runs, chunk) for each in metrics[:2])
-        rates = None if metrics.learning_rate is None else np.asarray(metrics.learning_rate, np.float64).reshape(runs, chunk)
+        rates = (
+            None
+            if metrics.learning_rate is None
+            else np.asarray(metrics.learning_rate, np.float64).reshape(runs, chunk)
+        )
         now = time.perf_counter()
         speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
         for place, member in enumerate(self.members):
@@ -231,7 +237,9 @@ class Loop:
                 rate = None if rates is None else float(rates[place, at])
                 record = training_record(step, self._epoch(step), loss, norm, rate, speed)
                 member.metrics.append(record)
-                member.tensorboard.add(step, {f"train/{name}": value for name, value in record.items() if name != "step"})
+                member.tensorboard.add(
+                    step, {f"train/{name}": value for name, value in record.items() if name != "step"}
+                )
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
 
