@@ -130,7 +130,8 @@ class _Comparison:
             return
         network = make_model(model.config, len(self.data.vocabulary))
         train, rows = model.config.train, model.config.data.batch_size
-        tx, schedule = (make(model.config.optimizer, train.steps) for make in (make_optimizer, learning_rate))
+        tx = make_optimizer(model.config.optimizer, train.steps)
+        schedule = learning_rate(model.config.optimizer, train.steps)
         share_seeds = self.grid.seeds >= jax.local_device_count()
 
         def program(count: int, step: int) -> SeedProgram:

@@ -112,9 +112,11 @@ def _read_run(folder: Path) -> Entry:
         num_layers=config.model.num_layers,
         hidden_size=config.model.hidden_size,
         size=config.model.hidden_size,
-        parameters=sizes.parameters(config.model, len(run.vocabulary)),
+        parameters=sizes.count_parameters(config.model, len(run.vocabulary)),
         learning_rate=config.optimizer.learning_rate,
-        operations=float(sizes.training(config.model, len(run.vocabulary)) * symbols * config.train.steps),
+        operations=float(
+            sizes.count_training_operations(config.model, len(run.vocabulary)) * symbols * config.train.steps
+        ),
         seconds=seconds,
         chars_per_second=speed,
         validation=Interval(mean=float(validated.min()), n=1) if len(validated) else None,

@@ -1,7 +1,6 @@
 """The text that a page shows of each model: the newest sample of its run, or one drawn now."""
 
 import unicodedata
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,11 +60,8 @@ def _newest_file(run: Run) -> Path | None:
 
 
 def _draw(run: Run) -> tuple[str, str]:
-    from charlstm.analysis.sample import text_stream
-    from charlstm.runs.loading import trained
+    from charlstm.runs.loading import load_run
 
-    found = trained(run.folder)
-    config, symbols = run.config.sample, run.config.data.symbols
-    config = replace(config, length=min(config.length, SHOWN + 1))  # a longer sample begins with the same characters
-    pieces = text_stream(found.model, found.params, run.vocabulary, symbols, config, skip_unknown=True)
-    return "".join(pieces), "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])
+    found = load_run(run.folder)
+    length = min(run.config.sample.length, SHOWN + 1)  # a longer sample begins with the same characters
+    return found.sample(length=length), "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])

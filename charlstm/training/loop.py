@@ -91,7 +91,7 @@ class Loop:
         self.validation: Evaluation | None = None
         self._program, self._data, self._watch, self._callbacks = program, data, watch, callbacks
         self._config: Experiment = members[0].run.config
-        self._validation_ids = getattr(data, "validation", ())
+        self._validation_ids = np.asarray(getattr(data, "validation", ()))
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
@@ -116,9 +116,7 @@ class Loop:
             windows = self._program.put_windows(stream) if self.step < steps else None
             while self.step < steps and self._steady():
                 if windows is None:
-                    raise ValueError(
-                        f"the data ended after {self._cursor:,} windows, and {steps:,} steps were asked for"
-                    )
+                    raise ValueError(f"the data ended after {self._cursor:,} windows, and training takes {steps:,}")
                 self._states, metrics = self._program.update(self._states, windows)
                 self.step, self._cursor = self.step + self._program.chunk, self._cursor + self._program.chunk
                 # The next windows are on their way while the devices still work on these.
@@ -203,7 +201,7 @@ class Loop:
                 self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
 
     def _save(self, place: int, state: TrainState, found: Evaluation | None = None) -> None:
-        """The metrics first. Where the step is on disk already, its loss first, as its line says that nothing is owed."""
+        """The metrics first; of a step that is on disk already, its loss first, as its line says that nothing is owed."""
         member, loss = self.members[place], None if found is None else found.loss
         if place not in self._owed:
             member.metrics.flush()
@@ -217,12 +215,7 @@ class Loop:
             return
         (last, metrics), self._pending = self._pending, None
         chunk, runs, data = self._program.chunk, len(self.members), self._config.data
-        losses, norms = (np.asarray(each, np.float64).reshape(runs, chunk) for each in metrics[:2])
-        rates = (
-            None
-            if metrics.learning_rate is None
-            else np.asarray(metrics.learning_rate, np.float64).reshape(runs, chunk)
-        )
+        losses, norms, *rates = (np.asarray(each, np.float64).reshape(runs, chunk) for each in jax.tree.leaves(metrics))
         now = time.perf_counter()
         speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
         for place, member in enumerate(self.members):
@@ -234,12 +227,11 @@ class Loop:
                     what = "gradient" if math.isfinite(loss) else "loss"
                     self._diverge(member, step - 1, f"the {what} is not finite at step {step:,}")
                     break
-                rate = None if rates is None else float(rates[place, at])
+                rate = float(rates[0][place, at]) if rates else None
                 record = training_record(step, self._epoch(step), loss, norm, rate, speed)
                 member.metrics.append(record)
-                member.tensorboard.add(
-                    step, {f"train/{name}": value for name, value in record.items() if name != "step"}
-                )
+                scalars = {f"train/{name}": value for name, value in record.items() if name != "step"}
+                member.tensorboard.add(step, scalars)
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
 

@@ -44,10 +44,15 @@ LONGEST_CHUNK = 10
 class Program(Protocol):
     """S runs of one model. `states` below is whatever form the program keeps them in."""
 
-    chunk: int
-    """K, updates of one call."""
-    row_devices: int
-    """How many devices share the rows of one run, and with it the order of its sums."""
+    @property
+    def chunk(self) -> int:
+        """K, updates of one call."""
+        ...
+
+    @property
+    def row_devices(self) -> int:
+        """How many devices share the rows of one run, and with it the order of its sums."""
+        ...
 
     def put(self, states: Sequence[TrainState]) -> Any:
         """The states of the S runs, on the devices."""
@@ -126,7 +131,7 @@ class SeedProgram:
         return 1 if self.share_seeds else self.layout.devices
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
-        filled = [*states, *states[-1:] * (self._stacked - self.runs)]
+        filled = [*states, *[states[-1]] * (self._stacked - self.runs)]
         return jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *filled), self._states())
 
     def put_windows(self, windows: Iterator[Window]) -> Window | None:
@@ -190,7 +195,7 @@ class SeedProgram:
 
 
 def chunk_of(config: TrainConfig, start: int = 0) -> int:
-    """The most updates up to `LONGEST_CHUNK` that divide a training, all its intervals and the step that it starts at."""
+    """The most updates up to `LONGEST_CHUNK` that divide a training, its intervals and the step that it starts at."""
     every = math.gcd(config.steps, config.validate_every, config.checkpoint_every, config.sample_every, start)
     return max(count for count in range(1, LONGEST_CHUNK + 1) if every % count == 0)
 

@@ -47,8 +47,8 @@ def train(
         run_dir: the run's folder, made when missing.
         tx: an optax transformation to use instead of the one that `experiment.optimizer` describes.
         loss: maps logits [B, T, V] and targets [B, T] to a scalar; by default the mean cross-entropy in nats.
-        data: what to read instead of `experiment.data`: it has ``.vocabulary`` and ``.train.windows(start)``, which gives
-            `Window`s [B, T] from a cursor on, and may have ids ``.validation`` and ``.test``.
+        data: what to read instead of `experiment.data`: it has ``.vocabulary`` and ``.train.windows(start)``, which
+            gives `Window`s [B, T] from a cursor on, and may have ids ``.validation`` and ``.test``.
         callbacks: each is called as ``callback(step, state, metrics)`` after every update. The next update donates the
             state, so it must not be kept.
         watch: is told of the progress; by default nothing is printed.
@@ -71,7 +71,7 @@ def train(
             run = Run.open(folder)
             if run.program and not program:
                 raise InputError(
-                    f"a program made {folder} with an optimizer, a loss or data of its own; continue it from that program"
+                    f"a program made {folder} with an optimizer, a loss or data of its own; continue it from there"
                 )
             config = continued(run.config, config)
         make_model(config, 1)  # fails now where these devices cannot run it
