@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 def _not_strict(make: Callable[..., Any]) -> Callable[..., Any]:
     """Optax mixes integer counts with floats, in Adam and in its schedules; only charlstm's own code is strict."""
     relaxed = jax.numpy_dtype_promotion("standard")
-    return wraps(make)(lambda *args: jax.tree.map(relaxed, make(*args)))
+    return lru_cache(wraps(make)(lambda *args: jax.tree.map(relaxed, make(*args))))
 
 
-optimizer.learning_rate, optimizer.build = map(_not_strict, (optimizer.learning_rate, optimizer.build))
+optimizer.learning_rate, optimizer.make_optimizer = map(_not_strict, (optimizer.learning_rate, optimizer.make_optimizer))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -233,7 +233,7 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
         return "flax"
     if asked == "cudnn":
         device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-        if "cuda" not in device.client.platform_version.lower():
+        if not cudnn.runs_on(device):
             raise ValueError("model.recurrence is 'cudnn', and JAX sees no NVIDIA GPU here; use model.recurrence fast")
         return "cudnn"
     # cuDNN has run on no card yet, so auto does not choose it. Flax's cells cannot round the factors of their products

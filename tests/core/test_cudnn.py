@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental import rnn
-from reference import assert_trees_close, random_carry, random_ids, random_params, small_model
+from reference import CELLS, assert_trees_close, random_carry, random_ids, random_params, small_model
 from test_model import value_and_gradients
 
-from charlstm.config import Cell, ModelConfig
+from charlstm.config import ModelConfig
 from charlstm.core.fast import cudnn
-from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.once
 
@@ -28,7 +27,7 @@ def reference_lstm(x: Any, h: Any, c: Any, weights: Any, lengths: Any, *sizes: A
 def pretend(patch: pytest.MonkeyPatch) -> None:
     """Puts the reference in cuDNN's place."""
     patch.setattr(rnn, "lstm", reference_lstm)
-    patch.setattr(cudnn, "available", lambda: True)
+    patch.setattr(cudnn, "runs_on", lambda device: True)
 
 
 @given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 5), hidden=st.integers(1, 4))
@@ -58,22 +57,26 @@ def test_values_and_gradients_equal_those_of_the_fast_path(monkeypatch: pytest.M
             assert_trees_close(value_and_gradients(through)(*inputs), value_and_gradients(fast)(*inputs), tolerance)
 
 
-def test_auto_is_cudnn_where_it_can_be_and_fast_elsewhere(monkeypatch: pytest.MonkeyPatch):
-    assert cudnn.settled(ModelConfig(cell="lstm")) == "fast"
+def test_a_model_runs_through_cudnn_where_its_config_asks_for_it_alone(monkeypatch: pytest.MonkeyPatch):
+    """No card has run it yet, so auto is fast on every device."""
     pretend(monkeypatch)
-    ways: dict[Cell, str] = {"lstm": "cudnn", "gru": "fast", "rnn": "fast"}
-    assert all(cudnn.settled(small_model(cell).config) == way for cell, way in ways.items())
-    assert cudnn.settled(ModelConfig(dtype="bfloat16")) == "fast"
-    assert cudnn.settled(ModelConfig(recurrence="plain")) == "plain"
+    asked: tuple[tuple[dict[str, Any], str], ...] = (
+        ({}, "fast"),
+        ({"recurrence": "fast"}, "fast"),
+        ({"recurrence": "cudnn"}, "cudnn"),
+        ({"recurrence": "plain"}, "flax"),
+        ({"recurrence": "plain", "dtype": "bfloat16"}, "fast"),  # Flax's cells cannot round factors alone
+    )
+    assert [small_model("lstm", **fields).backend for fields, _ in asked] == [backend for _, backend in asked]
+    assert {small_model(cell).backend for cell in CELLS} == {"fast"}
 
 
 @pytest.mark.parametrize("fields", [{"cell": "gru"}, {"cell": "rnn"}, {"dtype": "bfloat16"}])
-def test_cudnn_is_refused_where_it_has_no_such_cell(fields: Any):
-    with pytest.raises(InputError, match="recurrence is 'cudnn'; it must be auto, fast or plain"):
+def test_cudnn_runs_an_lstm_in_float32_alone(fields: Any):
+    with pytest.raises(ValueError, match="recurrence is 'cudnn'; it must be auto, fast or plain"):
         ModelConfig(recurrence="cudnn", **fields)
 
 
-def test_cudnn_is_refused_without_an_nvidia_gpu():
-    model = small_model("lstm", recurrence="cudnn")
-    with pytest.raises(InputError, match=r"no NVIDIA GPU here; use --model\.recurrence fast"):
-        jax.jit(model.apply)(random_params(model, 0), random_ids(model, 0, 1, 2), model.zero_carry(1))
+def test_cudnn_needs_an_nvidia_gpu():
+    with pytest.raises(ValueError, match=r"no NVIDIA GPU here; use model\.recurrence fast"):
+        small_model("lstm", recurrence="cudnn")

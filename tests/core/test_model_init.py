@@ -20,7 +20,7 @@ by_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 def masks(model: Model, seed: int = 0, batch: int = 64, time: int = 32) -> list[Any]:
-    drawn = model._masks(jax.random.key(seed), (batch, time), random_params(model, 0))
+    drawn = model.dropout_masks(jax.random.key(seed), (batch, time), random_params(model, 0))
     assert drawn is not None
     return [np.asarray(mask) for mask in drawn]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlstm.config import OptimizerConfig, Schedule
-from charlstm.core.optimizer import build, learning_rate
+from charlstm.core.optimizer import learning_rate, make_optimizer
 
 PEAK = 0.01
 
@@ -81,7 +81,7 @@ def test_updates_equal_adam_by_hand(seed: int, size: float, grad_clip: float, we
     shapes = {"kernel": (3, 4), "bias": (4,)}
     params, *gradients = ({k: size * rng.standard_normal(shape) for k, shape in shapes.items()} for _ in range(5))
     with jax.enable_x64(True):
-        chain = build(config, 10)
+        chain = make_optimizer(config, 10)
         got: Any = params
         state = chain.init(got)
         for gradient in gradients:
@@ -99,7 +99,7 @@ def test_clipping_limits_the_global_norm_and_leaves_smaller_ones(norm: float, af
     config = OptimizerConfig(b1=0.0, b2=0.9, grad_clip=0.5)
     gradient = {"a": {"kernel": np.full(8, 3.0, np.float32)}, "b": {"kernel": np.full(8, 4.0, np.float32)}}
     gradient = jax.tree.map(lambda leaf: leaf * np.float32(norm / np.sqrt(8 * 25)), gradient)
-    chain = build(config, 10)
+    chain = make_optimizer(config, 10)
     _, state = chain.update(gradient, chain.init(gradient), gradient)
     second = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (8,)][-2:]
     assert np.sqrt(sum(float(leaf.sum()) for leaf in second) / 0.1) == pytest.approx(after, rel=1e-5)

@@ -13,8 +13,8 @@ from jax import lax
 from jax.test_util import check_grads
 from reference import CELLS, assert_trees_close
 
-from charlstm.core.fast.loop import CELLS as CELL_TYPES
-from charlstm.core.fast.loop import recur
+from charlstm.core.cells import BUILT_IN
+from charlstm.core.fast.loop import run_cell
 
 pytestmark = pytest.mark.once
 
@@ -37,6 +37,11 @@ def arguments(cell: str, seed: int, time: int = TIME, scale: float = 1.0, dtype:
     return (draw(time, BATCH, width), draw(HIDDEN, width), bias, carry()), (draw(time, BATCH, HIDDEN), carry())
 
 
+def loop(cell: Any, *arguments: Any) -> Any:
+    """`run_cell`, with its products over merged axes."""
+    return run_cell(cell, True, *arguments)
+
+
 def scanned(cell: Any, projected: Any, kernel: Any, bias: Any, carry: Any) -> Any:
     """The same loop with no gradient of its own."""
 
@@ -49,15 +54,15 @@ def scanned(cell: Any, projected: Any, kernel: Any, bias: Any, carry: Any) -> An
     return hidden, carry
 
 
-def weighed(loop: Any, cell: str, inputs: Any, weights: Any) -> Any:
+def weighed(run: Any, cell: str, inputs: Any, weights: Any) -> Any:
     """A scalar that every hidden state and every part of the last carry enters."""
-    products = jax.tree.map(lambda out, weight: jnp.sum(out * weight), loop(CELL_TYPES[cell], *inputs), weights)
+    products = jax.tree.map(lambda out, weight: jnp.sum(out * weight), run(BUILT_IN[cell], *inputs), weights)
     return sum(jax.tree.leaves(products))
 
 
 @cache
-def value_and_gradients(loop: Any, cell: str) -> Any:
-    return jax.jit(jax.value_and_grad(partial(weighed, loop, cell)))
+def value_and_gradients(run: Any, cell: str) -> Any:
+    return jax.jit(jax.value_and_grad(partial(weighed, run, cell)))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -67,21 +72,21 @@ def test_value_and_gradient_equal_those_of_a_scan(cell: str, seed: int, scale: f
     with jax.enable_x64(True):
         inputs, weights = arguments(cell, seed, scale=scale)
         wanted = value_and_gradients(scanned, cell)(inputs, weights)
-        assert_trees_close(value_and_gradients(recur, cell)(inputs, weights), wanted, 1e-12)
+        assert_trees_close(value_and_gradients(loop, cell)(inputs, weights), wanted, 1e-12)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradient_equals_finite_differences(cell: str):
     with jax.enable_x64(True):
         inputs, weights = arguments(cell, 1, time=3, scale=0.5)
-        check_grads(lambda *each: jax.jit(partial(weighed, recur, cell))(each, weights), inputs, 1, modes=["rev"])
+        check_grads(lambda *each: jax.jit(partial(weighed, loop, cell))(each, weights), inputs, 1, modes=["rev"])
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_seeds_side_by_side_equal_each_alone(cell: str):
     seeds = [arguments(cell, seed, dtype=np.float32) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)
-    together = jax.jit(jax.vmap(jax.value_and_grad(partial(weighed, recur, cell))))(*stacked)
+    together = jax.jit(jax.vmap(jax.value_and_grad(partial(weighed, loop, cell))))(*stacked)
     for number, each in enumerate(seeds):
-        alone = value_and_gradients(recur, cell)(*each)
+        alone = value_and_gradients(loop, cell)(*each)
         assert_trees_close(jax.tree.map(lambda leaf, at=number: leaf[at], together), alone, 1e-5)

@@ -13,12 +13,12 @@ from reference import CELLS, assert_trees_close, assert_trees_equal
 from charlstm.config import Cell, DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.core.loss import nats
 from charlstm.core.network import Model
-from charlstm.core.optimizer import learning_rate
-from charlstm.core.step import TrainState, initial_state, make_train_step
-from charlstm.data.windows import Batches, Window
+from charlstm.core.optimizer import learning_rate, make_optimizer
+from charlstm.core.step import TrainState, init_state, make_train_step
+from charlstm.data.windows import Window, WindowedText
 
 V, B, T = 7, 2, 5
-BATCHES = Batches(np.random.default_rng(0).integers(V, size=3 * B * T + 1), B, T)
+TEXT = WindowedText(np.random.default_rng(0).integers(V, size=3 * B * T + 1), B, T)
 
 
 def experiment(dropout: float, grad_clip: float = 0.01) -> Experiment:
@@ -32,13 +32,23 @@ def experiment(dropout: float, grad_clip: float = 0.01) -> Experiment:
 
 
 CONFIG, DROPPING = experiment(dropout=0.0), experiment(dropout=0.5)
-MODEL = Model(CONFIG.model, V)
+MODEL, DROPPING_MODEL = Model(CONFIG.model, V), Model(DROPPING.model, V)
+
+
+def first_state(config: Experiment, model: Model) -> TrainState:
+    tx = make_optimizer(config.optimizer, config.train.steps)
+    return init_state(model, tx, config.data.batch_size, config.seed)
+
+
+def step_of(config: Experiment, model: Model) -> Any:
+    schedule = learning_rate(config.optimizer, config.train.steps)
+    return make_train_step(model, make_optimizer(config.optimizer, config.train.steps), schedule=schedule)
 
 
 @pytest.fixture(scope="module")
 def steps() -> Any:
     """Compiled once: (without dropout, with dropout)."""
-    return make_train_step(CONFIG, MODEL), make_train_step(DROPPING, Model(DROPPING.model, V))
+    return step_of(CONFIG, MODEL), step_of(DROPPING, DROPPING_MODEL)
 
 
 def copied(state: TrainState) -> TrainState:
@@ -48,7 +58,7 @@ def copied(state: TrainState) -> TrainState:
 
 def run(step: Any, state: TrainState, windows: int) -> TrainState:
     for _ in range(windows):
-        state, _ = step(state, BATCHES.window(int(state.cursor)))
+        state, _ = step(state, TEXT.window(int(state.cursor)))
     return state
 
 
@@ -62,8 +72,8 @@ def test_overfits_one_window(cell: Cell):
         train=TrainConfig(steps=300),
     )
     model = Model(config.model, V)
-    state, step = initial_state(config, model), make_train_step(config, model)
-    window = Batches(np.random.default_rng(1).integers(V, size=17), 1, 16).window(0)
+    state, step = first_state(config, model), step_of(config, model)
+    window = WindowedText(np.random.default_rng(1).integers(V, size=17), 1, 16).window(0)
     losses = []
     for _ in range(config.train.steps):
         state, metrics = step(state, window)
@@ -73,10 +83,10 @@ def test_overfits_one_window(cell: Cell):
 
 
 def test_the_carry_crosses_windows_and_is_zero_where_an_epoch_starts(steps: Any):
-    state, carry = initial_state(CONFIG, MODEL), MODEL.zero_carry(B)
-    assert BATCHES.windows_per_epoch == 3
+    state, carry = first_state(CONFIG, MODEL), MODEL.zero_carry(B)
+    assert TEXT.windows_per_epoch == 3
     for cursor in range(5):
-        window = BATCHES.window(cursor)
+        window = TEXT.window(cursor)
         assert bool(window.starts_epoch) == (cursor in (0, 3))
         if cursor == 3:
             carry = MODEL.zero_carry(B)
@@ -90,7 +100,7 @@ def test_the_carry_crosses_windows_and_is_zero_where_an_epoch_starts(steps: Any)
 
 
 def test_metrics_are_the_norm_before_clipping_and_the_rate_of_this_update(steps: Any):
-    state, window = initial_state(CONFIG, MODEL), BATCHES.window(0)
+    state, window = first_state(CONFIG, MODEL), TEXT.window(0)
 
     @jax.jit
     def gradient(params: Any) -> Any:
@@ -113,26 +123,25 @@ def test_metrics_are_the_norm_before_clipping_and_the_rate_of_this_update(steps:
 
 
 def test_the_state_is_donated(steps: Any):
-    state = initial_state(CONFIG, MODEL)
-    after, _ = steps[0](state, BATCHES.window(0))
+    state = first_state(CONFIG, MODEL)
+    after, _ = steps[0](state, TEXT.window(0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.optimizer, state.carry)))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((after.params, after.optimizer, after.carry)))
 
 
 def test_the_same_config_gives_the_same_bits(steps: Any):
-    model = Model(DROPPING.model, V)
-    one = run(steps[1], initial_state(DROPPING, model), 7)
-    assert_trees_equal(run(steps[1], initial_state(DROPPING, model), 7), one)
+    one = run(steps[1], first_state(DROPPING, DROPPING_MODEL), 7)
+    assert_trees_equal(run(steps[1], first_state(DROPPING, DROPPING_MODEL), 7), one)
 
 
 def test_a_state_that_was_put_aside_goes_on_with_the_same_bits(steps: Any):
-    state = run(steps[1], initial_state(DROPPING, Model(DROPPING.model, V)), 4)
+    state = run(steps[1], first_state(DROPPING, DROPPING_MODEL), 4)
     aside = copied(state)
     assert_trees_equal(run(steps[1], aside, 4), run(steps[1], state, 4))
 
 
 def test_every_step_draws_dropout_masks_of_its_own(steps: Any):
-    state, window = initial_state(DROPPING, Model(DROPPING.model, V)), BATCHES.window(0)
+    state, window = first_state(DROPPING, DROPPING_MODEL), TEXT.window(0)
 
     def loss(number: int, step: Any, at: Window = window) -> float:
         return float(step(copied(state)._replace(step=jnp.int32(number)), at)[1].loss)

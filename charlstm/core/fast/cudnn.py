@@ -16,6 +16,11 @@ from jax.experimental import rnn
 from jax.sharding import Mesh, PartitionSpec
 
 
+def runs_on(device: jax.Device) -> bool:
+    """Whether this is an NVIDIA GPU."""
+    return "cuda" in device.client.platform_version.lower()
+
+
 def pack(kernel: Array, recurrent: Array, bias: Array) -> Array:
     """A layer's parameters as cuDNN's one vector, [4·H·(D + H + 2)].
 
