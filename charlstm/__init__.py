@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         SampleConfig,
         TrainConfig,
     )
-    from charlstm.core.network import Model, register_cell
+    from charlstm.core.flax_stack import register_cell
+    from charlstm.core.network import Model
     from charlstm.core.step import init_state, make_train_step
     from charlstm.data.dataset import read_text
     from charlstm.runs.loading import load_run, save_run
@@ -58,7 +59,7 @@ _HOMES = _CONFIGS | {
     "make_train_step": "core.step",
     "prepare": "support.process",
     "read_text": "data.dataset",
-    "register_cell": "core.network",
+    "register_cell": "core.flax_stack",
     "run_grid": "compare.runner",
     "save_run": "runs.loading",
     "train": "training.train",

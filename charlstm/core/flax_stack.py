@@ -1,6 +1,6 @@
-"""The reference: a stack of Flax cells under `nn.scan`, with dropout and a softmax head. The only module that uses Flax.
+"""The reference: a stack of Flax cells under `nn.scan`, with dropout and a softmax head; and cells of one's own.
 
-The parameters of every backend are those of this module:
+This is the only module that uses Flax. The parameters of every backend are those of this module:
 
     stack / layer_0 ... layer_{L-1} / whatever the cell has     head / kernel [H, V], bias [V]
 """
@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from charlstm.config import CELLS
 
 FLAX_CELLS: dict[str, type[nn.RNNCellBase]] = {"rnn": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 
@@ -109,3 +111,32 @@ def _leaves_that_are_output(flax_cell: type[nn.RNNCellBase], hidden_size: int) -
     variables = cell.init(key, carry, inputs)
     *leaves, output = jax.make_jaxpr(cell.apply)(variables, carry, inputs).jaxpr.outvars
     return [leaf is output for leaf in leaves]
+
+
+def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:
+    """Makes a cell known by a name: ``cell=name`` then works in every config, grid, command and run.
+
+    Args:
+        name: lower-case letters, digits and underscores; it goes into the names of folders.
+        cell: built as ``cell(features=H)``. A step maps (carry, inputs [B, D]) to (carry, output [B, H]); the carry
+            starts at zero.
+
+    Raises:
+        TypeError: it is no Flax RNN cell, or cannot be built so.
+        ValueError: the name is taken or malformed, the carry does not start at zero, or an output is not [B, H].
+    """
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and name == name.lower()):
+        raise ValueError(f"a cell's name has lower-case letters, digits and underscores, unlike {name!r}")
+    if name in FLAX_CELLS:
+        raise ValueError(f"{name!r} is built in; register the cell by another name")
+    if not (isinstance(cell, type) and issubclass(cell, nn.RNNCellBase)):
+        raise TypeError(f"a cell is a class derived from flax.linen.RNNCellBase, unlike {cell!r}")
+    made: Any = cell(features=3)  # pyright: ignore[reportCallIssue]
+    key, inputs = jax.random.key(0), jnp.zeros((2, 5))
+    carry = made.initialize_carry(key, inputs.shape)
+    if any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(carry)):
+        raise ValueError(f"the carry of {name!r} must start at zero")
+    (_, output), _ = jax.eval_shape(made.init_with_output, key, carry, inputs)
+    if output.shape != (2, 3):
+        raise ValueError(f"the output of {name!r} has shape {output.shape} for B = 2 and H = 3; it must be [B, H]")
+    CELLS[name] = cell

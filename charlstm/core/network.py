@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -47,7 +46,7 @@ class Model:
         mesh: the devices that share the rows B of what it reads; None where one device holds whole arrays.
 
     Raises:
-        ValueError: the cell is neither built in nor registered, or the config asks for a backend that cannot run it here.
+        ValueError: the cell is neither built in nor registered, or a backend is asked for that cannot run it here.
     """
 
     config: ModelConfig
@@ -55,7 +54,8 @@ class Model:
     mesh: Mesh | None = None
     backend: Backend = field(init=False)
     """What runs it, resolved when the model is made."""
-    flax_cell: type[nn.RNNCellBase] = field(init=False)
+    flax_cell: Any = field(init=False)
+    """The class of its cells in the Flax stack."""
 
     def __post_init__(self) -> None:
         registry.check_cell(self.config.cell)
@@ -162,7 +162,7 @@ class Model:
         return tuple(after)
 
     def dropout_masks(self, key: Array, shape: tuple[int, ...], params: Params) -> Masks:
-        """The masks of each layer's output for ids of a shape (B, T), in the parameters' dtype; None without dropout."""
+        """The masks of each layer's output, in the parameters' dtype, for ids [B, T]; None without dropout."""
         if self.config.dropout == 0:
             return None
         batch, time = shape
@@ -239,32 +239,3 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     # cuDNN has run on no card yet, so auto does not choose it. Flax's cells cannot round the factors of their products
     # alone; the fast loop, whose values are theirs, can.
     return "flax" if asked == "plain" and config.dtype == "float32" else "fast"
-
-
-def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:
-    """Makes a cell known by a name: ``cell=name`` then works in every config, grid, command and run.
-
-    Args:
-        name: lower-case letters, digits and underscores; it goes into the names of folders.
-        cell: built as ``cell(features=H)``. A step maps (carry, inputs [B, D]) to (carry, output [B, H]); the carry
-            starts at zero.
-
-    Raises:
-        TypeError: it is no Flax RNN cell, or cannot be built so.
-        ValueError: the name is taken or malformed, the carry does not start at zero, or an output is not [B, H].
-    """
-    if not (isinstance(name, str) and name.isascii() and name.isidentifier() and name == name.lower()):
-        raise ValueError(f"a cell's name has lower-case letters, digits and underscores, unlike {name!r}")
-    if name in BUILT_IN:
-        raise ValueError(f"{name!r} is built in; register the cell by another name")
-    if not (isinstance(cell, type) and issubclass(cell, nn.RNNCellBase)):
-        raise TypeError(f"a cell is a class derived from flax.linen.RNNCellBase, unlike {cell!r}")
-    made: Any = cell(features=3)  # pyright: ignore[reportCallIssue]
-    key, inputs = jax.random.key(0), jnp.zeros((2, 5))
-    carry = made.initialize_carry(key, inputs.shape)
-    if any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(carry)):
-        raise ValueError(f"the carry of {name!r} must start at zero")
-    (_, output), _ = jax.eval_shape(made.init_with_output, key, carry, inputs)
-    if output.shape != (2, 3):
-        raise ValueError(f"the output of {name!r} has shape {output.shape} for B = 2 and H = 3; it must be [B, H]")
-    registry.CELLS[name] = cell

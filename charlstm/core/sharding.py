@@ -1,7 +1,7 @@
 """Devices share the rows of a batch: each has rows and a carry of its own, and all hold the same parameters.
 
-XLA partitions one program for this layout (Xu et al. 2021, GSPMD), so there is one step, and gradients meet in one sum. A
-random number follows from its key and its place in the whole array, whatever the devices
+XLA partitions one program for this layout (Xu et al. 2021, GSPMD), so there is one step, and gradients meet in one sum.
+A random number follows from its key and its place in the whole array, whatever the devices
 (`jax_threefry_partitionable`): dropout masks are the same on one device and on eight. What differs is the order of
 sums, and with it the last bits of a loss.
 

@@ -108,8 +108,8 @@ def make_train_step(
 ) -> TrainStep:
     """A jitted `make_update` that donates its state.
 
-    As many of the process's devices as share B evenly compute. The state must lie on them as `state_layout` says, or not
-    be committed to any device, as `init_state` makes it.
+    As many of the process's devices as share B evenly compute. The state must lie on them as `state_layout` says, or
+    not be committed to any device, as `init_state` makes it.
     """
 
     @lru_cache

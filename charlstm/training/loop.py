@@ -201,7 +201,7 @@ class Loop:
                 self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
 
     def _save(self, place: int, state: TrainState, found: Evaluation | None = None) -> None:
-        """The metrics first; of a step that is on disk already, its loss first, as its line says that nothing is owed."""
+        """The metrics first; of a step that is on disk already, its loss first: its line says that nothing is owed."""
         member, loss = self.members[place], None if found is None else found.loss
         if place not in self._owed:
             member.metrics.flush()

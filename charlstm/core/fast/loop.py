@@ -1,7 +1,7 @@
 """The time loop of a recurrent layer, with a gradient written by hand.
 
-The input's product for all T steps is one matrix product before the loop. What is left is sequential: a product with the
-recurrent kernel, and the gates. The backward loop stacks the gradients of the gates, so that the recurrent kernel's
+The input's product for all T steps is one matrix product before the loop. What is left is sequential: a product with
+the recurrent kernel, and the gates. The backward loop stacks the gradients of the gates, so that the recurrent kernel's
 gradient is one product after the loop instead of T small ones inside it (backpropagation through time, Werbos 1990).
 
 Shapes: B batch, T time, H hidden, G gates. Everything is time-major. The factors of every product are rounded to the
@@ -38,15 +38,15 @@ def run_cell(
     Args:
         cell: a value of `cells.BUILT_IN`.
         flatten: see `products.product`.
-        projected: [T, B, G·H], the input's part of the gates, with every bias that adds to it. Where it is bfloat16, the
-            factors of all products are.
+        projected: [T, B, G·H], the input's part of the gates, with every bias that adds to it. Where it is bfloat16,
+            the factors of all products are.
         kernel: [H, G·H], the recurrent kernel.
         bias: [G·H] that adds to the recurrent product, or None; only the gru has one apart from the input's.
         carry: the carry before the first step.
 
     Returns:
-        hidden [T, B, H] after each step, in the dtype of `projected`, and the carry after the last. Each gradient has the
-        dtype of what it belongs to.
+        hidden [T, B, H] after each step, in the dtype of `projected`, and the carry after the last. Each gradient has
+        the dtype of what it belongs to.
     """
     rounded = kernel.astype(projected.dtype)
 

@@ -1,8 +1,9 @@
 """Matrix products with rounded factors: bfloat16 in, float32 out.
 
-A bfloat16 is a float32 without its last 16 bits: 8 significant bits and the same range, so no loss needs scaling. Tensor
-cores and TPUs multiply two of them exactly and accumulate in float32 (Kalamkar et al. 2019, "A study of bfloat16 for deep
-learning training"). Only factors are rounded here; sums, parameters and their gradients keep the parameters' width.
+A bfloat16 is a float32 without its last 16 bits: 8 significant bits and the same range, so no loss needs scaling.
+Tensor cores and TPUs multiply two of them exactly and accumulate in float32 (Kalamkar et al. 2019, "A study of bfloat16
+for deep learning training"). Only factors are rounded here; sums, parameters and their gradients keep the width of the
+parameters.
 """
 
 from functools import partial
@@ -44,7 +45,7 @@ def product(inputs: Array, kernel: Array, dtype: Any = None, *, flatten: bool = 
 
 
 def kernel_gradient(inputs: Array, gradient: Array, wide: Any, *, flatten: bool = True) -> Array:
-    """The gradient in a kernel, [D, F] in dtype `wide`, from its inputs [..., D] and its product's gradient [..., F]."""
+    """A kernel's gradient, [D, F] in dtype `wide`, from its inputs [..., D] and its product's gradient [..., F]."""
     if flatten:
         inputs, gradient = (each.reshape(-1, each.shape[-1]) for each in (inputs, gradient))
         return jnp.matmul(inputs.T, gradient, preferred_element_type=wide)
