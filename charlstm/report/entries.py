@@ -104,6 +104,7 @@ def _read_run(folder: Path) -> Entry:
     records, config = metrics.read(run.folder), run.config
     validated = curves.points(records, validation=True)[:, 1]
     symbols = config.data.batch_size * config.data.seq_length
+    operations = sizes.count_training_operations(config.model, len(run.vocabulary))
     seconds, speed = metrics.time_taken(records, symbols)
     last = max((row["step"] for row in records), default=0)
     model = ModelResult(
@@ -114,9 +115,7 @@ def _read_run(folder: Path) -> Entry:
         size=config.model.hidden_size,
         parameters=sizes.count_parameters(config.model, len(run.vocabulary)),
         learning_rate=config.optimizer.learning_rate,
-        operations=float(
-            sizes.count_training_operations(config.model, len(run.vocabulary)) * symbols * config.train.steps
-        ),
+        operations=float(operations * symbols * config.train.steps),
         seconds=seconds,
         chars_per_second=speed,
         validation=Interval(mean=float(validated.min()), n=1) if len(validated) else None,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from charlstm.config import TrainConfig
-from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
 from charlstm.core.sharding import ROWS, Layout
 from charlstm.core.step import (
@@ -41,63 +40,28 @@ LONGEST_CHUNK = 10
 """Updates of a call: more would save little, and make a signal wait."""
 
 
-class Program(Protocol):
-    """S runs of one model. `states` below is whatever form the program keeps them in."""
-
-    @property
-    def chunk(self) -> int:
-        """K, updates of one call."""
-        ...
-
-    @property
-    def row_devices(self) -> int:
-        """How many devices share the rows of one run, and with it the order of its sums."""
-        ...
-
-    def put(self, states: Sequence[TrainState]) -> Any:
-        """The states of the S runs, on the devices."""
-        ...
-
-    def put_windows(self, windows: Iterator[Window]) -> Any:
-        """The next K windows, on the devices; None where there are no more."""
-        ...
-
-    def update(self, states: Any, windows: Any) -> tuple[Any, Metrics]:
-        """The states after K updates, the ones before donated, and metrics with S·K numbers each."""
-        ...
-
-    def take(self, states: Any) -> list[TrainState]:
-        """The states of the S runs, one by one."""
-        ...
-
-
 class OneRun:
     """One run, an update a call."""
 
-    chunk = 1
+    runs = chunk = 1
 
     def __init__(
-        self,
-        model: Model,
-        tx: optax.GradientTransformation,
-        layout: Layout,
-        loss: Loss = mean_nats,
-        schedule: optax.Schedule | None = None,
+        self, model: Model, tx: optax.GradientTransformation, layout: Layout, loss: Loss, schedule: Any
     ) -> None:
         self._layout, self.row_devices = layout, layout.devices
-        self._update = jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
+        self.update = jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
+        """The states of the S runs, in the form that `update` takes, on the devices."""
         return jax.device_put(states[0], state_layout(self._layout))
 
     def put_windows(self, windows: Iterator[Window]) -> Window | None:
+        """The next K windows, on the devices; None where there are no more."""
         window = next(windows, None)
         return None if window is None else jax.device_put(window, window_layout(self._layout))
 
-    def update(self, states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
-        return self._update(states, windows)
-
     def take(self, states: TrainState) -> list[TrainState]:
+        """The inverse of `put`."""
         return [states]
 
 
@@ -128,6 +92,7 @@ class SeedProgram:
 
     @property
     def row_devices(self) -> int:
+        """How many devices share the rows of one run, and with it the order of its sums."""
         return 1 if self.share_seeds else self.layout.devices
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
@@ -149,11 +114,9 @@ class SeedProgram:
         host = to_host(states)
         return [to_device(jax.tree.map(lambda bits, at=run: bits[at], host), states) for run in range(self.runs)]
 
-    def update(self, states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
-        return self._steps(states, windows)
-
     @cached_property
-    def _steps(self) -> Any:
+    def update(self) -> Any:
+        """Maps states, which it donates, and windows to the states after K updates and metrics [S, K]."""
         layout = self.layout
         model = self.model if self.share_seeds else self.model.on(layout)
         update: TrainStep = make_update(model, self.tx, schedule=self.schedule)
@@ -192,6 +155,9 @@ class SeedProgram:
             return self.layout.whole
         rows, _, whole = window_layout(self.layout)
         return Window(_behind_first(rows), _behind_first(rows), whole)  # pyright: ignore[reportArgumentType]
+
+
+Program = OneRun | SeedProgram
 
 
 def chunk_of(config: TrainConfig, start: int = 0) -> int:
