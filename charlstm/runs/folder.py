@@ -1,7 +1,6 @@
-"""The folder of a run: its config, vocabulary, text, metrics and samples. Opening one runs nothing that it holds."""
+"""The folder of a run: its config, vocabulary, text, metrics and samples. Opening one executes nothing in it."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,64 +8,55 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charlstm.support.schema import flat, from_dict, to_dict
-from charlstm.config import Experiment, check_cell
-from charlstm.data.corpora import fingerprint
-from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import inside, one_line, read_json, check_orbax_path, write_atomic, write_json
+from charlstm.config import Experiment
+from charlstm.data.dataset import Fingerprint
 from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.config_file import read_config, write_config
+from charlstm.support.errors import InputError, TrainingError
+from charlstm.support.files import check_orbax_path, inside, one_line, read_json, write_atomic, write_json
+from charlstm.support.schema import flat
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 GRID = "grid.json"
-"""What makes a folder a comparison's, and not a run's."""
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """Which text a run reads: what it is called, the SHA-256 of its UTF-8, and how many characters it has."""
-
-    corpus: str
-    sha256: str
-    characters: int
-
-    @classmethod
-    def of(cls, corpus: str, text: str) -> "Fingerprint":
-        """The fingerprint of a text as `corpora.load` gives it."""
-        return cls(corpus, fingerprint(text), len(text))
+"""The file that makes a folder a comparison's rather than a run's."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk. `Run.create` begins one and `Run.open` finds one; neither touches its checkpoints."""
+    """A run on disk. `Run.create` makes one and `Run.open` opens one; neither touches its checkpoints."""
 
     folder: Path
     config: Experiment
     vocabulary: Vocabulary
     fingerprint: Fingerprint
+    program: bool = False
+    """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
 
     @classmethod
     def exists(cls, folder: Path) -> bool:
-        """Whether a run was begun in the folder: whether `open` rather than `create` is meant."""
+        """Whether the folder holds a run, so that `open` rather than `create` is meant."""
         return os.path.lexists(folder / CONFIG)
 
     @classmethod
-    def create(cls, folder: Path, config: Experiment, vocabulary: Vocabulary, fingerprint: Fingerprint) -> "Run":
-        """Makes the folder and its files; config.json is the last, so a crash on the way leaves no run.
+    def create(
+        cls, folder: Path, config: Experiment, vocabulary: Vocabulary, fingerprint: Fingerprint, program: bool = False
+    ) -> "Run":
+        """Makes the folder and its files; config.json comes last, so that a crash on the way leaves no run.
 
         Raises:
-            InputError: a run, part of one or a comparison is there already, or the folder cannot be made.
+            InputError: it holds a run, part of one or a comparison, or it cannot be made.
         """
         make_folder(folder)
         present = [name for name in (CONFIG, METRICS, CHECKPOINTS, GRID) if os.path.lexists(folder / name)]
         if present:
             raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
-        run = cls(folder, config, vocabulary, fingerprint)
+        run = cls(folder, config, vocabulary, fingerprint, program)
         try:
-            _refuse_links_out(folder)
+            _check_links(folder)
             vocabulary.save(folder / VOCABULARY)
             write_json(folder / CORPUS, asdict(fingerprint))
-            write_json(folder / CONFIG, to_dict(config))
+            write_config(folder / CONFIG, config, program)
         except OSError as error:
             raise _cannot_be_made(folder, error) from None
         return run
@@ -83,41 +73,31 @@ class Run:
             raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
         if not cls.exists(folder):
             raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")
-        _refuse_links_out(folder)
+        _check_links(folder)
         if not (folder / VOCABULARY).is_file():  # a named pipe would block the reader for good
             raise InputError(f"there is no file {folder / VOCABULARY}; put back the run's own file")
-        path = folder / CONFIG
-        values = read_json(path)
-        try:
-            config = from_dict(values, Experiment)
-            check_cell(config.model.cell)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is malformed: {one_line(error)}; put back the run's own file") from None
+        config, program = read_config(folder / CONFIG)
         vocabulary = Vocabulary.load(folder / VOCABULARY)
         if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(
                 f"{folder / VOCABULARY} is malformed: it holds more than bytes; put back the run's own file"
             )
-        return cls(folder, config, vocabulary, read_fingerprint(folder / CORPUS))
+        return cls(folder, config, vocabulary, read_fingerprint(folder / CORPUS), program)
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of `checkpoint.Checkpoints`."""
         return self.folder / CHECKPOINTS
 
     @property
     def metrics(self) -> Path:
-        """The file of `metrics.Metrics`."""
         return self.folder / METRICS
 
     @property
     def samples(self) -> Path:
-        """The folder of sampled text."""
         return self.folder / SAMPLES
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files."""
         return self.folder / TENSORBOARD
 
     def sample(self, step: int) -> Path:
@@ -125,31 +105,24 @@ class Run:
         return self.samples / f"{step}.txt"
 
     def extended(self, config: Experiment) -> "Run":
-        """This run with a config that may have more `train.steps` or another time loop, in config.json too.
+        """This run with another config, in config.json too: more `train.steps` or another time loop.
 
         Raises:
-            InputError: something else differs, or the steps are fewer.
+            InputError: as `check_continues`.
         """
-        config = continued(self.config, config)
-        if config != self.config:
-            write_json(self.folder / CONFIG, to_dict(config))
-        return Run(self.folder, config, self.vocabulary, self.fingerprint)
+        run = replace(self, config=continued(self.config, config))
+        if run.config != self.config:
+            write_config(self.folder / CONFIG, run.config, self.program)
+        return run
 
-    def refuse_other_text(self, now: Fingerprint) -> None:
-        """Raises InputError if the text is not the one that the run began with; what it is called does not matter."""
-        refuse_other_text(self.folder, self.fingerprint, now)
-
-    def refuse_other_vocabulary(self, now: Vocabulary) -> None:
-        """Raises InputError if the vocabulary of the run's text is not the one in its folder."""
-        if now != self.vocabulary:
+    def check_text(self, fingerprint: Fingerprint, vocabulary: Vocabulary) -> None:
+        """Raises InputError if a text or its vocabulary is not the run's; the text's name does not matter."""
+        check_text(self.folder, self.fingerprint, fingerprint)
+        if vocabulary != self.vocabulary:
             raise InputError(f"{self.folder / VOCABULARY} is not that of the run's text; put back the run's own file")
 
     def write_sample(self, step: int, text: str) -> Path:
-        """Writes samples/STEP.txt, whole or not at all.
-
-        Text is written as UTF-8 with every character as it is, newlines and lone surrogates too ("surrogatepass"): a
-        sample that a model may draw is never a reason for a training to stop.
-        """
+        """Writes samples/STEP.txt atomically, as UTF-8 in which lone surrogates, which a model may draw, stay."""
         self.samples.mkdir(exist_ok=True)
         path = self.sample(step)
         write_atomic(path, text.encode("utf-8", "surrogatepass"))
@@ -157,7 +130,7 @@ class Run:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a run's folder where it is missing.
+    """Makes a run's folder if it is missing.
 
     Raises:
         InputError: it cannot be made, or could hold no checkpoints.
@@ -176,7 +149,7 @@ def _cannot_be_made(folder: Path, error: OSError) -> Exception:
 
 
 @contextmanager
-def goes_on_later(folder: Path) -> Iterator[None]:
+def system_errors_as_training_errors(folder: Path) -> Iterator[None]:
     """Raises TrainingError where the system fails the block, such as on a full disk or in a folder that is gone."""
     try:
         yield
@@ -189,29 +162,8 @@ def goes_on_later(folder: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Holds a run's folder while the block runs, so that no second process trains into it.
-
-    The lock is the system's and lies on the folder itself: it leaves no file behind, and ends with the process however
-    that ends.
-
-    Raises:
-        InputError: another process holds the folder.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process trains in {folder}; wait for it, or use another --run-dir") from None
-        yield
-    finally:
-        os.close(handle)
-
-
 def default_folder(name: str) -> Path:
-    """Where a run goes that was given no folder: ``runs/NAME``.
+    """The folder of a run that is given none: ``runs/NAME``.
 
     Raises:
         InputError: the name is not that of one folder.
@@ -227,35 +179,36 @@ def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
-def refuse_changes(old: Experiment, new: Experiment) -> None:
-    """Raises InputError unless `new` continues a run of `old`: nothing changed, or `train.steps` grew.
+def check_continues(old: Experiment, new: Experiment) -> None:
+    """Raises InputError unless `new` can continue a run of `old`: only `train.steps` grew, or the time loop changed.
 
-    The time loop may change, so that a run can move between machines: all compute the same values.
+    All time loops compute the same values, so that a run can move between machines.
     """
     changed = changed_fields(old, new)
     changed.pop("model.recurrence", None)
     if "train.steps" in changed and changed["train.steps"][1] > changed["train.steps"][0]:
         del changed["train.steps"]
     if changed:
-        told = ", ".join(f"{name} was {before!r} and is {after!r}" for name, (before, after) in changed.items())
+        changes = ", ".join(f"{name} was {before!r} and is {after!r}" for name, (before, after) in changed.items())
         raise InputError(
-            f"the run began with another config: {one_line(told, 2000)}; only a larger train.steps can continue it,"
+            f"the run began with another config: {one_line(changes, 2000)}; only a larger train.steps can continue it,"
             " so use another --run-dir"
         )
 
 
 def continued(old: Experiment, new: Experiment) -> Experiment:
-    """What a run of `old` goes on with when `new` is asked for; a time loop that is "auto" leaves the run its own.
+    """The config with which a run of `old` continues as `new`; a time loop of "auto" leaves the run its own.
 
     Raises:
-        InputError: as `refuse_changes`.
+        InputError: as `check_continues`.
     """
-    refuse_changes(old, new)
-    open_ = new.model.recurrence == "auto"
-    return replace(new, model=replace(new.model, recurrence=old.model.recurrence)) if open_ else new
+    check_continues(old, new)
+    if new.model.recurrence != "auto":
+        return new
+    return replace(new, model=replace(new.model, recurrence=old.model.recurrence))
 
 
-def _refuse_links_out(folder: Path) -> None:
+def _check_links(folder: Path) -> None:
     for name in (CONFIG, VOCABULARY, CORPUS, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD):
         inside(folder, name)
 
@@ -273,7 +226,7 @@ def read_fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(**values)
 
 
-def refuse_other_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
+def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
     """Raises InputError if a text is not the one that a folder began with."""
     if (then.sha256, then.characters) != (now.sha256, now.characters):
         raise InputError(

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
+from charlstm.core.loss import bits
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
 from charlstm.support.limits import memory
-from charlstm.core.loss import bits
 
 _LONGEST = 2**12
 """Bytes that a line may have; those that are written have about 200."""

@@ -1,4 +1,4 @@
-"""Scalars become TensorBoard event files, through tensorboardX."""
+"""Scalars as TensorBoard event files, through tensorboardX."""
 
 import socket
 import time
@@ -7,38 +7,39 @@ from pathlib import Path
 from typing import Any, Self
 
 
-class Board:
-    """The writer of a run's event files; without a folder it writes nothing.
+class TensorBoard:
+    """Writes a run's event files, in the caller's thread; without a folder it writes nothing.
 
-    It writes in the caller's thread. tensorboardX's own SummaryWriter does it in another: on a full disk that one dies
-    with a traceback, and the program then waits for it for good.
+    tensorboardX's SummaryWriter and FileWriter write in a thread of their own, which dies with a traceback on a full
+    disk; `add_scalar` and `close` then wait for it forever (2.6.5; tensorflow/tensorboard#6167 is the same bug).
 
     Args:
         folder: where the files go.
-        step: of the state that training goes on from; TensorBoard hides what an earlier process wrote after it.
+        step: that training continues from; TensorBoard hides what an earlier process wrote after it.
     """
 
     def __init__(self, folder: Path | None, step: int) -> None:
         self._writer = None
         if folder is not None:
-            # protobuf takes a while to import, and it is optional
-            from tensorboardX import RecordWriter
+            from tensorboardX import RecordWriter  # imports protobuf, which takes a while
             from tensorboardX.proto import event_pb2
             from tensorboardX.summary import scalar
 
             folder.mkdir(exist_ok=True)
-            proto: Any = event_pb2  # whose names protobuf makes when it is imported
+            proto: Any = event_pb2  # protobuf makes its names on import
             self._event, self._scalar = proto.Event, scalar
-            # TensorBoard reads all files of the folder in the order of their names, so a clock that jumped back may not
-            # give the number. The path is absolute: tensorboardX takes what is before a colon for a kind of store.
-            number = max([time.time_ns(), *(1 + number for number in _numbers(folder))])
+            # TensorBoard reads the files in order of their names, whatever the clock says. The path is absolute since
+            # tensorboardX takes what comes before a colon for a kind of store.
+            names = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+            numbers = [int(name) for name in names if name.isdecimal() and len(name) < 20]
+            number = max([time.time_ns(), *(1 + each for each in numbers)])
             path = folder.absolute() / f"events.out.tfevents.{number}.{socket.gethostname()}"
             self._writer = RecordWriter(str(path))
             self._write(step + 1, file_version="brain.Event:2")
             self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
-        """Values by name, at a step."""
+        """Adds values by name, at a step."""
         if self._writer is not None:
             for name, value in scalars.items():
                 self._write(step, summary=self._scalar(name, value))
@@ -57,9 +58,3 @@ class Board:
             finally:
                 with suppress(OSError):  # the flush has raised it, and this frees the file all the same
                     self._writer.close()
-
-
-def _numbers(folder: Path) -> list[int]:
-    """Of the event files that are there."""
-    names = [path.name.split(".") for path in folder.glob("events.out.tfevents.*")]
-    return [int(parts[3]) for parts in names if parts[3].isdecimal() and len(parts[3]) < 20]

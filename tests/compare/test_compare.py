@@ -18,7 +18,8 @@ from charlstm import cli
 from charlstm.analysis.evaluate import evaluate
 from charlstm.core.step import TrainState
 from charlstm.data.windows import Splits
-from charlstm.runs.folder import Run, only_writer
+from charlstm.runs.folder import Run
+from charlstm.runs.lock import only_writer
 from charlstm.runs.loading import trained
 from charlstm.runs.metrics import read
 from charlstm.training.begin import Text
@@ -170,7 +171,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
             return wrapped
 
         if moment == "step":
-            board.Board.add = dying(board.Board.add, lambda self, step, scalars: step == 15)
+            board.TensorBoard.add = dying(board.TensorBoard.add, lambda self, step, scalars: step == 15)
         elif moment == "save":
             checkpoint.Checkpoints.save = dying(
                 checkpoint.Checkpoints.save, lambda self, step, *rest: saves.append(step) or step == 12

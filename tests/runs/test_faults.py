@@ -27,14 +27,15 @@ from charlstm import cli
 from charlstm.compare import runner as compare
 from charlstm.runs import folder as runs
 from charlstm.training.begin import first_state
-from charlstm.runs.tensorboard import Board
+from charlstm.runs.tensorboard import TensorBoard
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.support.errors import InputError
 from charlstm.runs.metrics import Metrics
 from charlstm.runs.metrics import read as read_metrics
 from charlstm.core.network import Model
 from charlstm.runs.loading import trained
-from charlstm.runs.folder import Run, only_writer
+from charlstm.runs.folder import Run
+from charlstm.runs.lock import only_writer
 from charlstm.core.sharding import Layout
 from charlstm.cli.terminal import Reporter
 
@@ -140,7 +141,7 @@ def test_a_full_disk_under_tensorboard_is_no_hang(
     text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, fields = tmp_path / "run", {"train__tensorboard": True, "train__checkpoint_every": 0}
-    with full_disk(Board, "add", lambda _, step, __: step == 2):
+    with full_disk(TensorBoard, "add", lambda _, step, __: step == 2):
         assert os.strerror(errno.EFBIG) in refused(capsys, words(text, folder, **fields), 1)
     assert cli.run(words(text, folder, **fields)) == 0
     assert told(folder) == told(whole)
@@ -419,7 +420,7 @@ def test_a_full_disk_is_told_by_its_file(tmp_path: Path) -> None:
     from charlstm.support.errors import TrainingError
 
     for error, name in ((OSError(errno.ENOSPC, "full"), tmp_path), (OSError(errno.ENOSPC, "full", "/a/b"), "/a/b")):
-        with pytest.raises(TrainingError, match=f"^{name}: full; mend that"), runs.goes_on_later(tmp_path):
+        with pytest.raises(TrainingError, match=f"^{name}: full; mend that"), runs.system_errors_as_training_errors(tmp_path):
             raise error
-    with pytest.raises(BrokenPipeError), runs.goes_on_later(tmp_path):
+    with pytest.raises(BrokenPipeError), runs.system_errors_as_training_errors(tmp_path):
         raise BrokenPipeError

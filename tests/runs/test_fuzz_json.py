@@ -142,7 +142,7 @@ def _corpus(place: Place) -> None:
     found = read_fingerprint(place.run / "corpus.json")
     assert Run.open(place.run).fingerprint == found
     if found.sha256 == place.text.fingerprint.sha256 and found.characters == len(TEXT):
-        Run.open(place.run).refuse_other_text(place.text.fingerprint)
+        Run.open(place.run).check_text(place.text.fingerprint, place.text.vocabulary)
 
 
 def _metrics(place: Place) -> None:

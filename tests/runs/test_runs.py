@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlstm.support import limits
-from charlstm.runs.tensorboard import Board
+from charlstm.runs.tensorboard import TensorBoard
 from charlstm.support.schema import flat, to_dict
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.support.errors import InputError
 from charlstm.support.files import LIMIT, one_line, write_atomic
 from charlstm.runs.metrics import Metrics, read
-from charlstm.runs.folder import Fingerprint, Run, changed_fields, continued, default_folder, refuse_changes
+from charlstm.runs.folder import Fingerprint, Run, changed_fields, continued, default_folder, check_continues
 from charlstm.data.vocabulary import Vocabulary
 
 TEXT = "in the beginning\n"
@@ -53,7 +53,7 @@ def test_a_run_opens_as_it_was_created(tmp_path_factory: pytest.TempPathFactory,
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, corpus=f"{config.data.corpus!a}"))
     made = Run.create(folder, config, Vocabulary.of(text), Fingerprint.of("corpus", text))
     assert Run.open(folder) == made
-    assert list(json.loads((folder / "config.json").read_text())) == list(to_dict(config))
+    assert list(json.loads((folder / "config.json").read_text())) == [*to_dict(config), "written_by"]
 
 
 def test_a_folder_holds_what_the_design_says(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
 
 def test_a_changed_text_is_refused(tmp_path: Path) -> None:
     run = begin(tmp_path)
-    run.refuse_other_text(Fingerprint.of("elsewhere.txt", TEXT))
+    run.check_text(Fingerprint.of("elsewhere.txt", TEXT), run.vocabulary)
     for other in (TEXT + "x", TEXT[:-1] + "x", ""):
         with pytest.raises(InputError, match=r"the text of king_james changed since .* began") as error:
-            Run.open(tmp_path).refuse_other_text(Fingerprint.of("king_james", other))
+            Run.open(tmp_path).check_text(Fingerprint.of("king_james", other), run.vocabulary)
         assert str(error.value).isprintable()
 
 
@@ -184,10 +184,10 @@ def test_changed_fields_are_those_that_differ(old: Experiment, new: Experiment) 
     assert {name: (after, before) for name, (before, after) in changed.items()} == changed_fields(new, old)
     names = set(changed) - ({"train.steps"} if new.train.steps > old.train.steps else set())
     if not names:
-        refuse_changes(old, new)
+        check_continues(old, new)
         return
     with pytest.raises(InputError, match="use another --run-dir") as error:
-        refuse_changes(old, new)
+        check_continues(old, new)
     assert str(error.value).isprintable()
     named = set(re.findall(r"([a-z_.0-9]+) was ", str(error.value)))
     assert names - {"data.corpus"} <= named or len(str(error.value)) > 2000
@@ -205,7 +205,7 @@ def test_the_time_loop_is_the_run_s_own_unless_another_is_named(config: Experime
 def test_a_refused_change_is_told_with_both_values() -> None:
     old, new = Experiment(), Experiment(seed=3, train=TrainConfig(steps=10))
     with pytest.raises(InputError, match=r"seed was 0 and is 3, train\.steps was \d+ and is 10; only a larger"):
-        refuse_changes(old, new)
+        check_continues(old, new)
 
 
 def test_more_steps_extend_a_run(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkey
     made = list[str]()
     for now in (2000, 1000, 3000):
         monkeypatch.setattr("charlstm.runs.tensorboard.time.time_ns", lambda now=now: now)
-        with Board(Path("s3:board"), 0) as board:
+        with TensorBoard(Path("s3:board"), 0) as board:
             board.add(1, {"loss": 1.0})
         (new,) = {path.name for path in (tmp_path / "s3:board").iterdir()} - set(made)
         made.append(new)

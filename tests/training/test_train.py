@@ -15,9 +15,9 @@ import pytest
 
 from benchmarks.kills import differences
 from charlstm import cli
-from charlstm.runs.folder import only_writer
+from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
-from charlstm.runs.tensorboard import Board
+from charlstm.runs.tensorboard import TensorBoard
 from charlstm.training import signals, train
 
 TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
@@ -82,15 +82,15 @@ def losses(folder: Path) -> dict[str, float | None]:
 
 def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Sends this process a signal while the metrics of `step` are written for the first time."""
-    add, sent = Board.add, []
+    add, sent = TensorBoard.add, []
 
-    def add_and_stop(board: Board, at: int, scalars: dict[str, float]) -> None:
+    def add_and_stop(board: TensorBoard, at: int, scalars: dict[str, float]) -> None:
         add(board, at, scalars)
         if at == step and not sent:
             sent.append(number)
             signal.raise_signal(number)
 
-    patch.setattr(Board, "add", add_and_stop)
+    patch.setattr(TensorBoard, "add", add_and_stop)
 
 
 def test_a_run_leaves_the_files_that_the_design_names(whole: Path) -> None:
