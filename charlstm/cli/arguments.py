@@ -3,10 +3,10 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import tyro
 from pydantic import ValidationError
@@ -33,6 +33,28 @@ _TEXT = tyro.constructors.PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, str | None),
     str_from_instance=lambda value: [str(value)],
 )
+
+
+def _read_rates(words: list[str]) -> dict[str, float]:
+    if len(words) % 2:
+        raise ValueError("each cell needs its rate, as in rnn 0.01 lstm 0.04")
+    return dict(zip(words[::2], map(float, words[1::2]), strict=True))
+
+
+_RATES = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[CELL RATE ...]",
+    instance_from_str=_read_rates,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [str(each) for pair in value.items() for each in pair],
+)
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _rates_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """One option for all of learning_rates, where tyro would make one for each cell of the default."""
+    return _RATES if get_origin(info.type) is dict else None
 
 
 @dataclass(kw_only=True)
@@ -150,26 +172,34 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     grid = load_grid(path)
     for word in words:
         _check_not_an_axis(word.split("=", 1)[0].replace("_", "-"), grid)
-    axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes) if each.name != "learning_rates"})
-    parsed = parse(Compare, _with_rates(words), Compare(experiment=path, axes=axes, config=grid.base))
-    rates = grid.learning_rates | parsed.axes.learning_rates
-    _check_cells([*parsed.axes.cells, *rates])
+    axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
+    parsed = parse(
+        Compare, _with_rates(words, grid.learning_rates), Compare(experiment=path, axes=axes, config=grid.base)
+    )
+    _check_cells([*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell])
     try:
-        grid = replace(grid, **vars(parsed.axes) | {"base": parsed.config, "learning_rates": rates})
+        grid = replace(grid, base=parsed.config, **vars(parsed.axes))
     except ValidationError as error:
         raise InputError(explain(error)) from None
     return path.stem, parsed.run_dir, grid
 
 
-def _with_rates(words: list[str]) -> list[str]:
-    """The words with --learning-rates in place of the older --rnn-learning-rate and its like."""
-    rest, rates, waiting = list[str](), list[str](), iter(words)
+def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
+    """The words with --learning-rates in place of the older --rnn-learning-rate and its like, which change one rate.
+
+    There, 0 stands for the optimizer's.
+    """
+    rest, changed, waiting = list[str](), dict[str, str](), iter(words)
     for word in waiting:
         if old := re.fullmatch(r"--(rnn|gru|lstm)[-_]learning[-_]rate(?:=(.*))?", word, re.DOTALL):
-            rates += [old[1], next(waiting, "") if old[2] is None else old[2]]
+            changed[old[1]] = next(waiting, "") if old[2] is None else old[2]
         else:
             rest.append(word)
-    return [*rest, "--learning-rates", *rates] if rates else words
+    if not changed:
+        return words
+    now = {cell: str(rate) for cell, rate in rates.items()} | changed
+    pairs = (word for cell, rate in now.items() if rate not in ("0", "0.0") for word in (cell, rate))
+    return [*rest, "--learning-rates", *pairs]
 
 
 def _check_cells(names: Iterable[str]) -> None:
@@ -209,6 +239,7 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
                 args=words,
                 prog=f"charlstm {name}",
                 default=default,
+                registry=_REGISTRY,
                 # --train.tensorboard False, like every other field; the commands' own switches take no value.
                 config=(tyro.conf.FlagConversionOff,) if kind in (Train, Compare) else (tyro.conf.FlagCreatePairsOff,),
             )

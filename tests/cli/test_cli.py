@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from charlstm import cli
-from charlstm.cli.arguments import load_experiment, load_grid, train_arguments
+from charlstm.cli.arguments import compare_arguments, load_experiment, load_grid, train_arguments
 from charlstm.config import Experiment, Grid
 from charlstm.data import text_file
 
@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line that a wrong command gets."""
     capsys.readouterr()
-    assert cli.run(words) == 2
+    assert cli.run([str(REPOSITORY / word) if word.startswith("experiments/") else word for word in words]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
@@ -74,9 +74,18 @@ def test_help_imports_no_jax() -> None:
         (["train", "--model.hidden-size", "0"], "at least 1"),
         (["train", "--model.hidden-size"], "hidden-size"),
         (["train", "--model.cell", "lstn"], "lstm"),
-        (["train", "--model.dropout", "1"], "below 1"),
+        (["train", "--model.cell", "mgu"], "register_cell('mgu', ...) first"),
+        (["train", "--model.dropout", "1"], "model.dropout is 1.0; it must be below 1"),
+        (["train", "--sample.seed", "-1"], "sample.seed is -1; it must be at least 0"),
         (["train", "--optimizer.learning-rate", "nan"], "finite"),
         (["train", "--data.test-fraction", "0.97"], "nothing is left"),
+        (["compare", "experiments/depth.py", "--learning-rates", "rnn"], "each cell needs its rate"),
+        (["compare", "experiments/depth.py", "--learning-rates", "lsmt", "1"], "did you mean lstm"),
+        (
+            ["compare", "experiments/depth.py", "--rnn-learning-rate", "-1"],
+            "learning_rates.rnn is -1.0; it must be above",
+        ),
+        (["compare", "experiments/depth.py", "--seed", "4294967295"], "below 2**32"),
         (["train", "nowhere.py"], "there is no experiment file"),
         (["train", "--data.corpus", "no_such_text"], "there is no corpus or file"),
         (["eval", "no_such_run"], "no_such_run"),
@@ -111,6 +120,11 @@ def test_wrong_texts_get_one_line(
         ("import nowhere", "ModuleNotFoundError"),
         ("def f(:", "SyntaxError"),
         ("from charlstm.config import *\nCONFIG = Experiment(model=ModelConfig(cell='lstn'))", "did you mean lstm"),
+        (
+            "from charlstm.config import *\nCONFIG = Experiment(model=ModelConfig(num_layers=0))",
+            "model.num_layers is 0; it",
+        ),
+        ("from charlstm.config import *\nCONFIG = Experiment(modle=3)", "there is no field modle; did you mean model?"),
     ],
 )
 def test_wrong_experiments_get_one_line(
@@ -127,6 +141,20 @@ def test_fields_are_typed_over_an_experiment() -> None:
     assert name == "hello"
     assert (parsed.config.seed, parsed.config.model.num_layers, parsed.config.train.tensorboard) == (7, 2, False)
     assert parsed.config.data == load_experiment(Path(file)).data
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        ([], {"rnn": 0.008, "gru": 0.015, "lstm": 0.04}),
+        (["--learning-rates", "rnn", "0.5", "gru", "1"], {"rnn": 0.5, "gru": 1.0}),
+        (["--learning-rates", "--seeds", "2"], {}),
+        (["--rnn-learning-rate", "0.5", "--lstm_learning_rate=0"], {"rnn": 0.5, "gru": 0.015}),
+    ],
+)
+def test_learning_rates_of_cells_are_typed_over_a_grid(words: list[str], rates: dict[str, float]) -> None:
+    file = str(REPOSITORY / "experiments" / "depth.py")
+    assert compare_arguments([file, *words])[2].learning_rates == rates
 
 
 def test_the_default_experiment_is_king_james() -> None:

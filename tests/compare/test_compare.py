@@ -377,7 +377,7 @@ def test_a_wrong_command_line_is_one_line(line: list[str], message: str, capsys:
     [
         ("--model.cell", "--cells"),
         ("--model.hidden_size", "--sizes"),
-        ("--optimizer.learning-rate", "--lstm-learning-rate"),
+        ("--optimizer.learning-rate", "--learning-rates"),
     ],
 )
 def test_a_field_that_the_axes_decide_is_refused(option: str, instead: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,7 +389,7 @@ def test_help_shows_the_defaults_of_the_file(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as stop:
         cli.run(["compare", str(REPOSITORY / "experiments" / "depth.py"), "--help"])
     assert not stop.value.code
-    assert "default: 0.04" in capsys.readouterr().out
+    assert "gru 0.015 lstm 0.04)" in " ".join(capsys.readouterr().out.replace("│", "").split())
 
 
 def test_an_experiment_for_training_is_no_grid(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from reference import CELLS
 from charlstm.compare.grid import check_same_grid, grid_models
 from charlstm.config import Axes, Experiment, Grid, ModelConfig, Published, TrainConfig
 from charlstm.core.network import Model
-from charlstm.core.size import matched, operations, parameters
+from charlstm.core.size import count_operations, count_parameters, match_parameters
 from charlstm.support.errors import InputError
 from charlstm.support.files import parse_json
 from charlstm.support.schema import from_dict, sentence, to_dict
@@ -26,18 +26,18 @@ MATCHED = Grid(sizes=(64, 128), match_parameters=True, seeds=2)
 def test_parameters_are_those_of_the_model(cell: str, layers: int, hidden: int, vocabulary: int) -> None:
     config = ModelConfig(cell=cell, num_layers=layers, hidden_size=hidden)
     forms = jax.eval_shape(Model(config, vocabulary).init, jax.random.key(0))
-    assert parameters(config, vocabulary) == sum(leaf.size for leaf in jax.tree.leaves(forms))
+    assert count_parameters(config, vocabulary) == sum(leaf.size for leaf in jax.tree.leaves(forms))
 
 
 @given(st.sampled_from(CELLS), st.integers(1, 4), st.integers(1, 200), st.integers(1, 60_000))
 def test_no_other_width_is_nearer(cell: str, layers: int, vocabulary: int, wanted: int) -> None:
     config = ModelConfig(cell=cell, num_layers=layers)
-    found = matched(config, vocabulary, wanted).hidden_size
+    found = match_parameters(config, vocabulary, wanted).hidden_size
     distances = [
-        abs(parameters(replace(config, hidden_size=width), vocabulary) - wanted)
+        abs(count_parameters(replace(config, hidden_size=width), vocabulary) - wanted)
         for width in range(max(found - 2, 1), found + 3)
     ]
-    assert abs(parameters(replace(config, hidden_size=found), vocabulary) - wanted) == min(distances)
+    assert abs(count_parameters(replace(config, hidden_size=found), vocabulary) - wanted) == min(distances)
 
 
 def test_operations_are_those_that_xla_counts() -> None:
@@ -52,7 +52,7 @@ def test_operations_are_those_that_xla_counts() -> None:
     cost = jax.jit(read).lower(*forms).cost_analysis()
     assert cost is not None
     counted = cost["flops"]
-    assert operations(config, V) <= counted <= 1.1 * operations(config, V)
+    assert count_operations(config, V) <= counted <= 1.1 * count_operations(config, V)
 
 
 def test_matched_models_are_as_large_as_the_lstm_of_one_layer() -> None:

@@ -81,7 +81,7 @@ def test_numbers_beyond_all_measure_get_one_line(tmp_path: Path) -> None:
         write_page([tmp_path], tmp_path / "page.html")
     found["models"][0]["operations"] = 1.7e308
     (tmp_path / "results.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match=r"models\[0\].operations must be a finite number"):
+    with pytest.raises(InputError, match=r"models\[0\].operations is 1.7e\+308; it must be at most 1e\+100"):
         write_page([tmp_path], tmp_path / "page.html")
 
 
