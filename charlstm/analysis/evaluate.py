@@ -1,4 +1,4 @@
-"""Parameters and a text become the exact loss over all of it: every character is predicted once.
+"""The exact loss of a text: every character is predicted once.
 
 The first character has nothing before it: it is predicted from the zero carry, so its loss is that of softmax(bias).
 """
@@ -6,17 +6,15 @@ The first character has nothing before it: it is predicted from the zero carry, 
 import lzma
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from charlstm.core.loss import bits, nats
+from charlstm.analysis.reader import compiled_nats, keep_rows, place, read_windows, windows
+from charlstm.core.loss import bits
 from charlstm.core.network import Carry, Model, Params
-from charlstm.core.sharding import Layout
 
 WARMUP = 512
 """Characters that a row reads before the first one it predicts, when a text is cut into several rows."""
@@ -65,24 +63,19 @@ def evaluate(
     length = -(-characters // rows)
     rows = -(-characters // length)  # ceilings can leave whole rows empty
     rows += -rows % min(rows, jax.local_device_count())  # rows past the text's end, so that all devices have as many
-    layout = Layout.of(rows)
-    params = jax.device_put(params, layout.whole)
-    targets, scored = _rows(ids, np.arange(rows) * length, length)
-    score, read = _compiled(model.on(layout))
-    carry = jax.device_put(model.zero_carry(rows), layout.rows)
+    starts = np.arange(rows) * length
+    placed, params, carry, sharding = place(model, params, rows)
     if rows > 1:
-        starts = np.arange(rows) * length
         warm = min(WARMUP, length)
         before, _ = _rows(ids, starts - warm, warm)
-        for at in range(0, warm, window):
-            carry = read(params, jax.device_put(before[:, at : at + window], layout.rows), carry)
-        first = np.arange(rows) == 0  # nothing stands before the first row: its carry is the zero carry
-        carry = jax.tree.map(lambda part: jnp.where(first[:, None], 0, part), carry)
+        for _, carry in read_windows(partial(_compiled_read(placed), params), windows(before, window), carry, sharding):
+            pass
+        carry = keep_rows(carry, np.arange(rows) > 0)  # nothing stands before the first row
+    targets, counted = _rows(ids, starts, length)
+    predictions = read_windows(partial(compiled_nats(placed), params), windows(targets, window), carry, sharding)
     total = 0.0
-    for at in range(0, length, window):
-        part = jax.device_put(targets[:, at : at + window], layout.rows)
-        losses, carry = score(params, part, carry)
-        total += float(np.asarray(losses, np.float64)[scored[:, at : at + window]].sum())
+    for (losses, _), inside in zip(predictions, windows(counted, window), strict=True):
+        total += float(np.asarray(losses, np.float64)[inside].sum())
     return Evaluation(total / characters, characters)
 
 
@@ -100,18 +93,9 @@ def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray,
     """[R, length] ids from each start on, and which of them lie inside the text."""
     at = starts[:, None] + np.arange(length)
     inside = (at >= 0) & (at < len(ids))
-    return ids[np.clip(at, 0, len(ids) - 1)].astype(np.int32), inside
+    return ids[np.clip(at, 0, len(ids) - 1)], inside
 
 
 @lru_cache(maxsize=8)
-def _compiled(model: Model) -> tuple[Callable[..., tuple[Array, Carry]], Callable[..., Carry]]:
-    def score(params: Params, ids: Array, carry: Carry) -> tuple[Array, Carry]:
-        """Each character is predicted from the state before it: the window's logits, moved by one."""
-        first = model.head(params, model.top(carry))
-        logits, carry = model.apply(params, ids, carry)
-        return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry
-
-    def read(params: Params, ids: Array, carry: Carry) -> Carry:
-        return model.apply(params, ids, carry)[1]
-
-    return jax.jit(score), jax.jit(read)
+def _compiled_read(model: Model) -> Callable[..., tuple[None, Carry]]:
+    return jax.jit(lambda params, ids, carry: (None, model.apply(params, ids, carry)[1]))

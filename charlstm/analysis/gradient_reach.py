@@ -15,10 +15,10 @@ import numpy as np
 from jax import Array, lax
 
 from charlstm.analysis.evaluate import WARMUP
+from charlstm.analysis.reader import keep_rows
 from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
-from charlstm.support.errors import InputError
 
 LAGS = 200
 """Three of the default windows and more, so that a curve shows whether a state outlives the window's edge."""
@@ -28,7 +28,7 @@ BLOCK = 32
 """Positions that are read side by side: a gradient keeps the gates of every layer at K + 1 steps of each."""
 
 
-class Lags(NamedTuple):
+class GradientReach(NamedTuple):
     """The gradient of a character's loss in the hidden states before it."""
 
     norms: np.ndarray
@@ -55,9 +55,9 @@ def reach(norms: np.ndarray, fraction: float = 0.01) -> int | None:
     return None if lag == len(norms) else lag
 
 
-def gradient_lags(
+def gradient_reach(
     model: Model, params: Params, ids: np.ndarray, *, lags: int = LAGS, positions: int = POSITIONS
-) -> Lags:
+) -> GradientReach:
     """The norm of a character's gradient in each layer's hidden state, by how many steps ago that was.
 
     loss(t) is the nats of character t + 1 given all up to t, with no dropout. h_l(t-k) is a node of the graph: what
@@ -74,7 +74,7 @@ def gradient_lags(
             from the zero carry `WARMUP` characters before t - K, or at the start of the text. Devices share them.
 
     Raises:
-        InputError: no character has K + 1 before it.
+        ValueError: no character has K + 1 before it.
     """
     ends = _ends(len(ids), lags, positions)
     block = min(BLOCK, len(ends))
@@ -91,25 +91,15 @@ def gradient_lags(
         arrays = jax.device_put((rows[:, :warm], columns[:, :warm] >= 0, rows[:, warm:]), layout.rows)
         wide = np.asarray(gradients(params, *arrays), np.float64)  # squares may leave the range of float32
         found.append(np.linalg.norm(wide, axis=-1)[::-1, :, : len(part)])
-    return Lags(np.median(np.concatenate(found, -1), -1).T)
-
-
-def described(found: Lags) -> list[str]:
-    """Lines of a table: the norms at lags that double, as parts of those at lag 0, and each layer's reach."""
-    shown = [0, *(2**power for power in range(found.norms.shape[1].bit_length()) if 2**power < found.norms.shape[1])]
-    lines = ["gradient by lag " + "".join(f"{lag:>9}" for lag in shown) + "   at 1 %"]
-    for number, (norms, reach) in enumerate(zip(found.norms, found.reach(), strict=True), start=1):
-        parts = "".join(f"{part:9.1e}" for part in norms[shown] / norms[0])
-        lines.append(f"  layer {number:<7} {parts}   {f'> {found.norms.shape[1] - 1}' if reach is None else reach:>6}")
-    return lines
+    return GradientReach(np.median(np.concatenate(found, -1), -1).T)
 
 
 def _ends(characters: int, lags: int, positions: int) -> np.ndarray:
     """The positions t, each with K characters before it and one after it."""
     if lags < 0 or positions < 1:
-        raise InputError(f"there are {lags} lags at {positions} positions; ask for at least 0 lags and 1 position")
+        raise ValueError(f"there are {lags} lags at {positions} positions; ask for at least 0 lags and 1 position")
     if characters < lags + 2:
-        raise InputError(
+        raise ValueError(
             f"the text has {characters:,} characters, but {lags:,} lags need {lags + 2:,};"
             " give a longer text, or ask for fewer lags"
         )
@@ -128,7 +118,7 @@ def _compiled(model: Model) -> Callable[..., Array]:
         def warm_up(carry: Carry, at: tuple[Array, Array]) -> tuple[Carry, None]:
             ids, inside = at
             _, carry = model.read(fused, ids[:, None], carry)
-            return jax.tree.map(lambda part: jnp.where(inside[:, None], part, 0), carry), None
+            return keep_rows(carry, inside), None
 
         start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
 

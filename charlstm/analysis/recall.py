@@ -4,7 +4,7 @@ A reader without memory of the distance is right once in eight times, whatever e
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,12 +14,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from charlstm.analysis.reader import place, read_windows, windows
 from charlstm.core.network import Carry, Model, Params
-from charlstm.core.sharding import Layout
 from charlstm.data import recall_text
 from charlstm.data.recall_text import Sentence
 from charlstm.data.vocabulary import Vocabulary, named
-from charlstm.support.errors import InputError
 
 ROWS = 64
 """Texts that are read side by side."""
@@ -51,7 +50,7 @@ def distances_of(corpus: str) -> tuple[int, ...]:
     """The distances that a named corpus trains, in ascending order, and one twice as far, which it does not.
 
     Raises:
-        InputError: it is not the name of a `recall_N` corpus.
+        ValueError: it is not the name of a `recall_N` corpus.
     """
     trained = recall_text.distances(corpus)
     return *trained, 2 * trained[-1]
@@ -68,7 +67,7 @@ def accuracy(
         sentences: how many are read at each distance.
 
     Raises:
-        InputError: as `measure` and `as_reader`.
+        ValueError: as `measure` and `as_reader`.
     """
     return measure(as_reader(model, params, vocabulary), distances, sentences=sentences)
 
@@ -80,10 +79,10 @@ def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) ->
     whether it knows that one of them must follow.
 
     Raises:
-        InputError: a distance is one that no sentence has, or there are no sentences to read.
+        ValueError: a distance is one that no sentence has, or there are no sentences to read.
     """
     if sentences < 1:
-        raise InputError(f"sentences is {sentences}; it must be at least 1")
+        raise ValueError(f"sentences is {sentences}; it must be at least 1")
     right = tuple(_right(read, distance, sentences) for distance in distances)
     return Recall(tuple(distances), right, 1 / len(INITIALS), sentences)
 
@@ -92,25 +91,20 @@ def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
     """A model as a reader that begins each row in the zero state and hands the carry on to the row's end.
 
     Raises:
-        InputError: the vocabulary lacks characters of these texts.
+        ValueError: the vocabulary lacks characters of these texts.
     """
     every = "".join(recall_text.sentence(country, recall_text.FILLERS).text for country in recall_text.COUNTRIES)
     if lacking := vocabulary.unknown(every):
         what = ", ".join(map(named, lacking))
-        raise InputError(f"the model lacks {what}; measure one that was trained on a {recall_text.PATTERN} corpus")
+        raise ValueError(f"the model lacks {what}; measure one that was trained on a {recall_text.PATTERN} corpus")
     candidates = vocabulary.encode("".join(INITIALS)).astype(np.int32)
 
     def read(rows: Sequence[str]) -> NDArray[Any]:
-        layout = Layout.of(len(rows))
-        fuse, answer = _compiled(model.on(layout))
-        fused = fuse(jax.device_put(params, layout.whole))
-        ids = np.stack([vocabulary.encode(row) for row in rows]).astype(np.int32)
-        padded = np.pad(ids, ((0, 0), (0, -ids.shape[1] % WINDOW)))
-        carry, answers = jax.device_put(model.zero_carry(len(rows)), layout.rows), []
-        for at in range(0, padded.shape[1], WINDOW):
-            window = jax.device_put(padded[:, at : at + WINDOW], layout.rows)
-            initials, carry = answer(fused, candidates, window, carry)
-            answers.append(np.asarray(initials))
+        placed, on_devices, carry, sharding = place(model, params, len(rows))
+        ids = np.stack([vocabulary.encode(row) for row in rows])
+        padded = np.pad(ids, ((0, 0), (0, -ids.shape[1] % WINDOW)))  # one program reads all windows
+        answer = partial(_compiled(placed), on_devices, candidates)
+        answers = [np.asarray(each) for each, _ in read_windows(answer, windows(padded, WINDOW), carry, sharding)]
         return np.concatenate(answers, 1)[:, : ids.shape[1]]
 
     return read
@@ -139,9 +133,9 @@ def _decided(row: Sequence[Sentence]) -> Iterator[tuple[int, int]]:
 
 
 @lru_cache(maxsize=8)
-def _compiled(model: Model) -> tuple[Callable[..., Params], Callable[..., tuple[Array, Carry]]]:
-    def answer(fused: Params, candidates: Array, ids: Array, carry: Carry) -> tuple[Array, Carry]:
-        hidden, carry = model.read(fused, ids, carry)
-        return jnp.argmax(model.head(fused, hidden)[..., candidates], -1).T, carry
+def _compiled(model: Model) -> Callable[..., tuple[Array, Carry]]:
+    def answer(params: Params, candidates: Array, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+        hidden, carry = model.read(model.fuse(params), ids, carry)
+        return jnp.argmax(model.head(params, hidden)[..., candidates], -1).T, carry
 
-    return jax.jit(model.fuse), jax.jit(answer)
+    return jax.jit(answer)

@@ -12,8 +12,8 @@ seen to change no bit of them: a matrix product may add up in another order for 
 import codecs
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from itertools import chain
+from functools import lru_cache, partial
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import jax
@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from charlstm.analysis.reader import read_windows, windows
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
-from charlstm.data.corpora import to_symbols
+from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.vocabulary import Vocabulary
 
 CHUNK = 64
@@ -63,7 +64,7 @@ def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfi
         [config.length] int32 ids, a seed's at a time.
 
     Raises:
-        InputError: the last seed is too large.
+        ValueError: the last seed is too large.
     """
     replace(config, seed=config.seed + num - 1)
     begun, seeds = _begin(model, params, prime), range(config.seed, config.seed + num)
@@ -76,28 +77,32 @@ def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfi
 
 
 def text_stream(
-    model: Model, params: Params, vocabulary: Vocabulary, symbols: Symbols, config: SampleConfig, *, skip_unknown: bool
+    model: Model,
+    params: Params,
+    vocabulary: Vocabulary,
+    symbols: Symbols,
+    config: SampleConfig,
+    *,
+    skip_unknown: bool,
+    stop: str | None = None,
 ) -> Iterator[str]:
     """`stream` in characters that people read: the prime, and then what is drawn after it.
 
     Args:
-        symbols: what the vocabulary holds; bytes are decoded as UTF-8, with U+FFFD where they are not.
+        model, params: what predicts.
+        vocabulary, symbols: what ids stand for; bytes are decoded as UTF-8, with U+FFFD where they are not.
         config: its prime is what is read first.
         skip_unknown: leaves out characters of the prime that the vocabulary lacks.
+        stop: ends the text with the first occurrence of this in what is drawn; None draws all of `config.length`.
 
     Raises:
-        InputError: the prime has such a character and they are not skipped; at once, before anything is given out.
+        ValueError: the prime has such a character and they are not skipped; at once, before anything is given out.
     """
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
     pieces = map(vocabulary.decode, chain([prime], stream(model, params, prime, config)))
-    return pieces if symbols == "characters" else _from_bytes(pieces)
-
-
-def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character's bytes may lie in two pieces
-    for piece in pieces:
-        yield decoder.decode(piece.encode("latin-1"))
-    yield decoder.decode(b"", final=True)
+    if symbols == "bytes":
+        pieces = _from_bytes(pieces)
+    return chain(islice(pieces, 1), pieces if stop is None else _until(stop, pieces))
 
 
 def texts(
@@ -109,12 +114,38 @@ def texts(
     num: int,
     *,
     skip_unknown: bool,
+    stop: str | None = None,
 ) -> Iterator[str]:
     """The whole of `text_stream` for each of the `num` seeds from `config.seed` on."""
+    if stop is not None:  # one by one, as each may end early
+        for seed in range(config.seed, config.seed + num):
+            how = replace(config, seed=seed)
+            pieces = text_stream(model, params, vocabulary, symbols, how, skip_unknown=skip_unknown, stop=stop)
+            yield "".join(pieces)
+        return
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
     for drawn in samples(model, params, prime, config, num):
-        text = vocabulary.decode(np.concatenate([prime, drawn]))
-        yield text if symbols == "characters" else text.encode("latin-1").decode("utf-8", "replace")
+        yield to_readable(vocabulary.decode(np.concatenate([prime, drawn])), symbols)
+
+
+def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character's bytes may lie in two pieces
+    for piece in pieces:
+        yield decoder.decode(piece.encode("latin-1"))
+    yield decoder.decode(b"", final=True)
+
+
+def _until(stop: str, pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces of a text up to the end of the first `stop`, which may lie in several of them."""
+    last = ""
+    for piece in pieces:
+        seen = last + piece
+        found = seen.find(stop)
+        if found >= 0:
+            yield piece[: found + len(stop) - len(last)]
+            return
+        yield piece
+        last = seen[len(seen) - len(stop) + 1 :] if len(seen) >= len(stop) else seen
 
 
 def choose(logits: Array, noise: Array, temperature: Array) -> Array:
@@ -176,11 +207,11 @@ class _Begun(NamedTuple):
 
 
 def _begin(model: Model, params: Params, prime: np.ndarray) -> _Begun:
-    fused, carry, read = _for_sampling(model)(params), model.zero_carry(1), _reader(model)
-    whole = len(prime) // WINDOW * WINDOW
-    for at in range(0, whole, WINDOW):
-        carry = read(fused, prime[None, at : at + WINDOW].astype(np.int32), carry)
-    return _Begun(fused, carry, prime[whole:].astype(np.int32))
+    fused, carry = _for_sampling(model)(params), model.zero_carry(1)
+    end = len(prime) // WINDOW * WINDOW
+    for _, carry in read_windows(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry):
+        pass
+    return _Begun(fused, carry, prime[end:].astype(np.int32))
 
 
 def _draw(model: Model, begun: _Begun, config: SampleConfig, seeds: Sequence[int]) -> Iterator[np.ndarray]:
@@ -215,8 +246,8 @@ def _for_sampling(model: Model) -> Callable[[Params], Params]:
 
 
 @lru_cache(maxsize=8)
-def _reader(model: Model) -> Callable[..., Carry]:
-    return jax.jit(lambda fused, ids, carry: model.read(fused, ids, carry)[1])
+def _reader(model: Model) -> Callable[..., tuple[None, Carry]]:
+    return jax.jit(lambda fused, ids, carry: (None, model.read(fused, ids, carry)[1]))
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ import numpy as np
 
 from charlstm.analysis.evaluate import evaluate
 from charlstm.analysis.gradient_reach import LAGS, gradient_reach
-from charlstm.analysis.recall import distances_of, measure_recall
+from charlstm.analysis.recall import accuracy, distances_of
 from charlstm.core.network import Params
 from charlstm.data.dataset import Dataset
 from charlstm.data.recall_text import is_named
@@ -46,7 +46,7 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
 
     corpus, recall = run.config.data.corpus, None
     if is_named(corpus):
-        recall = measure_recall(run.model, run.params, run.vocabulary, distances_of(corpus))._asdict()
+        recall = accuracy(run.model, run.params, run.vocabulary, distances_of(corpus))._asdict()
     return {
         "test": test if math.isfinite(test) else None,
         "gradient": norms(run.params),

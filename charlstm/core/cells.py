@@ -142,4 +142,4 @@ class Lstm:
         return d_sum, d_sum, (d_c * f, jnp.zeros_like(d_h))
 
 
-BUILT_IN: dict[str, type[Cell]] = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
+BUILT_IN: dict[str, Any] = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}

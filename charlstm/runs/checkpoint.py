@@ -114,7 +114,7 @@ class Checkpoints:
                 steps = self._steps()
                 self._remove({*steps[: -self._keep]} - {self._best(steps)})
 
-    def save(self, step: int, state: Any, validation_loss: float | None = None) -> None:
+    def save(self, step: int, state: Any, validation_loss: float | None = None, devices: int | None = None) -> None:
         """Starts to save a state; the files are written in the background.
 
         The state is copied to the host before this returns, so its buffers may be donated or overwritten. An intact
@@ -125,6 +125,7 @@ class Checkpoints:
             step: updates done so far; names the checkpoint.
             state: a NamedTuple or dict of pytrees of jax.Arrays.
             validation_loss: the lowest is best; None, NaN and infinity never are.
+            devices: how many share the rows of a batch, to be told by `restore_newest`; by default, how many hold it.
 
         Raises:
             TrainingError: this checkpoint or the one before it could not be written.
@@ -143,7 +144,7 @@ class Checkpoints:
                 self._broken.add(step)
         host = arrays.to_host(state)
         record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
-        record["devices"] = max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
+        record["devices"] = devices or max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
         items = {name: ocp.args.PyTreeSave(tree) for name, tree in _split(host).items()}
         with self._writing():
             self._sweep()

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from charlstm.support.errors import InputError
-from charlstm.support.files import inside, one_line, write_atomic
 from charlstm.core.network import Model, Params
 from charlstm.runs.loading import TrainedRun
+from charlstm.support.errors import InputError
+from charlstm.support.files import inside, one_line, write_atomic
 
 NAME = "model.safetensors"
 """Where a run's export goes inside its folder, if nothing else is asked for."""
@@ -47,7 +47,7 @@ def export(found: TrainedRun, output: Path | None = None) -> Path:
             folder leads out of it.
     """
     path = inside(found.run.folder, NAME) if output is None else output
-    refuse_other_kind(path)
+    check_name(path)
     data = save(tensors(found.model, found.params), {"charlstm": json.dumps(about(found))})
     try:
         write_atomic(path, data)
@@ -57,7 +57,7 @@ def export(found: TrainedRun, output: Path | None = None) -> Path:
     return path
 
 
-def refuse_other_kind(path: Path) -> None:
+def check_name(path: Path) -> None:
     """Raises InputError unless a name ends in .safetensors: a slip overwrites neither a run's own file nor a text."""
     if not path.name.endswith(".safetensors"):
         raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")

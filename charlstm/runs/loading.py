@@ -12,13 +12,13 @@ import optax
 
 from charlstm.analysis.evaluate import Evaluation, evaluate
 from charlstm.analysis.sample import text_stream, texts
-from charlstm.analysis.score import LineScore, score
+from charlstm.analysis.score import Score, score
 from charlstm.config import Experiment, SampleConfig
 from charlstm.core.network import Model, Params
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import TrainState, init_state
-from charlstm.data.dataset import Dataset
 from charlstm.data.corpora import to_symbols
+from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
@@ -110,7 +110,7 @@ class TrainedRun:
             raise InputError(f"the {split} split of {self.run.folder} is empty; its fraction in the run's config is 0")
         return evaluate(self.model, self.params, ids, rows=1 if exact else None)
 
-    def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[LineScore]:
+    def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own, from the empty state.
 
         Args:

@@ -112,10 +112,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def training_record(
-    step: int, epoch: float, loss: float, grad_norm: float, learning_rate: float, chars_per_second: float
+    step: int, epoch: float | None, loss: float, grad_norm: float, learning_rate: float | None, chars_per_second: float
 ) -> dict[str, Any]:
-    """The line of one update."""
-    return {
+    """The line of one update; what is None is left out."""
+    record = {
         "step": step,
         "epoch": epoch,
         "loss": loss,
@@ -124,6 +124,7 @@ def training_record(
         "learning_rate": learning_rate,
         "chars_per_second": chars_per_second,
     }
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def validation_record(step: int, loss: float) -> dict[str, Any]:

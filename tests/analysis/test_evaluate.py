@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model, wide_params
 
-from charlstm.analysis import evaluate as room
+from charlstm.analysis import evaluate as module
 from charlstm.analysis.evaluate import MAX_ROWS, WARMUP, default_rows, evaluate
-from charlstm.config import Cell, DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.config import Cell, ModelConfig, OptimizerConfig
 from charlstm.core.network import Model
-from charlstm.core.step import initial_state, make_train_step
-from charlstm.data.windows import Batches
+from charlstm.core.optimizer import make_optimizer
+from charlstm.core.step import init_state, make_train_step
+from charlstm.data.windows import WindowedText
 
 pytestmark = pytest.mark.once
 
@@ -67,6 +68,9 @@ class Bigrams:
 
     vocabulary_size: int = 5
 
+    def on(self, layout: Any) -> "Bigrams":
+        return self
+
     def zero_carry(self, batch_size: int) -> Any:
         return (jnp.full((batch_size, 1), 0, jnp.int32),)
 
@@ -93,7 +97,7 @@ def test_every_cut_counts_every_character_once(characters: int, rows: int, windo
     rng = np.random.default_rng(seed)
     ids, table = rng.integers(5, size=characters), rng.normal(0, 3, (6, 5)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "WARMUP", warmup)
+        patch.setattr(module, "WARMUP", warmup)
         model: Any = Bigrams()
         result = evaluate(model, table, ids, rows=rows, window=window)
     wanted = reference.nats(table[np.concatenate([[0], ids[:-1] + 1])], ids)
@@ -104,21 +108,16 @@ def test_every_cut_counts_every_character_once(characters: int, rows: int, windo
 @pytest.fixture(scope="module", params=CELLS)
 def trained(request: pytest.FixtureRequest) -> tuple[Model, Any, np.ndarray]:
     """A small model after some training, and a text whose next character hangs on the two before it."""
-    config = Experiment(
-        data=DataConfig(batch_size=4, seq_length=16),
-        model=ModelConfig(hidden_size=16, cell=request.param),
-        optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=5),
-        train=TrainConfig(steps=200),
-    )
     rng, ids = np.random.default_rng(0), [0, 1]
     table = rng.dirichlet(np.full(6, 0.3), (6, 6)).cumsum(-1)
     for place in rng.uniform(size=MAX_ROWS * WARMUP):
         ids.append(min(int((table[ids[-2], ids[-1]] < place).sum()), 5))
     text = np.array(ids)
-    model = Model(config.model, 6)
-    state, step, batches = initial_state(config, model), make_train_step(config, model), Batches(text, 4, 16)
-    for cursor in range(config.train.steps):
-        state, _ = step(state, batches.window(cursor))
+    model = Model(ModelConfig(hidden_size=16, cell=request.param), 6)
+    tx = make_optimizer(OptimizerConfig(learning_rate=0.02, warmup_steps=5), 200)
+    state, step = init_state(model, tx, batch_size=4), make_train_step(model, tx)
+    for window in WindowedText(text, 4, 16).windows(steps=200):
+        state, _ = step(state, window)
     return model, jax.tree.map(np.asarray, state.params), text
 
 
@@ -154,6 +153,6 @@ def test_no_row_is_shorter_than_its_warm_up(cell: Cell):
 
 
 def test_a_text_is_cut_only_where_warming_up_is_cheap():
-    assert default_rows(1) == default_rows(8 * room.WARMUP - 1) == 1
-    assert default_rows(8 * room.WARMUP) == 2
-    assert default_rows(10**9) == room.MAX_ROWS
+    assert default_rows(1) == default_rows(8 * module.WARMUP - 1) == 1
+    assert default_rows(8 * module.WARMUP) == 2
+    assert default_rows(10**9) == module.MAX_ROWS

@@ -166,12 +166,12 @@ def test_a_network_that_looks_back_by_one_distance_is_right_there_alone(distance
 # What cannot be measured.
 
 
-def test_impossible_measures_are_refused():
+def test_impossible_measures_raise():
     model = small_model("rnn", vocabulary=len(VOCABULARY))
     params = random_params(model, 0)
-    with pytest.raises(InputError, match="sentences is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="sentences is 0; it must be at least 1"):
         accuracy(model, params, VOCABULARY, (16,), sentences=0)
     with pytest.raises(InputError, match="distance 20 is not 16 or a multiple of 8"):
         accuracy(model, params, VOCABULARY, (20,))
-    with pytest.raises(InputError, match=r"lacks '\.' \(U\+002E\); measure one that was trained on a recall_N corpus"):
+    with pytest.raises(ValueError, match=r"lacks '\.' \(U\+002E\); measure one that was trained on a recall_N corpus"):
         accuracy(model, params, Vocabulary(tuple(each for each in VOCABULARY.characters if each != ".")), (16,))

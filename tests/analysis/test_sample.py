@@ -19,7 +19,6 @@ from charlstm.analysis.sample import CHUNK, WINDOW, block_keeps_bits, choose, sa
 from charlstm.config import Cell, SampleConfig
 from charlstm.core.network import Model
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.support.errors import InputError
 
 V = 11
 MODEL = small_model("lstm", layers=2, vocabulary=V, dropout=0.5)
@@ -159,8 +158,8 @@ def test_a_block_that_changes_a_bit_is_found():
         assert not block_keeps_bits(drifting(MODEL.config, MODEL.vocabulary_size), 0)
 
 
-def test_a_seed_past_the_last_is_refused_before_anything_is_drawn():
-    with pytest.raises(InputError, match="seed"):
+def test_a_seed_past_the_last_raises_before_anything_is_drawn():
+    with pytest.raises(ValueError, match="seed"):
         next(samples(MODEL, PARAMS, np.zeros(0, np.int32), SampleConfig(seed=2**32 - 2), 3))
 
 

@@ -20,7 +20,7 @@ import pytest
 from reference import CELLS, small_model, wide_params
 from scipy.stats import chisquare
 
-from charlstm.analysis import sample as room
+from charlstm.analysis import sample as module
 from charlstm.analysis.sample import CHUNK, block_keeps_bits, sample, samples, stream, text_stream, texts
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Model
@@ -248,6 +248,6 @@ def test_a_broken_sampler_does_not(monkeypatch: pytest.MonkeyPatch, seed: int):
     assert chance(0, primes, np.repeat(good[::2], 2, 0)) < 1e-3, "each seed is used for two texts"
     hot = many(0, primes[0], seed=1000 * seed, temperature=1.15 * case(0).config.temperature)
     assert chance(0, primes, hot) < 1e-3, "the temperature is off by 15 %"
-    noise = room._noise
-    monkeypatch.setattr(room, "_noise", lambda count: lambda *args: noise(count)(*args)[np.arange(CHUNK) // 2 * 2])
+    noise = module._noise
+    monkeypatch.setattr(module, "_noise", lambda count: lambda *args: noise(count)(*args)[np.arange(CHUNK) // 2 * 2])
     assert chance(0, primes, many(0, primes[0], seed=1000 * seed)) < 1e-3, "each key is used for two characters"

@@ -1,0 +1,72 @@
+"""The windowed reader that evaluation, scores, recall and a sample's prime share: ids in, the carry handed on."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from charlstm.core.loss import nats
+from charlstm.core.network import Carry, Model, Params
+from charlstm.core.sharding import Layout
+
+Step = Callable[[Array, Carry], tuple[Any, Carry]]
+"""Ids [B, T] and the carry before them, to any output and the carry after them."""
+
+
+class Placed(NamedTuple):
+    """A model, its parameters and the zero carry on the devices that share the rows B."""
+
+    model: Model
+    params: Params
+    carry: Carry
+    rows: Any
+    """The sharding of an array whose first axis is B."""
+
+
+def place(model: Model, params: Params, batch_size: int) -> Placed:
+    """Puts parameters and the zero carry where rows are read: on as many devices as share B evenly."""
+    layout = Layout.of(batch_size)
+    carry = jax.device_put(model.zero_carry(batch_size), layout.rows)
+    return Placed(model.on(layout), jax.device_put(params, layout.whole), carry, layout.rows)
+
+
+def windows(columns: np.ndarray, length: int) -> Iterator[np.ndarray]:
+    """[B, N] as N / T windows [B, T]; the last may be shorter."""
+    for start in range(0, columns.shape[1], length):
+        yield columns[:, start : start + length]
+
+
+def read_windows(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = None) -> Iterator[tuple[Any, Carry]]:
+    """What `step` gives for one window [B, T] after another, each read from the carry after the one before.
+
+    Args:
+        step: reads a window.
+        ids: the windows, of any integer type.
+        carry: the state before the first.
+        rows: as `Placed.rows`; None leaves the ids on the default device.
+    """
+    for window in ids:
+        output, carry = step(jax.device_put(window.astype(np.int32), rows), carry)
+        yield output, carry
+
+
+def keep_rows(carry: Carry, kept: Array) -> Carry:
+    """The carry with zeros in the rows that are not kept, [B] bool."""
+    return jax.tree.map(lambda part: jnp.where(kept.reshape(-1, *(1,) * (part.ndim - 1)), part, 0), carry)
+
+
+@lru_cache(maxsize=8)
+def compiled_nats(model: Model) -> Callable[[Params, Array, Carry], tuple[Array, Carry]]:
+    """A program from parameters, ids [B, T] and a carry to the nats [B, T] of each id, and the carry after them."""
+
+    def predict(params: Params, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+        # Each character is predicted from the state before it: the window's logits, moved by one.
+        first = model.head(params, model.top(carry))
+        logits, carry = model.apply(params, ids, carry)
+        return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry
+
+    return jax.jit(predict)
