@@ -92,8 +92,8 @@ def _series(
 ) -> Series:
     """One panel for each depth in a comparison; runs that nobody set side by side share one."""
     depth = entry.result.num_layers
-    panel = f"{depth} {'layer' if depth == 1 else 'layers'}" if entry.compared else ""
-    return Series(**{"name": entry.name, "panel": panel} | how, style=style, x=x, y=y, low=low, high=high)
+    how.setdefault("panel", f"{depth} {'layer' if depth == 1 else 'layers'}" if entry.compared else "")
+    return Series(name=entry.name, style=style, x=x, y=y, low=low, high=high, **how)
 
 
 def _by_step(styled: _Styled, symbol: str) -> Figure | None:
