@@ -201,7 +201,7 @@ def _difference(model: ModelResult) -> Cell:
 def _published(model: ModelResult) -> Cell:
     if model.published is None:
         return Cell()
-    gap = _spread(Interval(mean=model.test.mean - model.published, n=1), sign="+") if model.test else ""
+    gap = f"{model.test.mean - model.published:+.4f}".replace("-", "−") if model.test else ""
     return _number(model.published, "{:.4g}".format, gap)
 
 
