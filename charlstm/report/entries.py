@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from charlstm.compare import results
 from charlstm.compare.results import Interval, ModelResult
 from charlstm.core import size as sizes
@@ -14,6 +16,7 @@ from charlstm.runs import metrics
 from charlstm.runs.folder import CONFIG, GRID, Run
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, one_line, read_json
+from charlstm.support.schema import sentence
 
 
 @dataclass(frozen=True)
@@ -102,27 +105,29 @@ def _read_run(folder: Path) -> Entry:
     """A run as its config and metrics describe it; only `charlstm eval` and comparisons measure a test loss."""
     run = Run.open(folder)
     records, config = metrics.read(run.folder), run.config
+    vocabulary, symbols = run.vocabulary.size, config.data.batch_size * config.data.seq_length
     validated = curves.points(records, validation=True)[:, 1]
-    symbols = config.data.batch_size * config.data.seq_length
-    operations = sizes.count_training_operations(config.model, len(run.vocabulary))
     seconds, speed = metrics.time_taken(records, symbols)
     last = max((row["step"] for row in records), default=0)
-    model = ModelResult(
-        name=one_line(run.folder.resolve().name),
-        cell=config.model.cell,
-        num_layers=config.model.num_layers,
-        hidden_size=config.model.hidden_size,
-        size=config.model.hidden_size,
-        parameters=sizes.count_parameters(config.model, len(run.vocabulary)),
-        learning_rate=config.optimizer.learning_rate,
-        operations=float(operations * symbols * config.train.steps),
-        seconds=seconds,
-        chars_per_second=speed,
-        validation=Interval(mean=float(validated.min()), n=1) if len(validated) else None,
-    )
+    try:
+        model = ModelResult(
+            name=one_line(run.folder.resolve().name),
+            cell=config.model.cell,
+            num_layers=config.model.num_layers,
+            hidden_size=config.model.hidden_size,
+            size=config.model.hidden_size,
+            parameters=sizes.count_parameters(config.model, vocabulary),
+            learning_rate=config.optimizer.learning_rate,
+            operations=float(sizes.count_training_operations(config.model, vocabulary) * symbols * config.train.steps),
+            seconds=seconds,
+            chars_per_second=speed,
+            validation=Interval(mean=float(validated.min()), n=1) if len(validated) else None,
+        )
+    except ValidationError as error:
+        raise InputError(f"{folder} holds a number that cannot be shown: {sentence(error)}") from None
     return Entry(
         result=model,
-        corpus=Corpus(one_line(config.data.corpus), config.data.symbols, len(run.vocabulary)),
+        corpus=Corpus(one_line(config.data.corpus), config.data.symbols, vocabulary),
         runs=(run,),
         training=curves.training([records]),
         validation=curves.validation([records]),

@@ -73,7 +73,7 @@ def figures(entries: Sequence[Entry]) -> list[Figure]:
         drawn = [draw(styled, symbol_of(entries)) for draw in (_by_step, _by_depth, _by_compute, _by_lag, _by_distance)]
     found = [figure for figure in drawn if figure is not None]
     for each in (series for figure in found for series in figure.series):
-        if not all(np.isfinite(values).all() for values in (each.x, each.y, each.low, each.high) if values is not None):
+        if not all(values is None or np.isfinite(values).all() for values in (each.x, each.y, each.low, each.high)):
             raise InputError("the results hold numbers too large to be drawn; put back the comparison's own")
     return found
 
@@ -92,10 +92,8 @@ def _series(
 ) -> Series:
     """One panel for each depth in a comparison; runs that nobody set side by side share one."""
     depth = entry.result.num_layers
-    panel = f"{depth} {'layer' if depth == 1 else 'layers'}" if entry.compared else ""
-    return Series(
-        **{"name": entry.name, "style": style, "x": x, "y": y, "low": low, "high": high, "panel": panel} | how
-    )
+    how.setdefault("panel", f"{depth} {'layer' if depth == 1 else 'layers'}" if entry.compared else "")
+    return Series(name=entry.name, style=style, x=x, y=y, low=low, high=high, **how)
 
 
 def _by_step(styled: _Styled, symbol: str) -> Figure | None:
@@ -238,11 +236,7 @@ def _by_distance(styled: _Styled, symbol: str) -> Figure | None:
 
 
 def _about_seeds(series: Sequence[Series], styled: _Styled) -> str:
-    text = (
-        " Over seeds: the mean, in a band from lowest to highest."
-        if any(each.low is not None for each in series)
-        else ""
-    )
+    text = " Over seeds: the mean, and the range as a band." if any(each.low is not None for each in series) else ""
     diverged = any(seed.diverged_after is not None for entry, _ in styled for seed in entry.result.seeds)
     return text + (" Seeds that diverged are left out." if diverged else "")
 

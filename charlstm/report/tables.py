@@ -59,13 +59,16 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
         ("parameters", "", "", lambda model: _number(model.parameters, "{:,}".format)),
         ("time", "", "", lambda model: _number(model.seconds, duration)),
         ("speed", f"{symbol}s/s", "", lambda model: _number(model.chars_per_second, "{:,.0f}".format)),
-        ("seeds", "", "", _seeds),
+        ("seeds", "", "diverged", _seeds),
         ("FLOPs", "", "", lambda model: _number(model.operations, power_of_ten)),
     ]
     names = [_name(model, note) for model, note in zip(models, notes or [""] * len(models), strict=True)]
     columns = [Column("model", "", "", names)]
-    columns += [Column(title, unit, small, [cell(model) for model in models]) for title, unit, small, cell in values]
-    return [column for column in columns if any(cell.value is not None for cell in column.cells)]
+    for title, unit, small_unit, cell in values:
+        cells = [cell(model) for model in models]
+        if any(each.value is not None for each in cells):
+            columns.append(Column(title, unit, small_unit if any(each.small for each in cells) else "", cells))
+    return columns
 
 
 def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> list[str]:
@@ -94,9 +97,9 @@ def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> li
 def notes(results: Results) -> list[str]:
     """What a reader of a comparison's table must know, and which seeds diverged."""
     diverged = [
-        f"{model.name}: DIVERGED with {seeds}; its numbers are those of the other seeds"
+        f"{model.name}: DIVERGED with {', '.join(lost)}; its numbers are those of the other seeds"
         for model in results.models
-        if (seeds := _diverged(model))
+        if (lost := _diverged(model))
     ]
     return explain(results.models, results.symbols.removesuffix("s"), results.confidence) + diverged
 
@@ -167,23 +170,21 @@ def _width(columns: dict[tuple[str, str], list[str]]) -> int:
 def _name(model: ModelResult, note: str) -> Cell:
     layers = "1 layer" if model.num_layers == 1 else f"{model.num_layers} layers"
     small = f"{model.cell}, {layers} of {model.hidden_size:,}" + (f"; {note}" if note else "")
-    return Cell(model.name, model.name, small, f"diverged: {diverged}" if (diverged := _diverged(model)) else "")
+    diverged = ", ".join(_diverged(model))
+    return Cell(model.name, model.name, small, f"diverged: {diverged}" if diverged else "")
+
+
+def _diverged(model: ModelResult) -> list[str]:
+    lost = [seed for seed in model.seeds if seed.diverged_after is not None]
+    return [f"seed {seed.seed} after step {seed.diverged_after:,}" for seed in lost]
 
 
 def _seeds(model: ModelResult) -> Cell:
-    if not model.seeds:
-        return Cell()
-    lost = sum(seed.diverged_after is not None for seed in model.seeds)
-    return Cell(f"{len(model.seeds)} ({lost} diverged)" if lost else str(len(model.seeds)), len(model.seeds))
+    return _number(len(model.seeds) or None, str, str(len(_diverged(model)) or ""))
 
 
-def _diverged(model: ModelResult) -> str:
-    seeds = [seed for seed in model.seeds if seed.diverged_after is not None]
-    return ", ".join(f"seed {seed.seed} after step {seed.diverged_after:,}" for seed in seeds)
-
-
-def _number(value: float | None, text: Callable[[float], str]) -> Cell:
-    return Cell() if value is None else Cell(text(value), value)
+def _number(value: float | None, text: Callable[[float], str], small: str = "") -> Cell:
+    return Cell() if value is None else Cell(text(value), value, small)
 
 
 def _loss(loss: Interval | None) -> Cell:
@@ -191,17 +192,17 @@ def _loss(loss: Interval | None) -> Cell:
 
 
 def _difference(model: ModelResult) -> Cell:
-    if model.difference is None:
-        return Cell()
     small = f"from {model.baseline}" if model.baseline else ""
-    return Cell(_spread(model.difference, sign="+"), model.difference.mean, small)
+    return (
+        Cell() if model.difference is None else Cell(_spread(model.difference, sign="+"), model.difference.mean, small)
+    )
 
 
 def _published(model: ModelResult) -> Cell:
     if model.published is None:
         return Cell()
-    small = _spread(Interval(mean=model.test.mean - model.published, n=1), sign="+") if model.test else ""
-    return Cell(f"{model.published:.4g}", model.published, small)
+    gap = f"{model.test.mean - model.published:+.4f}".replace("-", "−") if model.test else ""
+    return _number(model.published, "{:.4g}".format, gap)
 
 
 def _reach(model: ModelResult) -> Cell:
@@ -226,6 +227,5 @@ def _csv(results: Results) -> str:
     writer.writerow([*_SCALARS, *(f"{name}_{part}" for name in _INTERVALS for part in parts), "diverged"])
     for model in results.models:
         numbers = [getattr(getattr(model, name), part, None) for name in _INTERVALS for part in parts]
-        diverged = sum(seed.diverged_after is not None for seed in model.seeds)
-        writer.writerow([*(getattr(model, name) for name in _SCALARS), *numbers, diverged])
+        writer.writerow([*(getattr(model, name) for name in _SCALARS), *numbers, len(_diverged(model))])
     return out.getvalue()

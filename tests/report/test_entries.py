@@ -85,6 +85,13 @@ def test_numbers_beyond_all_measure_get_one_line(tmp_path: Path) -> None:
         write_page([tmp_path], tmp_path / "page.html")
 
 
+def test_a_run_with_a_number_beyond_all_measure_gets_one_line(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, config(), steps=0)
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "chars_per_second": 1e-200}\n')
+    with pytest.raises(InputError, match=r"cannot be shown: seconds is 6.4e\+201"):
+        gather([folder])
+
+
 def test_a_comparison_without_models_has_nothing_to_show(tmp_path: Path) -> None:
     found = make_comparison(tmp_path, depths=(1,), seeds=1) | {"models": []}
     (tmp_path / "results.json").write_text(json.dumps(found))

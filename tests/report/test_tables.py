@@ -44,7 +44,7 @@ def test_a_narrow_terminal_gets_the_first_columns_that_fit(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", "xterm")
     tables.show(comparison)
     lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
     table = lines[: lines.index("")]
