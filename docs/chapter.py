@@ -82,9 +82,9 @@ def read(batch_size, seq_length):
 
 
 data = read(batch_size=50, seq_length=64)
-beginning = data.splits.train[:60]
+beginning = data.train.ids[:60]
 print(f"{data.vocabulary.size} characters in the vocabulary")
-print(f"{len(data.splits.train):,} to train on, then {len(data.splits.validation):,} to validate and as many to test")
+print(f"{len(data.train):,} to train on, then {len(data.validation):,} to validate and as many to test")
 print(beginning)
 print(repr(data.vocabulary.decode(beginning)))
 
@@ -298,7 +298,7 @@ def train(model, data, batch_size, tx, steps):
 state, losses = train(model, data, batch_size=50, tx=adam(8e-3, 800), steps=800)
 
 # %%
-counts = np.bincount(data.splits.train)
+counts = np.bincount(data.train.ids)
 frequencies = counts[counts > 0] / counts.sum()
 entropy = -(frequencies * np.log(frequencies)).sum()
 
@@ -374,7 +374,7 @@ assert run.sample(prime, length=100, top_n=5, temperature=0.8, seed=1).startswit
 
 # %%
 recall_data = charlstm.read_text("recall_64", batch_size=32, seq_length=128)
-print(recall_data.vocabulary.decode(recall_data.splits.train[:300]))
+print(recall_data.vocabulary.decode(recall_data.train.ids[:300]))
 
 # %% [markdown]
 # Three models with about the same number of parameters learn it.
@@ -400,7 +400,7 @@ from charlstm.analysis.gradient_reach import gradient_lags
 
 figure, axes = plt.subplots(figsize=(8, 4.5))
 for name, (small_model, small_params) in trained.items():
-    found = gradient_lags(small_model, small_params, recall_data.splits.validation, lags=128)
+    found = gradient_lags(small_model, small_params, recall_data.validation, lags=128)
     (norms,) = found.norms  # one layer
     axes.semilogy(norms / norms[0], label=f"{name}: 1 % after {found.reach()[0]} characters")
 axes.axhline(0.01, color="gray", ls="--", lw=1)
