@@ -26,13 +26,12 @@ class MGU(nn.RNNCellBase):
     def __call__(self, carry: Array, inputs: Array) -> tuple[Array, Array]:
         """One step: the state [B, H] and inputs [B, D] to the new state, as carry and as output."""
 
-        def dense(name: str, x: Array) -> Array:
-            if name.startswith("h"):
-                return nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.orthogonal(), name=name)(x)
-            return nn.Dense(self.features, name=name)(x)
+        def dense(name: str, x: Array, **options: Any) -> Array:
+            return nn.Dense(self.features, name=name, **options)(x)
 
-        f = nn.sigmoid(dense("if", inputs) + dense("hf", carry))
-        n = jnp.tanh(dense("in", inputs) + dense("hn", f * carry))
+        recurrent: dict[str, Any] = {"use_bias": False, "kernel_init": nn.initializers.orthogonal()}
+        f = nn.sigmoid(dense("if", inputs) + dense("hf", carry, **recurrent))
+        n = jnp.tanh(dense("in", inputs) + dense("hn", f * carry, **recurrent))
         carry = (1 - f) * carry + f * n
         return carry, carry
 
