@@ -2,7 +2,7 @@
 
 charlstm compare experiments/depth.py
 Measured: test nats per character from 1.315 (GRU, two layers) to 1.364 (RNN, one layer), in 24 minutes on
-two CPU cores (AMD EPYC, AVX-512); README and docs/COMPARISON.md have the table. Each has about 74,000 parameters, and
+two CPU cores (AMD EPYC, AVX-512); docs/comparison.md has the table. Each has about 74,000 parameters, and
 reads the text 7.5 times.
 
 The rates were chosen for each cell by single runs of 1,720 steps, by validation, and so was the forget gates' bias:

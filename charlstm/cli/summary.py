@@ -5,8 +5,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from charlstm.analysis.evaluate import Evaluation, lzma_bits, uniform_bits
 from charlstm.analysis.gradient_reach import GradientReach
 from charlstm.compare.grid import GridModel
@@ -120,7 +118,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _devices(layout: Layout) -> str:
-    first: jax.Device = layout.mesh.devices.flat[0]
+    first = layout.mesh.devices.flat[0]
     if first.platform == "cpu":
         used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
     else:

@@ -12,8 +12,8 @@ def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Mod
     """The model of a config.
 
     Raises:
-        InputError: its cell is not known, these devices cannot run what it asks for, or this machine has less memory than
-            so many states of its training.
+        InputError: its cell is not known, these devices cannot run what it asks for, or this machine has less memory
+            than so many states of its training.
     """
     try:
         model = Model(config.model, vocabulary_size)

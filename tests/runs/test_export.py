@@ -22,7 +22,7 @@ from charlstm.runs.loading import Trained
 from charlstm.runs.folder import Fingerprint, Run
 from charlstm.data.vocabulary import Vocabulary
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 LETTERS = "In the bgI\nz"
 
 every_model = pytest.mark.parametrize(("cell", "layers"), [(cell, layers) for cell in CELLS for layers in (1, 2, 3)])
@@ -44,7 +44,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def follow(path: Path, ids: np.ndarray, states: Any) -> np.ndarray:
-    """Logits [B, T, V] from a file, in NumPy float64, by README's table alone; states are [B, H] a layer, or (c, h)."""
+    """Logits [B, T, V] from a file, in NumPy float64, by docs/export.md alone; states are [B, H] a layer, or (c, h)."""
     tensors, told = read(path)
     tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     states, logits = list(states), []
@@ -113,9 +113,9 @@ def test_pytorch_gives_the_same_logits(tmp_path: Path, cell: Cell, layers: int):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_readme_loads_it_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell):
+def test_the_page_loads_it_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell):
     pytest.importorskip("torch")
-    blocks = [block.split("```")[0] for block in README.read_text("utf-8").split("```python\n")[1:]]
+    blocks = [block.split("```")[0] for block in PAGE.read_text("utf-8").split("```python\n")[1:]]
     (example,) = (block for block in blocks if "safetensors" in block)
     model = small_model(cell, 2, hidden=5, vocabulary=len(set("In the beginning")))
     folder = tmp_path / "runs" / "king_james"
