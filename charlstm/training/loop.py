@@ -215,7 +215,8 @@ class Loop:
             return
         (last, metrics), self._pending = self._pending, None
         chunk, runs, data = self._program.chunk, len(self.members), self._config.data
-        losses, norms, *rates = (np.asarray(each, np.float64).reshape(runs, chunk) for each in jax.tree.leaves(metrics))
+        # A program with fillers has more rows than runs.
+        losses, norms, *rates = (np.asarray(each, np.float64).reshape(-1, chunk) for each in jax.tree.leaves(metrics))
         now = time.perf_counter()
         speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
         for place, member in enumerate(self.members):

@@ -12,18 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_train import SMALL, TEXT, bits, stop_at, told
+from small_runs import SMALL, TEXT, bits, stop_at, timeless_metrics
 
 from charlstm import cli
-from charlstm.analysis.evaluate import evaluate
+from charlstm.compare import runner
+from charlstm.core.network import Model
 from charlstm.core.step import TrainState
-from charlstm.data.windows import Splits
 from charlstm.runs.folder import Run
+from charlstm.runs.loading import load_run
 from charlstm.runs.lock import only_writer
-from charlstm.runs.loading import trained
 from charlstm.runs.metrics import read
-from charlstm.training.begin import Text
-from charlstm.training.seeds import Together
 
 pytestmark = pytest.mark.once
 
@@ -83,7 +81,7 @@ def assert_same_comparison(left: Path, right: Path) -> None:
     for model in MODELS:
         for seed in SEEDS:
             ours, theirs = (folder / model / f"seed-{seed}" for folder in (left, right))
-            assert told(ours) == told(theirs)
+            assert timeless_metrics(ours) == timeless_metrics(theirs)
             assert bits(ours, 24) == bits(theirs, 24)
 
 
@@ -107,7 +105,7 @@ def test_a_seed_of_a_comparison_is_the_run_of_that_seed_alone(
     assert cli.run(["train", "--run-dir", str(alone), *options(template, **fields)]) == 0
     assert Run.open(alone).config == Run.open(ours).config
     assert bits(alone, 24) == bits(ours, 24)
-    assert told(alone) == told(ours)
+    assert timeless_metrics(alone) == timeless_metrics(ours)
     for name in ("12.txt", "24.txt"):
         assert (alone / "samples" / name).read_bytes() == (ours / "samples" / name).read_bytes()
 
@@ -119,11 +117,10 @@ def test_figures_are_those_of_the_best_step_by_validation(whole: Path) -> None:
             validation = {each["step"]: each["loss"] for each in read(folder) if "split" in each}
             assert run["best_step"] == min(validation, key=lambda step: validation[step])
             assert run["validation"] == validation[run["best_step"]]
-            found = trained(folder)
+            found = load_run(folder)
             assert found.step == run["best_step"]
-            splits: Splits = Text.read(found.run.config).splits
-            assert run["test"] == evaluate(found.model, found.params, splits.test).loss
-            assert run["validation"] == evaluate(found.model, found.params, splits.validation).loss
+            assert run["test"] == found.evaluate("test").loss
+            assert run["validation"] == found.evaluate("validation").loss
 
 
 def test_a_finished_comparison_is_only_shown(template: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,16 +145,16 @@ def test_a_signal_saves_and_the_same_command_continues(
 
 
 @pytest.mark.parametrize(
-    "moment", ["step", "save", "result.json", "measures.json", "seeds.json", "checkpoints", "second-model"]
+    "moment", ["step", "save", "last-save", "result.json", "measures.json", "second-model"]
 )
 def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, moment: str) -> None:
     script = textwrap.dedent("""
-        import os, shutil, signal, sys
+        import os, signal, sys
         from charlstm import cli
         from charlstm.compare import runner as compare
         from charlstm.runs import tensorboard as board, checkpoint
 
-        moment, saves, models = sys.argv[1], [], []
+        moment, models = sys.argv[1], []
 
         def die():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -172,17 +169,16 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
 
         if moment == "step":
             board.TensorBoard.add = dying(board.TensorBoard.add, lambda self, step, scalars: step == 15)
-        elif moment == "save":
+        elif moment in ("save", "last-save"):  # the other seed has not saved this step yet
+            at = {"save": 12, "last-save": 24}[moment]
             checkpoint.Checkpoints.save = dying(
-                checkpoint.Checkpoints.save, lambda self, step, *rest: saves.append(step) or step == 12
+                checkpoint.Checkpoints.save, lambda self, step, *rest: step == at and self.wait() is None
             )
         elif moment in ("result.json", "measures.json"):
             compare.write_json = dying(compare.write_json, lambda path, value: path.name == moment)
-        elif moment in ("seeds.json", "checkpoints"):  # where a removal may have come to
-            remove = {"seeds.json": os.unlink, "checkpoints": shutil.rmtree}[moment]
-            compare.shutil = type("", (), {"rmtree": lambda path: (remove(path / moment), die())})
         else:
-            compare.train_runs = dying(compare.train_runs, lambda *args: models.append(args) or len(models) == 1)
+            comparison = compare._Comparison
+            comparison.train = dying(comparison.train, lambda *args: models.append(args) or len(models) == 1)
         cli.run(sys.argv[2:])
     """)
     folder = tmp_path / "killed"
@@ -214,14 +210,15 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
 
 def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: Path, tmp_path: Path) -> None:
     """It is stopped and goes on after that, too."""
-    folder, initial = tmp_path / "diverged", Together.initial
+    folder, first = tmp_path / "diverged", runner.init_state
 
-    def poisoned(together: Together) -> TrainState:
-        states = initial(together)
-        return states._replace(params=jax.tree.map(lambda part: part.at[1].set(np.nan), states.params))
+    def poisoned(model: Model, tx: Any, batch_size: int, seed: int) -> TrainState:
+        state = first(model, tx, batch_size, seed)
+        broken = jax.tree.map(lambda part: part * np.float32(np.nan), state.params)
+        return state._replace(params=broken) if seed == 1 and model.config.cell == "rnn" else state
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Together, "initial", poisoned)
+        patch.setattr(runner, "init_state", poisoned)
         stop_at(patch, 9, signal.SIGINT)
         assert cli.run(words(template, folder)) == 130
     assert cli.run(words(template, folder)) == 0
@@ -287,7 +284,7 @@ def test_a_malformed_file_is_named_in_one_line(
     assert last.isprintable()
 
 
-@pytest.mark.parametrize("name", ["rnn-1x8", "rnn-1x8/training", "rnn-1x8/seed-0", "plots"])
+@pytest.mark.parametrize("name", ["rnn-1x8", "rnn-1x8/seed-0", "plots"])
 def test_nothing_is_read_or_written_through_a_link_out(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

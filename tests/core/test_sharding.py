@@ -20,7 +20,7 @@ import test_seeds
 from reference import assert_trees_equal, random_params
 from test_cudnn import pretend
 from test_seeds import assert_each_is_as_alone, configs
-from test_train import bits, stop_at, told, words
+from small_runs import bits, stop_at, timeless_metrics, words
 
 from charlstm import cli
 from charlstm.analysis.evaluate import evaluate
@@ -178,7 +178,7 @@ def test_a_run_on_eight_devices_that_was_stopped_ends_with_the_same_bits(eight: 
     """Law 5."""
     assert eight["codes"] == [0, 130, 0]
     assert bits(folder / "whole", 24) == bits(folder / "on-8", 24)
-    assert told(folder / "whole") == told(folder / "on-8")
+    assert timeless_metrics(folder / "whole") == timeless_metrics(folder / "on-8")
     assert "this run had" not in (folder / "said.txt").read_text()
 
 

@@ -1,6 +1,6 @@
 """Faults of a machine, one by one: each gets one clear line or is survived, and no whole checkpoint is lost.
 
-Kills, signals and changed texts are in test_train and test_compare, checkpoints alone in test_checkpoint.
+Kills, signals and changed texts are in tests/training and tests/compare, checkpoints alone in test_checkpoint.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import TEXT, bits, told
-from test_train import words as all_words
+from small_runs import TEXT, bits, timeless_metrics
+from small_runs import words as all_words
 
 from benchmarks.kills import differences
 from charlstm import cli
@@ -144,7 +144,7 @@ def test_a_full_disk_under_tensorboard_is_no_hang(
     with full_disk(TensorBoard, "add", lambda _, step, __: step == 2):
         assert os.strerror(errno.EFBIG) in refused(capsys, words(text, folder, **fields), 1)
     assert cli.run(words(text, folder, **fields)) == 0
-    assert told(folder) == told(whole)
+    assert timeless_metrics(folder) == timeless_metrics(whole)
 
 
 @pytest.mark.parametrize("name", ["vocabulary.json", "corpus.json", "config.json"])
@@ -400,7 +400,7 @@ def test_a_full_disk_stops_a_comparison_that_goes_on_later(
     assert cli.run(command) == 0
     member = Path("rnn-1x8", "seed-0")
     assert bits(tmp_path / "grid" / member, LAST) == bits(grid / member, LAST)
-    assert told(tmp_path / "grid" / member) == told(grid / member)
+    assert timeless_metrics(tmp_path / "grid" / member) == timeless_metrics(grid / member)
 
 
 def test_a_member_that_another_process_trains_is_left_to_it(

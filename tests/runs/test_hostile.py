@@ -21,7 +21,7 @@ from folders import make_comparison
 from hypothesis import given
 from hypothesis import strategies as st
 from test_faults import LAST, words
-from test_train import TEXT
+from small_runs import TEXT
 
 from benchmarks import memory
 from charlstm import cli

@@ -14,28 +14,12 @@ from typing import Any
 import pytest
 
 from benchmarks.kills import differences
+from small_runs import TEXT, stop_at, timeless_metrics, words
+
 from charlstm import cli
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
-from charlstm.runs.tensorboard import TensorBoard
-from charlstm.training import signals, train
-
-TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
-SMALL = {
-    "data.batch-size": 3,
-    "data.seq-length": 16,
-    "model.hidden-size": 8,
-    "model.num-layers": 2,
-    "model.dropout": 0.25,
-    "optimizer.warmup-steps": 3,
-    "train.steps": 24,
-    "train.validate-every": 6,
-    "train.checkpoint-every": 4,
-    "train.sample-every": 12,
-    "train.tensorboard": False,
-    "sample.length": 20,
-}
-
+from charlstm.training import loop, signals, train
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,39 +42,10 @@ def whole(template: Path, tmp_path: Path) -> Path:
     return shutil.copytree(template / "whole", tmp_path / "whole")
 
 
-def words(text: Path, folder: Path, **fields: Any) -> list[str]:
-    merged = SMALL | {name.replace("__", ".").replace("_", "-"): value for name, value in fields.items()}
-    options = [word for name, value in merged.items() for word in (f"--{name}", str(value))]
-    return ["train", "--run-dir", str(folder), "--data.corpus", str(text), *options]
-
-
-def bits(folder: Path, step: int) -> list[dict[str, Any]]:
-    """Name, shape and SHA-256 of every array in a checkpoint."""
-    return json.loads((folder / "checkpoints" / str(step) / "integrity" / "integrity.json").read_text())["leaves"]
-
-
-def told(folder: Path) -> list[dict[str, Any]]:
-    """The metrics, but for the speed, which no two runs share."""
-    return [{key: value for key, value in row.items() if key != "chars_per_second"} for row in read(folder)]
-
-
 def losses(folder: Path) -> dict[str, float | None]:
     """The validation loss that each checkpoint has."""
     records = {path.parents[1].name: path for path in folder.glob("checkpoints/*/integrity/integrity.json")}
     return {step: json.loads(path.read_text())["validation_loss"] for step, path in records.items()}
-
-
-def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
-    """Sends this process a signal while the metrics of `step` are written for the first time."""
-    add, sent = TensorBoard.add, []
-
-    def add_and_stop(board: TensorBoard, at: int, scalars: dict[str, float]) -> None:
-        add(board, at, scalars)
-        if at == step and not sent:
-            sent.append(number)
-            signal.raise_signal(number)
-
-    patch.setattr(TensorBoard, "add", add_and_stop)
 
 
 def test_a_run_leaves_the_files_that_the_design_names(whole: Path) -> None:
@@ -154,8 +109,8 @@ def test_a_signal_saves_and_the_same_command_continues(
         ("before", 24),
         ("evaluate", 6),
         ("evaluate", 24),
-        ("sampled", 12),
-        ("sampled", 24),
+        ("sample_of", 12),
+        ("sample_of", 24),
     ],
 )
 def test_what_a_signal_left_undone_is_done_first_of_all(
@@ -167,7 +122,7 @@ def test_what_a_signal_left_undone_is_done_first_of_all(
             stop_at(patch, step, signal.SIGTERM)
         else:
             number = step // (6 if moment == "evaluate" else 12)
-            patch.setattr(train, moment, _signalled(getattr(train, moment), number))
+            patch.setattr(loop, moment, _signalled(getattr(loop, moment), number))
         assert cli.run(words(text, folder)) == 143
     assert [row for row in read(folder) if row["step"] >= step] == [read(folder)[-1]]  # no validation
     assert losses(folder)[str(step)] is None
@@ -243,7 +198,7 @@ def test_a_run_that_is_refused_is_as_it_was(
 
 
 def test_a_second_signal_ends_at_once_with_its_own_code(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
-    def twice(*_: Any) -> None:
+    def twice(*_: Any, **__: Any) -> None:
         with signals.collected():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
@@ -285,12 +240,12 @@ def test_a_broken_newest_checkpoint_falls_back_and_says_so(
 ) -> None:
     for shard in (whole / "checkpoints" / "24" / "state").rglob("d/*"):  # some hold bytes that nothing refers to
         os.truncate(shard, shard.stat().st_size // 2)
-    reference = told(whole)
+    reference = timeless_metrics(whole)
     assert cli.run(words(text, whole)) == 0
     error = capsys.readouterr().err
     assert "checkpoint 24 is skipped" in error
     assert "continues after step 20" in error
-    assert told(whole) == reference
+    assert timeless_metrics(whole) == reference
 
 
 def test_tensorboard_files_can_be_left_out_or_written(text: Path, tmp_path: Path) -> None:

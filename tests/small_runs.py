@@ -1,0 +1,56 @@
+"""Small trainings through the command line, and what is compared of them."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlstm.runs.metrics import read
+from charlstm.runs.tensorboard import TensorBoard
+
+TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
+SMALL = {
+    "data.batch-size": 3,
+    "data.seq-length": 16,
+    "model.hidden-size": 8,
+    "model.num-layers": 2,
+    "model.dropout": 0.25,
+    "optimizer.warmup-steps": 3,
+    "train.steps": 24,
+    "train.validate-every": 6,
+    "train.checkpoint-every": 4,
+    "train.sample-every": 12,
+    "train.tensorboard": False,
+    "sample.length": 20,
+}
+
+
+def words(text: Path, folder: Path, **fields: Any) -> list[str]:
+    merged = SMALL | {name.replace("__", ".").replace("_", "-"): value for name, value in fields.items()}
+    options = [word for name, value in merged.items() for word in (f"--{name}", str(value))]
+    return ["train", "--run-dir", str(folder), "--data.corpus", str(text), *options]
+
+
+def bits(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Name, shape and SHA-256 of every array in a checkpoint."""
+    return json.loads((folder / "checkpoints" / str(step) / "integrity" / "integrity.json").read_text())["leaves"]
+
+
+def timeless_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The metrics, but for the speed, which no two runs share."""
+    return [{key: value for key, value in row.items() if key != "chars_per_second"} for row in read(folder)]
+
+
+def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Sends this process a signal while the metrics of `step` are written for the first time."""
+    add, sent = TensorBoard.add, []
+
+    def add_and_stop(board: TensorBoard, at: int, scalars: dict[str, float]) -> None:
+        add(board, at, scalars)
+        if at == step and not sent:
+            sent.append(number)
+            signal.raise_signal(number)
+
+    patch.setattr(TensorBoard, "add", add_and_stop)
