@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -81,10 +81,10 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
             items: Any = {each: ocp.PyTreeCheckpointHandler(type_handler_registry=types) for each in _ARRAYS}
-            handler = ocp.CompositeCheckpointHandler(integrity=ocp.JsonCheckpointHandler(filename=_RECORD), **items)
+            self._handler = _CompositeHandler(integrity=ocp.JsonCheckpointHandler(filename=_RECORD), **items)
             # Where a folder cannot be made, the threads that write to it would keep the process for five minutes.
             options = ocp.AsyncOptions(create_directories_asynchronously=False)
-            self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
+            self._writer = ocp.AsyncCheckpointer(self._handler, async_options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +110,7 @@ class Checkpoints:
         saving, self._saving = self._saving, False
         if saving and self._writer is not None:
             with self._writing():
+                self._handler.join()
                 self._writer.wait_until_finished()
                 steps = self._steps()
                 self._remove({*steps[: -self._keep]} - {self._best(steps)})
@@ -318,6 +319,21 @@ class Checkpoints:
         with self._reading(step, item, most) as path:
             args = ocp.args.PyTreeRestore(blank, restore_args=forms, partial_restore=partial)
             return self._reader.restore(path, args=args)
+
+
+class _CompositeHandler(ocp.CompositeCheckpointHandler):
+    """Can be joined: where one item fails, Orbax raises at once and leaves the others writing (`ChainedFuture`)."""
+
+    _writes: Sequence[Any] = ()
+
+    async def async_save(self, *args: Any, **kwargs: Any) -> Any:
+        self._writes = await super().async_save(*args, **kwargs) or ()
+        return self._writes
+
+    def join(self) -> None:
+        for write in self._writes:
+            with suppress(Exception):
+                write.result()
 
 
 class _NumpyHandler(ocp.type_handlers.NumpyHandler):
