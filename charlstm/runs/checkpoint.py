@@ -154,7 +154,7 @@ class Checkpoints:
             if os.path.lexists(path := self._path(step)):  # and is no checkpoint
                 path.rename(path.with_name(f"{step}.moved-aside"))
             self._losses[step], self._saving = loss, True
-            self._writer.save(path, ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items))
+            self._writer.save(path, _Items(integrity=ocp.args.JsonSave(arrays.seal(record)), **items))
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, ascending, after a save in progress; a broken one counts until it is read."""
@@ -334,6 +334,11 @@ class _CompositeHandler(ocp.CompositeCheckpointHandler):
         for write in self._writes:
             with suppress(Exception):
                 write.result()
+
+
+@ocp.args.register_with_handler(_CompositeHandler, for_save=True, for_restore=True)
+class _Items(ocp.args.Composite):
+    pass
 
 
 class _NumpyHandler(ocp.type_handlers.NumpyHandler):
