@@ -25,18 +25,18 @@ from test_train import words as all_words
 from benchmarks.kills import differences
 from charlstm import cli
 from charlstm.compare import runner as compare
-from charlstm.runs import folder as runs
-from charlstm.runs.tensorboard import TensorBoard
-from charlstm.runs.checkpoint import Checkpoints
-from charlstm.support.errors import InputError
-from charlstm.runs.metrics import Metrics
-from charlstm.runs.metrics import read as read_metrics
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import init_state
-from charlstm.runs.models import make_model
-from charlstm.runs.loading import load_run
+from charlstm.runs import folder as runs
+from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
+from charlstm.runs.loading import load_run
 from charlstm.runs.lock import only_writer
+from charlstm.runs.metrics import Metrics
+from charlstm.runs.metrics import read as read_metrics
+from charlstm.runs.models import make_model
+from charlstm.runs.tensorboard import TensorBoard
+from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.once
 
@@ -422,7 +422,10 @@ def test_a_full_disk_is_told_by_its_file(tmp_path: Path) -> None:
     from charlstm.support.errors import TrainingError
 
     for error, name in ((OSError(errno.ENOSPC, "full"), tmp_path), (OSError(errno.ENOSPC, "full", "/a/b"), "/a/b")):
-        with pytest.raises(TrainingError, match=f"^{name}: full; mend that"), runs.system_errors_as_training_errors(tmp_path):
+        with (
+            pytest.raises(TrainingError, match=f"^{name}: full; mend that"),
+            runs.system_errors_as_training_errors(tmp_path),
+        ):
             raise error
     with pytest.raises(BrokenPipeError), runs.system_errors_as_training_errors(tmp_path):
         raise BrokenPipeError

@@ -25,17 +25,17 @@ from test_train import TEXT
 
 from benchmarks import memory
 from charlstm import cli
-from charlstm.support.limits import memory as machine_memory
-from charlstm.runs.checkpoint import Checkpoints
 from charlstm.compare.runner import run_grid
 from charlstm.config import DataConfig, Experiment, Grid, ModelConfig, TrainConfig
-from charlstm.support.errors import InputError
-from charlstm.runs.folder import Run
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.size import count_parameters
 from charlstm.core.step import init_state
-from charlstm.runs.models import check_memory, make_model
 from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.checkpoint import Checkpoints
+from charlstm.runs.folder import Run
+from charlstm.runs.models import check_memory, make_model
+from charlstm.support.errors import InputError
+from charlstm.support.limits import memory as machine_memory
 
 NAMES = ["config.json", "vocabulary.json", "corpus.json", "metrics.jsonl", "checkpoints", "samples"]
 DEEP = b"[" * 200_000 + b"\n"
@@ -263,7 +263,9 @@ def test_nothing_that_stands_for_a_file_of_a_checkpoint_is_run_or_waited_for(
         (tmp_path / "aside").rename(path)
     assert not (tmp_path / "executed").exists()
     unread = ("_CHECKPOINT_METADATA", "commit_success.txt")
-    assert not used or kind in (pickled, deep, folder) or (kind is endless and all(name.endswith(unread) for name in used))
+    assert (
+        not used or kind in (pickled, deep, folder) or (kind is endless and all(name.endswith(unread) for name in used))
+    )
     assert not [
         name for name in used if name.endswith((".json", "/_METADATA", ".ocdbt")) and "ocdbt.process" not in name
     ]
