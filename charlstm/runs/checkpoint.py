@@ -91,6 +91,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in progress and frees what Orbax holds. Closing again does nothing."""
+        self._reader.close()
         if self._writer is not None:
             try:
                 self.wait()
