@@ -1,21 +1,35 @@
-"""The arrays of a state as bits: on the host and back on a device, and the integrity record that finds a changed one.
+"""The arrays of a state as bits, on the host and back on a device, and the integrity record that finds a changed one.
 
 A leaf is a jax.Array, or a jax.ShapeDtypeStruct where only shape and dtype are known. A typed random key is stored as
 its key data.
 """
 
+import errno
 import hashlib
 import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.support.files import one_line
+from charlstm.support.errors import TrainingError
+from charlstm.support.files import find_foreign, one_line, read_json
 
+RECORD = "integrity.json"
+"""The file of a checkpoint's item `integrity`."""
 _UNSEALED = {"step", "validation_loss", "leaves", "devices"}
 """The keys of a record written before records had a SHA-256 of their own."""
+_SYSTEM_FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+
+
+class BrokenError(Exception):
+    """A checkpoint is unusable through its own fault; the message says why."""
 
 
 def to_host(state: Any) -> Any:
@@ -68,12 +82,11 @@ def find_mismatch(records: Any, like: Any) -> str | None:
     return None
 
 
-def find_damage(records: list[dict[str, Any]], like: Any, host: Any) -> str | None:
-    """Names the first leaf whose bits differ from those recorded; None if there is none."""
-    for entry, wanted, bits in zip(records, jax.tree.leaves(blank(like)), jax.tree.leaves(host), strict=True):
-        if (bits.shape, bits.dtype) != (wanted.shape, wanted.dtype) or _sha256(bits) != entry.get("sha256"):
-            return f"{entry['name']} does not match its SHA-256"
-    return None
+def find_damage(records: list[dict[str, Any]], host: Any) -> str | None:
+    """Names the first array whose bits differ from those recorded; None if there is none."""
+    pairs = zip(records, jax.tree.leaves(host), strict=True)
+    names = (entry["name"] for entry, bits in pairs if _sha256(bits) != entry.get("sha256"))
+    return next((f"{name} does not match its SHA-256" for name in names), None)
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -82,9 +95,57 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
     return rest | {"sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
-def is_sealed(record: dict[str, Any]) -> bool:
-    """Whether a record matches its SHA-256, or was written before records had one."""
-    return record == seal(record) if "sha256" in record else record.keys() <= _UNSEALED
+def read_record(folder: Path) -> dict[str, Any]:
+    """The integrity record of a checkpoint.
+
+    Raises:
+        BrokenError: it is missing, malformed, or does not match its SHA-256.
+        TrainingError: the system failed.
+    """
+    with reading(folder, "integrity") as path:
+        record = read_json(path / RECORD)
+    if record != seal(record) if "sha256" in record else not record.keys() <= _UNSEALED:
+        raise BrokenError(f"{RECORD} does not match its SHA-256")
+    return record
+
+
+def stored_loss(folder: Path) -> float | None:
+    """The validation loss of a checkpoint; None if it has none, or is broken."""
+    try:
+        loss = read_record(folder).get("validation_loss")
+    except BrokenError:
+        return None
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None
+
+
+@contextmanager
+def reading(folder: Path, item: str, most: float = math.inf) -> Iterator[Path]:
+    """Checks an item of a checkpoint, which the block then reads; tells a broken one from a failure of the system.
+
+    No link is followed, no pipe waited for, and no item of more bytes than `most` read.
+
+    Raises:
+        BrokenError: it cannot be read, through its own fault.
+        TrainingError: the system failed, such as with too many open files, which says nothing about the checkpoint.
+    """
+    try:
+        if problem := find_foreign(folder) or find_foreign(folder / item, most):
+            raise BrokenError(problem)
+        yield folder / item
+    except (MemoryError, BrokenError):
+        raise
+    except Exception as error:
+        text = f"{error} {error.__context__}"  # TensorStore's is no OSError, and ends with the system's words
+        if why := next((each for each in map(os.strerror, _SYSTEM_FAILURES) if each in text), None):
+            raise TrainingError(
+                f"{folder} cannot be read: {why}; mend that, or move it away to go on without it"
+            ) from error
+        raise BrokenError(f"its {item} cannot be read ({type(error).__name__}: {reason(error)})") from error
+
+
+def reason(error: Exception) -> str:
+    """The end of TensorStore's long chain, which is what the system said, such as "No space left on device"."""
+    return one_line(str(error).rsplit('": ', 1)[-1], 200)
 
 
 def _forms(tree: Any) -> list[dict[str, Any]]:

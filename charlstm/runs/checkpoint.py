@@ -9,13 +9,12 @@ Orbax writes, atomically and asynchronously (`AsyncCheckpointer`). Which checkpo
 `CheckpointManager` opens the folder (0.12.8, `_get_metrics` catches FileNotFoundError alone).
 """
 
-import errno
 import logging
 import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,16 +23,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from charlstm.runs import arrays
+from charlstm.runs.arrays import RECORD, BrokenError
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path, find_foreign, one_line, read_json, write_json
+from charlstm.support.files import check_orbax_path, write_json
 from charlstm.support.limits import memory
 
-_ARRAYS, _RECORD = ("params", "state"), "integrity.json"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of what Orbax writes, and of what is being removed."""
 _BYTES_PER_ARRAY = 2**16
 """Allowed on disk beside an array's own bytes; Orbax writes about 2 kB."""
-_SYSTEM_FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 # Orbax logs a traceback of every error that it raises, too.
 _ORBAX = os.path.dirname(ocp.__file__)
@@ -48,10 +46,6 @@ class Restored(NamedTuple):
     notes: tuple[str, ...]
     devices: int | None
     """How many devices held it when it was saved."""
-
-
-class _BrokenError(Exception):
-    """A checkpoint is unusable through its own fault; the message says why."""
 
 
 class Checkpoints:
@@ -73,15 +67,18 @@ class Checkpoints:
         self._folder, self._keep, self._saving = folder.absolute(), keep, False
         self._losses: dict[int, float | None] = {}
         self._broken: set[int] = set()
-        # A registry of one type reads nothing else from a stranger's file. The arrays to write are copies already.
-        types = ocp.type_handlers.create_type_handler_registry((np.ndarray, _NumpyHandler(deepcopy_host_arrays=False)))
+        self._arrays = _NumpyHandler()
+        # A registry of one type reads nothing else from a stranger's file.
+        types = ocp.type_handlers.create_type_handler_registry((np.ndarray, self._arrays))
         self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=types))
         self._writer = None
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            items: Any = {each: ocp.PyTreeCheckpointHandler(type_handler_registry=types) for each in _ARRAYS}
-            handler = ocp.CompositeCheckpointHandler(integrity=ocp.JsonCheckpointHandler(filename=_RECORD), **items)
+            items: Any = {
+                each: ocp.PyTreeCheckpointHandler(type_handler_registry=types) for each in ("params", "state")
+            }
+            handler = ocp.CompositeCheckpointHandler(integrity=ocp.JsonCheckpointHandler(filename=RECORD), **items)
             # Where a folder cannot be made, the threads that write to it would keep the process for five minutes.
             options = ocp.AsyncOptions(create_directories_asynchronously=False)
             self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
@@ -94,6 +91,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in progress and frees what Orbax holds. Closing again does nothing."""
+        self._reader.close()
         if self._writer is not None:
             try:
                 self.wait()
@@ -102,14 +100,11 @@ class Checkpoints:
                 self._writer = None
 
     def wait(self) -> None:
-        """Returns once every checkpoint is complete on disk.
-
-        Raises:
-            TrainingError: one could not be written, for example on a full disk.
-        """
+        """Returns once every checkpoint is on disk; raises TrainingError if one could not be written."""
         saving, self._saving = self._saving, False
         if saving and self._writer is not None:
             with self._writing():
+                self._arrays.join()
                 self._writer.wait_until_finished()
                 steps = self._steps()
                 self._remove({*steps[: -self._keep]} - {self._best(steps)})
@@ -140,7 +135,7 @@ class Checkpoints:
                 self._load(step, state)
                 self._add_loss(step, state, loss)
                 return
-            except _BrokenError:
+            except BrokenError:
                 self._broken.add(step)
         host = arrays.to_host(state)
         record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
@@ -173,8 +168,8 @@ class Checkpoints:
 
         Args:
             step: one of `steps()`.
-            like: a pytree of jax.Arrays or jax.ShapeDtypeStructs: the structure, shapes and dtypes to expect.
-            params_only: read the state's params alone; `like` is a dict with nothing else.
+            like: jax.Arrays or jax.ShapeDtypeStructs: the structure, shapes and dtypes to expect.
+            params_only: read nothing but the params, which are all that is in `like`, a dict.
 
         Raises:
             InputError: there is no such checkpoint, it is damaged, or it is of another model.
@@ -184,11 +179,11 @@ class Checkpoints:
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
         try:
             return self._load(step, like, params_only)
-        except _BrokenError as error:
+        except BrokenError as error:
             raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
 
     def restore_params(self, step: int, like: Any) -> Any:
-        """The params of a state, whichever optimizer made them; raises as `restore`, and reads nothing else."""
+        """The params of a state, whichever optimizer made them; nothing else is read. Raises as `restore`."""
         return self.restore(step, {"params": like}, params_only=True)["params"]
 
     def restore_newest(self, like: Any) -> Restored | None:
@@ -203,10 +198,10 @@ class Checkpoints:
         notes: list[str] = []
         for step in reversed(self.steps()):
             try:
-                state, devices = self._load(step, like), self._record(step).get("devices")
+                state, devices = self._load(step, like), arrays.read_record(self._path(step)).get("devices")
                 known = devices if type(devices) is int and devices > 0 else None
                 return Restored(step, state, tuple(notes), known)
-            except _BrokenError as error:
+            except BrokenError as error:
                 self._broken.add(step)
                 notes.append(f"checkpoint {step} is skipped: {error}")
         if notes:
@@ -225,7 +220,7 @@ class Checkpoints:
 
     def _best(self, steps: Sequence[int]) -> int | None:
         for step in {*steps} - self._losses.keys():
-            self._losses[step] = self._stored_loss(step)
+            self._losses[step] = arrays.stored_loss(self._path(step))
         scored = [(loss, -step) for step in steps if (loss := self._losses[step]) is not None]
         return -min(scored)[1] if scored else None
 
@@ -244,68 +239,32 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            why = _reason(error) if self._folder.is_dir() else "the folder is gone"
+            why = arrays.reason(error) if self._folder.is_dir() else "the folder is gone"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
-
-    @contextmanager
-    def _reading(self, step: int, item: str, most: float = math.inf) -> Iterator[Path]:
-        """Checks an item of a checkpoint, to be read in the block; tells a broken one from a failure of the system.
-
-        No link is followed, no pipe waited for, and no more than so many bytes read. A process that has, say, too many
-        files open finds nothing wrong with a checkpoint.
-        """
-        path = self._path(step)
-        try:
-            if problem := find_foreign(path) or find_foreign(path / item, most):
-                raise _BrokenError(problem)
-            yield path / item
-        except (MemoryError, _BrokenError):
-            raise
-        except Exception as error:
-            text = f"{error} {error.__context__}"  # TensorStore's is no OSError, and ends with the system's words
-            if why := next((each for each in map(os.strerror, _SYSTEM_FAILURES) if each in text), None):
-                raise TrainingError(
-                    f"{path} cannot be read: {why}; mend that, or move it away to go on without it"
-                ) from error
-            raise _BrokenError(f"its {item} cannot be read ({type(error).__name__}: {_reason(error)})") from error
-
-    def _record(self, step: int) -> dict[str, Any]:
-        with self._reading(step, "integrity") as path:
-            record = read_json(path / _RECORD)
-        if not arrays.is_sealed(record):
-            raise _BrokenError(f"{_RECORD} does not match its SHA-256")
-        return record
-
-    def _stored_loss(self, step: int) -> float | None:
-        try:
-            loss = self._record(step).get("validation_loss")
-        except _BrokenError:
-            return None
-        return loss if isinstance(loss, float) and math.isfinite(loss) else None
 
     def _add_loss(self, step: int, state: Any, loss: float | None) -> None:
         """Adds the loss to a checkpoint of this very state that has none; its arrays are not touched."""
-        if loss is None or self._stored_loss(step) is not None:
+        if loss is None or arrays.stored_loss(self._path(step)) is not None:
             return
-        record = self._record(step)
+        record = arrays.read_record(self._path(step))
         if record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
             with self._writing():
-                write_json(self._path(step) / "integrity" / _RECORD, arrays.seal(record | {"validation_loss": loss}))
+                write_json(self._path(step) / "integrity" / RECORD, arrays.seal(record | {"validation_loss": loss}))
             self._losses[step] = loss
 
     def _load(self, step: int, like: Any, params_only: bool = False) -> Any:
-        records = self._record(step).get("leaves", [])
+        records = arrays.read_record(self._path(step)).get("leaves", [])
         if params_only and isinstance(records, list):
             records = [each for each in records if isinstance(each, dict) and _is_param(str(each.get("name")))]
         if problem := arrays.find_mismatch(records, like):
-            raise _BrokenError(problem)
+            raise BrokenError(problem)
         blank = arrays.blank(like)
         if os.path.lexists(self._path(step) / "params"):
             host = _join({name: self._read(step, name, tree) for name, tree in _split(blank).items()}, like)
         else:  # an old checkpoint, or a state without params
             host = self._read(step, "state", blank, partial=params_only)
-        if problem := arrays.find_damage(records, like, host):
-            raise _BrokenError(problem)
+        if problem := arrays.find_damage(records, host):
+            raise BrokenError(problem)
         return arrays.to_device(host, like)
 
     def _read(self, step: int, item: str, blank: Any, partial: bool = False) -> Any:
@@ -315,7 +274,7 @@ class Checkpoints:
         forms = jax.tree.map(
             lambda bits: ocp.ArrayRestoreArgs(restore_type=np.ndarray, dtype=bits.dtype, global_shape=bits.shape), blank
         )
-        with self._reading(step, item, most) as path:
+        with arrays.reading(self._path(step), item, most) as path:
             args = ocp.args.PyTreeRestore(blank, restore_args=forms, partial_restore=partial)
             return self._reader.restore(path, args=args)
 
@@ -328,11 +287,23 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
     shape that a file claims, such as one of terabytes.
     """
 
+    def __init__(self) -> None:
+        super().__init__(deepcopy_host_arrays=False)  # they are copies already
+        self._writes: list[Any] = []
+
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
         args = args or [ocp.SaveArgs()] * len(infos)
         triples = zip(values, infos, args, strict=True)
         writes = [await super(_NumpyHandler, self).serialize([value], [info], [arg]) for value, info, arg in triples]
-        return [future for futures in writes for future in futures]
+        started = [future for futures in writes for future in futures]
+        self._writes += started
+        return started
+
+    def join(self) -> None:
+        """Waits for all writes: Orbax raises the first error and leaves the others writing (`ChainedFuture`)."""
+        while self._writes:
+            with suppress(Exception):
+                self._writes.pop().result()
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[np.ndarray]:
         found: list[np.ndarray] = []
@@ -361,8 +332,3 @@ def _join(items: dict[str, Any], like: Any) -> Any:
 
 def _is_param(name: str) -> bool:
     return f"{name}/".startswith("params/")
-
-
-def _reason(error: Exception) -> str:
-    """The end of TensorStore's long chain, which is what the system said, such as "No space left on device"."""
-    return one_line(str(error).rsplit('": ', 1)[-1], 200)

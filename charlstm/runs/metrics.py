@@ -17,16 +17,16 @@ from charlstm.support.files import number, one_line, parse_json, write_atomic
 from charlstm.support.limits import memory
 
 _LONGEST = 2**12
-"""Bytes that a line may have; those that are written have about 200."""
+"""Bytes of a line at most; those that are written have about 200."""
 _IN_MEMORY = 32
-"""Times its size that a file's records may take in memory, where its lines are very short."""
+"""Bytes that records take in memory for each byte of their file, where lines are very short."""
 
 
 class Metrics:
-    """The writer of one metrics.jsonl. The file is opened by the first `append` and stays open until `close`.
+    """Writes a metrics.jsonl. The first `append` opens the file, and `close` closes it.
 
-    What is appended is in a buffer until `flush`, so flush before a checkpoint is saved: a run that continues from a
-    checkpoint then has all lines up to its step.
+    Lines are buffered until `flush`. Flush before a checkpoint is saved: a run that continues from it then has all
+    lines up to its step.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,13 +40,10 @@ class Metrics:
         self.close()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line. Floats come back from `read` to the bit.
-
-        Args:
-            record: JSON values, with an int "step"; convert arrays with float() first.
+        """Adds a line of JSON values; `read` returns floats to the bit.
 
         Raises:
-            ValueError: there is no such step, or a value is NaN or infinite. Nothing is written then.
+            ValueError: there is no whole-number "step", or a value is NaN or infinite. Nothing is written then.
         """
         if not _has_step(record):
             raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
@@ -57,7 +54,7 @@ class Metrics:
         self._file.write(line)
 
     def flush(self) -> None:
-        """Returns when every line is on the disk, power cut included."""
+        """Returns once every line is on the disk, where it survives a power cut."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -73,13 +70,10 @@ class Metrics:
                     file.close()
 
     def truncate_after(self, step: int) -> list[dict[str, Any]]:
-        """Drops the lines of later steps, and a torn last line: for a run that continues from `step`.
-
-        Returns:
-            The validation records that stay.
+        """Drops the lines of later steps and a torn last one; returns the validation records that stay.
 
         Raises:
-            InputError: see `read` and `best_loss`; the file is as it was.
+            InputError: as `read` and `best_loss`; the file is as it was.
         """
         self.close()
         if not self.path.exists():
@@ -98,10 +92,10 @@ class Metrics:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl, in order; none if there is no such file. A torn last line is left out.
+    """The records of a run's metrics.jsonl, in order; none without the file. A torn last line is left out.
 
     Raises:
-        InputError: a line is not a JSON object with a step, and its number is given; or memory is too small for all.
+        InputError: a line, named by its number, is not a JSON object with a step; or memory is too small for them.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():
@@ -128,39 +122,28 @@ def training_record(
 
 
 def validation_record(step: int, loss: float) -> dict[str, Any]:
-    """The line of one exact loss on the validation split."""
+    """The line of a loss on the validation split."""
     return {"step": step, "split": "validation", "loss": loss, "bits_per_char": bits(loss)}
 
 
 def best_loss(records: Sequence[dict[str, Any]]) -> float:
-    """The lowest validation loss among a run's metrics; infinity without one.
-
-    Raises:
-        InputError: a loss is no finite number.
-    """
+    """The lowest validation loss among a run's metrics, infinity without one; raises InputError as `finite`."""
     return min((finite(record.get("loss")) for record in records if "split" in record), default=math.inf)
 
 
 def finite(value: object) -> float:
-    """A number of a record.
-
-    Raises:
-        InputError: it is none, or beyond float32, which all that is measured is computed in.
-    """
+    """A number of a record; raises InputError if it is none, or beyond float32, in which everything is measured."""
     if (found := number(value)) is not None:
         return found
     raise InputError(f"a line of metrics holds {one_line(repr(value), 40)} where a finite number belongs; delete it")
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
-    """What a run's updates took, from the speed in each one's line.
+    """The seconds that a run's updates took, and the median of symbols per second; None where a line has no speed.
 
     Args:
-        records: of a run's metrics.
-        symbols: that an update reads.
-
-    Returns:
-        Seconds, and the median of symbols a second; None where a line has no speed.
+        records: the run's metrics.
+        symbols: how many an update reads.
     """
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
     known = [found for speed in speeds if (found := number(speed)) is not None and found > 0]
@@ -171,7 +154,7 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each whole line, with its newline, and what it says."""
+    """Each complete line, with its newline, and its record."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; move it away")
     with path.open("rb") as file:

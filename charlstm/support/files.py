@@ -1,9 +1,8 @@
-"""Files of a run folder, which may come from a stranger: bounded reads, whole writes, no way out of the folder."""
+"""Files of a run folder, which may be a stranger's: bounded reads, atomic writes, no link out of the folder."""
 
 import json
 import math
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,23 @@ from typing import Any
 from charlstm.support.errors import InputError
 
 LIMIT = 16 * 2**20
-"""Bytes that a JSON file of a run may have; a vocabulary's limit is its own."""
+"""Bytes of a run's JSON file at most; a vocabulary's limit is its own."""
 _STORES = ("gs", "s3", "az", "hf")
-"""The paths /gs/..., /s3/... and so on are addresses of buckets to Orbax's path library."""
+"""Orbax's path library takes /gs/..., /s3/... and so on for the addresses of buckets."""
 _DEEPEST = 32
-"""Lists and objects inside of one another; what charlstm writes has five."""
+"""Levels of nested lists and objects at most; what charlstm writes has five."""
 
 
 def one_line(text: object, length: int = 300) -> str:
-    """Text for a terminal: one line, nothing that is not printable, and cut where it is longer than `length`."""
+    """Text for a terminal: one printable line, cut where it is longer than `length`."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
     return line if len(line) <= length else line[:length] + "..."
 
 
 def check_orbax_path(folder: Path, characters: str = "[]*?\\") -> None:
-    """Raises InputError for a path that Orbax and TensorStore take for another one, such as for a pattern.
+    """Raises InputError for a path that Orbax or TensorStore take for another one.
 
-    Orbax would then lose a checkpoint without a word, and TensorStore, for which a backslash is a slash, would write it
-    elsewhere.
+    To Orbax it is a pattern, by which it would silently lose a checkpoint; to TensorStore a backslash is a slash.
     """
     path = str(folder.absolute())
     found = [each for each in characters if each in path] + ["gs:/"] * ("gs:/" in path)
@@ -56,14 +54,13 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def find_foreign(folder: Path, most: float = math.inf) -> str | None:
-    """What in a folder, however deep, is neither a plain file nor a folder, and so leads elsewhere or blocks a reader.
+    """Describes what in a folder, at any depth, is neither a file nor a folder, or that its files are too large.
+
+    A link would lead elsewhere, and a pipe block a reader. None if there is no such thing.
 
     Args:
         folder: of a stranger.
-        most: bytes that all its files may have together.
-
-    Returns:
-        What is wrong, for a person to read; None if nothing is.
+        most: bytes of all its files together.
 
     Raises:
         OSError: the folder cannot be read.
@@ -83,7 +80,7 @@ def find_foreign(folder: Path, most: float = math.inf) -> str | None:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """The value of JSON text, nothing else.
+    """The value of a JSON text.
 
     Raises:
         ValueError: it is not UTF-8, not JSON, nested too deep, or has NaN or Infinity in it.
@@ -94,21 +91,18 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("it is nested too deep") from None
     level = [value]
     for _ in range(_DEEPEST):  # what can be parsed is still too deep for a message that shows it
-        level = [inner for each in level if isinstance(each, dict | list) for inner in _inside(each)]
+        lists = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in lists for inner in each]
         if not level:
             return value
     raise ValueError("it is nested too deep")
 
 
 def number(value: object, most: float = 3.4e38) -> float | None:
-    """A JSON number; None where a value is none, or is beyond `most`, by default what float32 holds."""
+    """A value as a float; None if it is not a number, or beyond `most`, by default what float32 holds."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if abs(value) <= most else None
-
-
-def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _reject_constant(name: str) -> None:
@@ -116,7 +110,7 @@ def _reject_constant(name: str) -> None:
 
 
 def check_size(path: Path) -> None:
-    """Raises InputError unless `path` is a file of at most LIMIT bytes (a named pipe would block a reader for good)."""
+    """Raises InputError unless a path is a file, which a named pipe is not, of at most LIMIT bytes."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     if (size := path.stat().st_size) > LIMIT:
@@ -140,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes all of a file or nothing: a reader, and a crash at any moment, see the old bytes or the new."""
+    """Writes a file such that a reader, and a crash at any moment, see all of the old bytes or all of the new."""
     temporary = path.parent / f".{path.name}.tmp"
     try:
         temporary.unlink(missing_ok=True)  # left by a crash; and "x" follows no link that someone put there
@@ -151,13 +145,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):  # which must not hide the first one
-            temporary.unlink(missing_ok=True)  # half a file on a full disk is room that others need
+            temporary.unlink(missing_ok=True)  # on a full disk, half a file is space that others need
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes one JSON value, indented, in the order given."""
+    """Writes a JSON value atomically, indented, its keys in the order given."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes its JSON escape

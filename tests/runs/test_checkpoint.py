@@ -1,5 +1,6 @@
 """Laws of checkpoint.py: what comes back is what was saved, to the bit, or it is refused by name."""
 
+import asyncio
 import errno
 import functools
 import json
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +24,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlstm.runs.arrays import seal
+from charlstm.core.optimizer import make_optimizer
+from charlstm.core.step import init_state
+from charlstm.runs.arrays import leaf_records, seal, to_host
 from charlstm.runs.checkpoint import Checkpoints
+from charlstm.runs.folder import Run
+from charlstm.runs.models import make_model
 from charlstm.support.errors import InputError, TrainingError
 
 
@@ -231,7 +237,12 @@ def break_metadata(folder: Path) -> None:
     (folder / "_CHECKPOINT_METADATA").write_text("\0")
 
 
+def break_params(folder: Path) -> None:
+    shutil.rmtree(folder / "params")
+
+
 DAMAGES = [
+    break_params,
     break_integrity,
     break_nested,
     break_record,
@@ -594,3 +605,95 @@ def test_what_came_to_such_a_path_can_be_read(tmp_path: Path, name: str) -> None
     (tmp_path / "made").rename(tmp_path / name)
     with Checkpoints(tmp_path / name, keep=1, read_only=True) as checkpoints:
         assert bits(checkpoints.restore(1, like(state()))) == bits(state(1))
+
+
+# Parameters, on their own.
+
+
+def test_params_are_read_whichever_optimizer_made_them(tmp_path: Path) -> None:
+    """Neither the optimizer's structure nor its bytes are needed."""
+    params, tx = state(1).params, optax.sgd(optax.exponential_decay(1e-2, 10, 0.5), momentum=0.9)
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, state(1))
+        checkpoints.save(2, State(jnp.int32(2), params, tx.init(params), (), jax.random.key(2)))
+    shutil.rmtree(tmp_path / "1" / "state")
+    (tmp_path / "2" / "state" / "_METADATA").write_text("torn")
+    with Checkpoints(tmp_path, keep=3, read_only=True) as checkpoints:
+        for step in (1, 2):
+            assert {path.name for path in (tmp_path / str(step)).iterdir()} >= {"params", "integrity"}
+            assert bits(checkpoints.restore_params(step, like(params))) == bits(params)
+            with pytest.raises(InputError, match="its state cannot be read|its name is optimizer/"):
+                checkpoints.restore(step, like(state()))
+        with pytest.raises(InputError, match=r"params/layer_0/bias: its shape is \[5\] there, and \[6\] in this model"):
+            checkpoints.restore_params(1, like(state(width=6).params))
+
+
+@pytest.mark.parametrize("damage", [break_params, break_integrity, break_record, break_flip, break_truncate, break_all])
+def test_broken_params_are_named(tmp_path: Path, damage: Any) -> None:
+    fill(tmp_path, 1)
+    damage(tmp_path / "1")
+    with (
+        Checkpoints(tmp_path, keep=3, read_only=True) as checkpoints,
+        pytest.raises(InputError, match="checkpoint 1 in .* cannot be used"),
+    ):
+        checkpoints.restore_params(1, like(state().params))
+
+
+@pytest.fixture(scope="module")
+def before_rebuild(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders written when a checkpoint held everything in the item `state`."""
+    folder = tmp_path_factory.mktemp("before")
+    with tarfile.open(Path(__file__).parents[1] / "data" / "before_rebuild.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["run", "plain"])
+def test_an_old_checkpoint_opens_as_it_is(before_rebuild: Path, name: str) -> None:
+    run = Run.open(before_rebuild / name)
+    model, tx = make_model(run.config, len(run.vocabulary)), make_optimizer(run.config.optimizer, 1)
+    form = jax.eval_shape(lambda: init_state(model, tx, run.config.data.batch_size))
+    with Checkpoints(run.checkpoints, keep=2, read_only=True) as checkpoints:
+        newest = checkpoints.restore_newest(form)
+        assert newest is not None and newest.notes == ()
+        record = json.loads((run.checkpoints / str(newest.step) / "integrity" / "integrity.json").read_text())
+        assert leaf_records(newest.state, to_host(newest.state)) == record["leaves"]
+        assert not list(run.checkpoints.rglob("params"))
+        for step in checkpoints.steps():
+            params = checkpoints.restore_params(step, form.params)
+            assert bits(params) == bits(checkpoints.restore(step, form).params)
+
+
+def test_an_old_run_continues_in_the_new_form(before_rebuild: Path, tmp_path: Path) -> None:
+    """And what it keeps of the old form counts: the best of it stays."""
+    run = Run.open(shutil.copytree(before_rebuild / "run", tmp_path / "run"))
+    model, tx = make_model(run.config, len(run.vocabulary)), make_optimizer(run.config.optimizer, 1)
+    form = jax.eval_shape(lambda: init_state(model, tx, run.config.data.batch_size))
+    with Checkpoints(run.checkpoints, keep=1) as checkpoints:
+        best, newest = checkpoints.best(), checkpoints.restore_newest(form)
+        assert best is not None and newest is not None
+        checkpoints.save(99, newest.state)
+        assert checkpoints.steps() == [best, 99]
+        assert bits(checkpoints.restore(99, form)) == bits(newest.state)
+
+
+def test_the_writes_of_a_failed_save_are_over_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orbax raises the first error while other items are still written, into the folder that the next save clears."""
+    serialize, writing = ocp.type_handlers.NumpyHandler._open_and_write, list[float]()
+
+    async def slow_or_failing(self: Any, value: Any, *rest: Any) -> None:
+        if value.dtype == np.float32:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await asyncio.sleep(0.3)
+        await serialize(self, value, *rest)
+        writing.append(time.monotonic())
+
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        with monkeypatch.context() as patch, pytest.raises(TrainingError, match="No space left on device"):
+            patch.setattr(ocp.type_handlers.NumpyHandler, "_open_and_write", slow_or_failing)
+            checkpoints.save(1, State(jnp.int32(0), {"w": jnp.ones(3)}, (), (), jax.random.key(0)))
+            checkpoints.wait()
+        ended = time.monotonic()
+        checkpoints.save(1, state())
+        assert checkpoints.steps() == [1]
+    assert writing and max(writing) < ended

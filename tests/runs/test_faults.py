@@ -25,19 +25,18 @@ from small_runs import words as all_words
 from benchmarks.kills import differences
 from charlstm import cli
 from charlstm.compare import runner as compare
+from charlstm.core.optimizer import make_optimizer
+from charlstm.core.step import init_state
 from charlstm.runs import folder as runs
-from charlstm.training.begin import first_state
-from charlstm.runs.tensorboard import TensorBoard
 from charlstm.runs.checkpoint import Checkpoints
-from charlstm.support.errors import InputError
+from charlstm.runs.folder import Run
+from charlstm.runs.loading import load_run
+from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import Metrics
 from charlstm.runs.metrics import read as read_metrics
-from charlstm.core.network import Model
-from charlstm.runs.loading import trained
-from charlstm.runs.folder import Run
-from charlstm.runs.lock import only_writer
-from charlstm.core.sharding import Layout
-from charlstm.cli.terminal import Reporter
+from charlstm.runs.models import make_model
+from charlstm.runs.tensorboard import TensorBoard
+from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.once
 
@@ -215,8 +214,8 @@ def test_a_folder_that_vanishes_is_one_line(
 ) -> None:
     folder, save = tmp_path / "run", Checkpoints.save
 
-    def save_and_vanish(checkpoints: Checkpoints, step: int, *rest: Any) -> None:
-        save(checkpoints, step, *rest)
+    def save_and_vanish(checkpoints: Checkpoints, step: int, *rest: Any, **named: Any) -> None:
+        save(checkpoints, step, *rest, **named)
         checkpoints.wait()
         if step == BEFORE:
             shutil.rmtree(folder / what)
@@ -278,11 +277,14 @@ def test_any_damaged_file_of_the_newest_checkpoint_loses_nothing(whole: Path, tm
     """A run is a function of the state that it goes on from, so that is what is compared, for every file in turn."""
     folder = shutil.copytree(whole, tmp_path / "run")
     run, newest = Run.open(folder), folder / "checkpoints" / str(LAST)
-    model, layout = Model(run.config.model, len(run.vocabulary)), Layout.of(run.config.data.batch_size)
+    model, tx = make_model(run.config, len(run.vocabulary)), make_optimizer(run.config.optimizer, LAST)
+    like = jax.eval_shape(lambda: init_state(model, tx, run.config.data.batch_size))
 
     def next_state() -> list[bytes]:
         with Checkpoints(run.checkpoints, 3) as checkpoints:
-            return content(first_state(run.config, model, checkpoints, layout, Reporter()))
+            restored = checkpoints.restore_newest(like)
+        assert restored is not None
+        return content(restored.state)
 
     states = {LAST: next_state()}
     shutil.move(newest, tmp_path / "aside")
@@ -305,7 +307,7 @@ def test_any_damaged_file_of_the_newest_checkpoint_loses_nothing(whole: Path, tm
     assert next_state() == states[LAST]
 
 
-@pytest.mark.parametrize("lost", ["state", "integrity", "state/_METADATA", "state/manifest.ocdbt", "."])
+@pytest.mark.parametrize("lost", ["params", "integrity", "params/d", "params/manifest.ocdbt", "."])
 def test_a_checkpoint_with_a_part_missing_is_named_and_passed_over(
     text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
@@ -316,12 +318,12 @@ def test_a_checkpoint_with_a_part_missing_is_named_and_passed_over(
             shutil.rmtree(each) if each.is_dir() else each.unlink()
     else:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    found = trained(folder, "latest")
+    found = load_run(folder, "latest")
     assert found.step == BEFORE
-    assert f"checkpoint {LAST} is skipped" in found.notes[0]
+    assert f"checkpoint {LAST} in " in found.notes[0]
     with pytest.raises(InputError, match=f"checkpoint {LAST} in .* cannot be used"):
-        trained(folder, str(LAST))
-    if lost == "state":
+        load_run(folder, str(LAST))
+    if lost == "params":
         capsys.readouterr()
         assert cli.run(words(text, folder)) == 0
         assert f"checkpoint {LAST} is skipped" in capsys.readouterr().err
@@ -330,9 +332,9 @@ def test_a_checkpoint_with_a_part_missing_is_named_and_passed_over(
 
 def test_what_else_lies_in_a_checkpoint_does_not_matter(whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "run")
-    for place in ("", "state", "state/d", "integrity"):
+    for place in ("", "params", "params/d", "state", "state/d", "integrity"):
         (folder / "checkpoints" / str(LAST) / place / "left.pkl").write_bytes(b"\x80\x05extra")
-    assert trained(folder, str(LAST)).step == LAST
+    assert load_run(folder, str(LAST)).step == LAST
 
 
 # Two processes, and clocks.
@@ -420,7 +422,10 @@ def test_a_full_disk_is_told_by_its_file(tmp_path: Path) -> None:
     from charlstm.support.errors import TrainingError
 
     for error, name in ((OSError(errno.ENOSPC, "full"), tmp_path), (OSError(errno.ENOSPC, "full", "/a/b"), "/a/b")):
-        with pytest.raises(TrainingError, match=f"^{name}: full; mend that"), runs.system_errors_as_training_errors(tmp_path):
+        with (
+            pytest.raises(TrainingError, match=f"^{name}: full; mend that"),
+            runs.system_errors_as_training_errors(tmp_path),
+        ):
             raise error
     with pytest.raises(BrokenPipeError), runs.system_errors_as_training_errors(tmp_path):
         raise BrokenPipeError

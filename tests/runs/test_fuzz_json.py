@@ -350,7 +350,7 @@ class _Checkpoints(OneCheckpoint):
 
     def restore_newest(self, like: Any) -> Restored:
         state = _state(self.asked, self.symbols)
-        if problem := leaves.mismatch(leaves.record(state, leaves.to_host(state)), like):
+        if problem := leaves.find_mismatch(leaves.leaf_records(state, leaves.to_host(state)), like):
             raise InputError(problem)
         return Restored(30, state, (), 1)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.support import limits
-from charlstm.runs.tensorboard import TensorBoard
-from charlstm.support.schema import flat, to_dict
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.folder import Fingerprint, Run, changed_fields, check_continues, continued, default_folder
+from charlstm.runs.metrics import Metrics, read
+from charlstm.runs.tensorboard import TensorBoard
+from charlstm.support import limits
 from charlstm.support.errors import InputError
 from charlstm.support.files import LIMIT, one_line, write_atomic
-from charlstm.runs.metrics import Metrics, read
-from charlstm.runs.folder import Fingerprint, Run, changed_fields, continued, default_folder, check_continues
-from charlstm.data.vocabulary import Vocabulary
+from charlstm.support.schema import flat, to_dict
 
 TEXT = "in the beginning\n"
 
@@ -68,6 +69,35 @@ def test_a_folder_holds_what_the_design_says(tmp_path: Path) -> None:
     assert [run.checkpoints, run.metrics, run.samples, run.tensorboard] == [
         run.folder / name for name in ("checkpoints", "metrics.jsonl", "samples", "tensorboard")
     ]
+
+
+def test_a_run_says_what_wrote_it(tmp_path: Path) -> None:
+    path = begin(tmp_path).folder / "config.json"
+    written_by = json.loads(path.read_text())["written_by"]
+    assert written_by == {each: version(each) for each in ("charlstm", "jax", "flax", "orbax-checkpoint")}
+    assert not Run.open(tmp_path).program
+    made = Run.create(tmp_path / "own", Experiment(), Vocabulary.of(TEXT), Fingerprint.of("a", TEXT), program=True)
+    assert Run.open(tmp_path / "own") == made and made.program
+    longer = made.extended(Experiment(train=TrainConfig(steps=2000)))
+    assert longer.program and Run.open(tmp_path / "own") == longer
+    path.write_text(json.dumps(to_dict(Experiment())))  # as runs were written at first
+    assert Run.open(tmp_path).config == Experiment()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [("99.1", "written by charlstm 99.1, newer than this one"), ("0.0.1", "is malformed"), (None, "is malformed")],
+)
+def test_a_run_of_a_newer_version_is_told_apart(tmp_path: Path, theirs: str | None, why: str) -> None:
+    path = begin(tmp_path).folder / "config.json"
+    values = json.loads(path.read_text())
+    values["written_by"]["charlstm"] = theirs
+    path.write_text(json.dumps(values))
+    assert Run.open(tmp_path).config == Experiment()  # it has no field that is not known here
+    path.write_text(json.dumps(values | {"warp": 9}))
+    assert why in refused(tmp_path)
+    path.write_text(json.dumps(values | {"written_by": 3}))
+    assert "written_by must be an object" in refused(tmp_path)
 
 
 def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
