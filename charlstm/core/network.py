@@ -54,13 +54,13 @@ class Model:
     mesh: Mesh | None = None
     backend: Backend = field(init=False)
     """What runs it, resolved when the model is made."""
-    flax_cell: Any = field(init=False)
-    """The class of its cells in the Flax stack."""
+    flax_cell: Any = None
+    """The Flax class of the cell, looked up when the model is made; a name that is registered again leaves it."""
 
     def __post_init__(self) -> None:
-        registry.check_cell(self.config.cell)
-        own = registry.CELLS[self.config.cell]
-        object.__setattr__(self, "flax_cell", own or FLAX_CELLS[self.config.cell])
+        if self.flax_cell is None:
+            registry.check_cell(self.config.cell)
+            object.__setattr__(self, "flax_cell", FLAX_CELLS.get(self.config.cell) or registry.CELLS[self.config.cell])
         object.__setattr__(self, "backend", _resolve_backend(self.config, self.mesh))
 
     def on(self, layout: Layout) -> "Model":
@@ -225,7 +225,7 @@ class Model:
 
 def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     asked = config.recurrence
-    if registry.CELLS[config.cell] is not None:
+    if config.cell not in BUILT_IN:
         if asked not in ("auto", "plain") or config.dtype != "float32":
             raise ValueError(
                 f"cell {config.cell!r} runs as the Flax stack alone; use recurrence auto and dtype float32"
