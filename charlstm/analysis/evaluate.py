@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from charlstm.analysis.reader import compiled_nats, keep_rows, place, read_windows, windows
+from charlstm.analysis.reader import compiled_nats, keep_rows, place, read_all, read_windows, windows
 from charlstm.core.loss import bits
 from charlstm.core.network import Carry, Model, Params
 
@@ -68,8 +68,7 @@ def evaluate(
     if rows > 1:
         warm = min(WARMUP, length)
         before, _ = _rows(ids, starts - warm, warm)
-        for _, carry in read_windows(partial(_compiled_read(placed), params), windows(before, window), carry, sharding):
-            pass
+        carry = read_all(partial(_compiled_read(placed), params), windows(before, window), carry, sharding)
         carry = keep_rows(carry, np.arange(rows) > 0)  # nothing stands before the first row
     targets, counted = _rows(ids, starts, length)
     predictions = read_windows(partial(compiled_nats(placed), params), windows(targets, window), carry, sharding)

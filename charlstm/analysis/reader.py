@@ -54,7 +54,14 @@ def read_windows(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any 
         yield output, carry
 
 
-def keep_rows(carry: Carry, kept: Array) -> Carry:
+def read_all(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = None) -> Carry:
+    """The carry after all windows of `read_windows`."""
+    for _, after in read_windows(step, ids, carry, rows):
+        carry = after
+    return carry
+
+
+def keep_rows(carry: Carry, kept: Any) -> Carry:
     """The carry with zeros in the rows that are not kept, [B] bool."""
     return jax.tree.map(lambda part: jnp.where(kept.reshape(-1, *(1,) * (part.ndim - 1)), part, 0), carry)
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from charlstm.analysis.reader import read_windows, windows
+from charlstm.analysis.reader import read_all, windows
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
@@ -209,8 +209,7 @@ class _Begun(NamedTuple):
 def _begin(model: Model, params: Params, prime: np.ndarray) -> _Begun:
     fused, carry = _for_sampling(model)(params), model.zero_carry(1)
     end = len(prime) // WINDOW * WINDOW
-    for _, carry in read_windows(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry):
-        pass
+    carry = read_all(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry)
     return _Begun(fused, carry, prime[end:].astype(np.int32))
 
 

@@ -23,7 +23,7 @@ from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.chunks import read_in_chunks
 from charlstm.core.fast import cudnn
-from charlstm.core.fast.layer import FusedLayer, fuse, run_layer
+from charlstm.core.fast.loop import FusedLayer, fuse, run_layer
 from charlstm.core.fast.products import are_ids, product
 from charlstm.core.flax_stack import FLAX_CELLS, FlaxStack, RegisteredCell, run_step
 from charlstm.core.sharding import Layout
@@ -40,18 +40,15 @@ Backend = Literal["fast", "flax", "cudnn"]
 class Model:
     """A stack of L recurrent layers over V symbols, and a dense softmax layer. Hashable, for jit to close over.
 
-    Args:
-        config: the shape of the network.
-        vocabulary_size: V.
-        mesh: the devices that share the rows B of what it reads; None where one device holds whole arrays.
-
     Raises:
         ValueError: the cell is neither built in nor registered, or a backend is asked for that cannot run it here.
     """
 
     config: ModelConfig
     vocabulary_size: int
+    """V."""
     mesh: Mesh | None = None
+    """The devices that share the rows B of what it reads; None where one device holds whole arrays."""
     backend: Backend = field(init=False)
     """What runs it, resolved when the model is made."""
     flax_cell: Any = None
@@ -137,11 +134,8 @@ class Model:
 
     def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
         """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
-        if self.backend == "flax":
-            read = partial(self._stack.apply, {"params": fused}, method="read")
-        else:
-            read = partial(self._read, fused)
-        return self._over_time(read, ids, masks, carry)
+        flax = partial(self._stack.apply, {"params": fused}, method="read")
+        return self._over_time(flax if self.backend == "flax" else partial(self._read, fused), ids, masks, carry)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
@@ -170,12 +164,8 @@ class Model:
         keep = min(max(round((1 - self.config.dropout) * 2**16), 1), 2**16 - 1)
         steps = time if self.config.dropout_mask == "step" else 1
         dtype = params["head"]["kernel"].dtype
-
-        def one(layer_key: Array) -> Array:
-            bits = jax.random.bits(layer_key, (steps, batch, self.config.hidden_size), jnp.uint16)
-            return (bits < keep).astype(dtype) * (2**16 / keep)
-
-        return [one(layer_key) for layer_key in jax.random.split(key, self.config.num_layers)]
+        keys, size = jax.random.split(key, self.config.num_layers), (steps, batch, self.config.hidden_size)
+        return [(jax.random.bits(each, size, jnp.uint16) < keep).astype(dtype) * (2**16 / keep) for each in keys]
 
     @property
     def _stack(self) -> FlaxStack:
@@ -203,24 +193,18 @@ class Model:
 
     def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any) -> tuple[Array, Any]:
         """One layer over T steps: its output [T, B, H] for inputs [T, B, D] or ids [T, B], and its carry after them."""
-        if self.backend == "flax":
-            return self._run_flax_layer(fused["stack"][f"layer_{number}"], inputs, carry)
-        layer: FusedLayer = fused["stack"][number]
-        if self.backend == "cudnn" and len(inputs) > 1:  # one step gains nothing from a library that fuses many
-            if are_ids(inputs):
-                inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=layer.kernel.dtype)
-            return cudnn.run_lstm(inputs, layer.kernel, layer.recurrent, layer.bias, carry, self.mesh)
-        return run_layer(self.cell, layer, inputs, carry, self.rounding, flatten=self.mesh is None)
-
-    def _run_flax_layer(self, params: Params, inputs: Array, carry: Any) -> tuple[Array, Any]:
-        cell: Any = self.flax_cell(features=self.config.hidden_size)  # pyright: ignore[reportCallIssue]
-        outputs = []
-        for step in inputs:
-            if are_ids(step):
-                step = jax.nn.one_hot(step, self.vocabulary_size, dtype=jax.tree.leaves(carry)[0].dtype)
-            carry, output = run_step(partial(cell.apply, {"params": params}), carry, step)
-            outputs.append(output)
-        return jnp.stack(outputs), carry
+        if self.backend == "fast" or (self.backend == "cudnn" and len(inputs) == 1):  # which fusing steps cannot help
+            layer: FusedLayer = fused["stack"][number]
+            return run_layer(self.cell, layer, inputs, carry, self.rounding, flatten=self.mesh is None)
+        if are_ids(inputs):
+            inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=fused["head"]["kernel"].dtype)
+        if self.backend == "cudnn":
+            kernel, recurrent, bias, _ = fused["stack"][number]
+            return cudnn.run_lstm(inputs, kernel, recurrent, bias, carry, self.mesh)
+        cell = self.flax_cell(features=self.config.hidden_size)
+        step = partial(cell.apply, {"params": fused["stack"][f"layer_{number}"]})
+        carry, output = run_step(step, carry, inputs[0])  # the Flax stack reads longer windows as a whole
+        return output[None], carry
 
 
 def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import assert_trees_close, assert_trees_equal, random_ids, random_params, small_model
 
-from charlstm import config as registry
 from charlstm.analysis.evaluate import evaluate
 from charlstm.analysis.gradient_reach import gradient_reach
 from charlstm.analysis.sample import sample, samples
-from charlstm.config import ModelConfig, OptimizerConfig, SampleConfig
+from charlstm.config import CELLS, ModelConfig, OptimizerConfig, SampleConfig
 from charlstm.core.cells import BUILT_IN
+from charlstm.core.flax_stack import register_cell
 from charlstm.core.loss import nats
-from charlstm.core.network import Model, register_cell
+from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.size import count_operations, count_parameters, match_parameters
 from charlstm.core.step import init_state, make_train_step
@@ -88,11 +88,12 @@ by_twin = pytest.mark.parametrize("cell", TWINS)
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "CELLS", dict(registry.CELLS))
-        for name, cell in OWN.items():
-            register_cell(name, cell)
-        yield
+    before = dict(CELLS)
+    for name, cell in OWN.items():
+        register_cell(name, cell)
+    yield
+    CELLS.clear()
+    CELLS.update(before)
 
 
 def random_state(model: Model, seed: int, batch: int, dtype: Any = np.float32) -> Any:
@@ -215,7 +216,9 @@ def test_a_nudge_moves_the_output_and_what_the_carry_holds_of_it():
             model.step_with(params, carry, jnp.zeros(1, jnp.int32), jnp.full((1, 1, 4), size))[0] for size in (0.0, 1.0)
         )
         np.testing.assert_allclose(moved.output - still.output, 1, atol=1e-6)
-        changes = [float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (moved.state, still.state)), strict=True)]
+        changes = [
+            float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (moved.state, still.state)), strict=True)
+        ]
         assert sorted(changes) == pytest.approx([0.0] * (len(changes) - holds) + [1.0] * holds)
 
 
@@ -247,7 +250,9 @@ def test_a_copy_of_a_built_in_cell_has_its_loss_reach_and_samples(cell: str):
     params, ids = random_params(own, 0, scale=1.0), random_ids(own, 0, 300)
     losses, reaches, texts = [], [], []
     for model in (own, built_in):
-        losses.append([evaluate(model, params, ids, rows=1).loss, evaluate(model, params, np.tile(ids, 9), rows=4).loss])
+        losses.append(
+            [evaluate(model, params, ids, rows=1).loss, evaluate(model, params, np.tile(ids, 9), rows=4).loss]
+        )
         reaches.append(gradient_reach(model, params, ids, lags=8, positions=20).norms)
         how = SampleConfig(length=70, temperature=0.8, top_n=5)
         texts.append([sample(model, params, ids, how), *samples(model, params, ids[:3], how, 17)])
@@ -322,7 +327,7 @@ def test_a_built_in_name_cannot_be_taken(name: str):
 def test_a_cell_is_a_class_of_flax(cell: Any):
     with pytest.raises(TypeError, match=r"derived from flax\.linen\.RNNCellBase"):
         register_cell("mine", cell)
-    assert "mine" not in registry.CELLS
+    assert "mine" not in CELLS
 
 
 class Sticky(nn.GRUCell):
@@ -351,7 +356,7 @@ def test_a_cell_that_cannot_be_stacked_is_named():
         register_cell("mine", Twice)
     with pytest.raises(TypeError):
         register_cell("mine", WithoutFeatures)
-    assert "mine" not in registry.CELLS
+    assert "mine" not in CELLS
 
 
 def test_what_only_built_in_cells_can_do_raises():
