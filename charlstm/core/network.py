@@ -23,7 +23,7 @@ from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.chunks import read_in_chunks
 from charlstm.core.fast import cudnn
-from charlstm.core.fast.loop import FusedLayer, fuse, run_layer
+from charlstm.core.fast.loop import fuse, run_layer
 from charlstm.core.fast.products import are_ids, product
 from charlstm.core.flax_stack import FLAX_CELLS, FlaxStack, RegisteredCell, run_step
 from charlstm.core.sharding import Layout
@@ -88,9 +88,8 @@ class Model:
         wider = jax.eval_shape(partial(self._init_flax, self.vocabulary_size + 1), key)
         first, other = params["stack"]["layer_0"], wider["stack"]["layer_0"]
         scale = self.vocabulary_size**0.5
-        params["stack"]["layer_0"] = jax.tree.map(
-            lambda leaf, form: leaf if leaf.shape == form.shape else leaf * scale, first, other
-        )
+        scaled = jax.tree.map(lambda leaf, form: leaf if leaf.shape == form.shape else leaf * scale, first, other)
+        params["stack"]["layer_0"] = scaled
         if self.config.cell == "lstm":
             for gates in params["stack"].values():
                 gates["hf"]["bias"] = jnp.full_like(gates["hf"]["bias"], self.config.forget_bias)
@@ -106,8 +105,7 @@ class Model:
 
         Args:
             params: a tree as `init` makes it.
-            ids: [B, T] integers below V.
-            carry: the state before the window.
+            ids, carry: [B, T] integers below V, and the state before them.
             dropout_key: draws the dropout masks while training; None, for evaluation and sampling, drops nothing.
 
         Returns:
@@ -162,9 +160,8 @@ class Model:
         batch, time = shape
         # 16 random bits a unit, where float32 uniforms take 32; keep is rounded to them, and scaled exactly.
         keep = min(max(round((1 - self.config.dropout) * 2**16), 1), 2**16 - 1)
-        steps = time if self.config.dropout_mask == "step" else 1
-        dtype = params["head"]["kernel"].dtype
-        keys, size = jax.random.split(key, self.config.num_layers), (steps, batch, self.config.hidden_size)
+        size = (time if self.config.dropout_mask == "step" else 1), batch, self.config.hidden_size
+        keys, dtype = jax.random.split(key, self.config.num_layers), params["head"]["kernel"].dtype
         return [(jax.random.bits(each, size, jnp.uint16) < keep).astype(dtype) * (2**16 / keep) for each in keys]
 
     @property
@@ -194,8 +191,7 @@ class Model:
     def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any) -> tuple[Array, Any]:
         """One layer over T steps: its output [T, B, H] for inputs [T, B, D] or ids [T, B], and its carry after them."""
         if self.backend == "fast" or (self.backend == "cudnn" and len(inputs) == 1):  # which fusing steps cannot help
-            layer: FusedLayer = fused["stack"][number]
-            return run_layer(self.cell, layer, inputs, carry, self.rounding, flatten=self.mesh is None)
+            return run_layer(self.cell, fused["stack"][number], inputs, carry, self.rounding, self.mesh is None)
         if are_ids(inputs):
             inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=fused["head"]["kernel"].dtype)
         if self.backend == "cudnn":
@@ -211,9 +207,7 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     asked = config.recurrence
     if config.cell not in BUILT_IN:
         if asked not in ("auto", "plain") or config.dtype != "float32":
-            raise ValueError(
-                f"cell {config.cell!r} runs as the Flax stack alone; use recurrence auto and dtype float32"
-            )
+            raise ValueError(f"cell {config.cell!r} runs as a Flax stack alone; use recurrence auto and dtype float32")
         return "flax"
     if asked == "cudnn":
         device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]

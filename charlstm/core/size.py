@@ -7,7 +7,7 @@ import jax
 
 from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
-from charlstm.core.network import Model, Params
+from charlstm.core.network import Model
 
 
 def name_of(config: ModelConfig) -> str:
@@ -63,5 +63,6 @@ def match_parameters(config: ModelConfig, vocabulary_size: int, wanted: int) -> 
 
 
 def _shapes(config: ModelConfig, vocabulary_size: int) -> list[tuple[int, ...]]:
-    params: Params = jax.eval_shape(Model(config, vocabulary_size).init, jax.random.key(0))
-    return [leaf.shape for leaf in jax.tree.leaves(params)]
+    return [
+        leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(Model(config, vocabulary_size).init, jax.random.key(0)))
+    ]

@@ -123,10 +123,8 @@ def make_train_step(
 
 def jit_update(update: TrainStep, layout: Layout) -> Any:
     """An update as one program for a layout. It donates the state."""
-    state = state_layout(layout)
-    return jax.jit(
-        update, in_shardings=(state, window_layout(layout)), out_shardings=(state, layout.whole), donate_argnums=0
-    )
+    state, window = state_layout(layout), window_layout(layout)
+    return jax.jit(update, in_shardings=(state, window), out_shardings=(state, layout.whole), donate_argnums=0)
 
 
 def state_layout(layout: Layout) -> TrainState:

@@ -360,8 +360,9 @@ def test_a_cell_that_cannot_be_stacked_is_named():
 
 
 def test_what_only_built_in_cells_can_do_raises():
+    fields: Any
     for fields in ({"dtype": "bfloat16"}, {"recurrence": "fast"}):
-        with pytest.raises(ValueError, match="cell 'mgu' runs as the Flax stack alone"):
+        with pytest.raises(ValueError, match="cell 'mgu' runs as a Flax stack alone"):
             small_model("mgu", **fields)
     with pytest.raises(ValueError, match="cell is 'nothing'"):
         Model(ModelConfig(cell="nothing"), 7)

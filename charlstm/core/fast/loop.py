@@ -38,15 +38,14 @@ def fuse(cell: Cell, gates: Any) -> FusedLayer:
     def beside(names: tuple[str, ...], part: str) -> Array:
         return jnp.concatenate([gates[name][part] for name in names], -1)
 
-    inner_bias = None
-    if isinstance(cell, Gru):
-        inner_bias = jnp.pad(gates["hn"]["bias"], (2 * len(gates["hn"]["bias"]), 0))  # zeros for r and z
+    inner = gates["hn"]["bias"] if isinstance(cell, Gru) else None
+    inner_bias = None if inner is None else jnp.pad(inner, (2 * len(inner), 0))  # zeros for r and z
     bias = beside(cell.recurrent_kernels if isinstance(cell, Lstm) else cell.input_kernels, "bias")
     return FusedLayer(beside(cell.input_kernels, "kernel"), beside(cell.recurrent_kernels, "kernel"), bias, inner_bias)
 
 
 def run_layer(
-    cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, dtype: Any, *, flatten: bool
+    cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, dtype: Any, flatten: bool
 ) -> tuple[Array, CellCarry]:
     """The layer's output [T, B, H] for inputs [T, B, D] or ids [T, B], and the carry after the last step.
 
