@@ -79,12 +79,12 @@ def evaluate(
 
 
 def uniform_bits(vocabulary_size: int) -> float:
-    """Bits per character of a guesser who finds all characters equally likely."""
+    """Bits per character when all characters are equally likely."""
     return math.log2(vocabulary_size)
 
 
 def lzma_bits(text: bytes, characters: int) -> float:
-    """Bits per character that `xz -9` needs for a text, given as the bytes that a file of it would have."""
+    """Bits per character of `xz -9`, for a text as the bytes of a file."""
     return 8 * len(lzma.compress(text, preset=9)) / characters
 
 

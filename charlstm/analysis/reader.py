@@ -41,13 +41,9 @@ def windows(columns: np.ndarray, length: int) -> Iterator[np.ndarray]:
 
 
 def read_windows(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = None) -> Iterator[tuple[Any, Carry]]:
-    """What `step` gives for one window [B, T] after another, each read from the carry after the one before.
+    """What `step` gives for each window of ids [B, T], read from the carry after the window before.
 
-    Args:
-        step: reads a window.
-        ids: the windows, of any integer type.
-        carry: the state before the first.
-        rows: as `Placed.rows`; None leaves the ids on the default device.
+    `rows` is that of `Placed`; None leaves the ids on the default device.
     """
     for window in ids:
         output, carry = step(jax.device_put(window.astype(np.int32), rows), carry)
