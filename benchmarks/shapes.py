@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from charlstm.config import ModelConfig
 from charlstm.support.errors import InputError
 
 FLOAT = 4
@@ -39,6 +40,11 @@ class Size:
         """Characters of one window, B·T."""
         return self.batch * self.time
 
+    @property
+    def model(self) -> ModelConfig:
+        """The LSTM stack of this size."""
+        return ModelConfig(hidden_size=self.hidden, num_layers=self.layers)
+
 
 BOOK = Size(100, 100, 512, 2)
 SMALL = Size(50, 50, 128, 1)
@@ -47,17 +53,10 @@ SIZES = (BOOK, SMALL, Size(64, 50, 128, 2), Size(16, 1024, 768, 1))
 
 
 def forward_operations(size: Size) -> int:
-    """Floating-point operations of the products of one pass over a window, a multiplication and an addition each.
+    """Floating-point operations of the products of one pass over a window, a multiplication and an addition each."""
+    from charlstm.core.size import count_operations  # which loads JAX, and other libraries' processes read sizes too
 
-    A character takes 2·H·4H for the recurrent kernel of each of L layers, as much for the input kernel of each layer
-    but the first, and 2·H·V for the softmax layer:
-
-        B·T·(8·H²·(2L - 1) + 2·H·V)
-
-    The first layer's input is one-hot, so its product is the lookup of a row: no operations.
-    """
-    hidden = size.hidden
-    return size.characters * (8 * hidden**2 * (2 * size.layers - 1) + 2 * hidden * size.vocabulary)
+    return size.characters * count_operations(size.model, size.vocabulary)
 
 
 def training_operations(size: Size) -> int:

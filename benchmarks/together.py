@@ -25,10 +25,10 @@ from benchmarks.table import spread
 from charlstm.cli.arguments import load_grid
 from charlstm.compare.grid import grid_models
 from charlstm.config import CELLS, Experiment, Grid
-from charlstm.core.size import operations
+from charlstm.core.size import count_operations
 from charlstm.data import corpora
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.support import process as devices
+from charlstm.support import process
 from charlstm.support.errors import InputError
 from charlstm.support.schema import to_dict
 
@@ -72,7 +72,7 @@ def _smallest(grid: Grid, cell: str, steps: int | None) -> tuple[Grid, str]:
     ours = [each for each in grid_models(grid, size) if each.config.model.cell == cell]
     if not ours:
         raise InputError(f"the grid has no model with the cell {cell}; there are {', '.join(grid.cells)}")
-    best = min(ours, key=lambda each: operations(each.config.model, size))
+    best = min(ours, key=lambda each: count_operations(each.config.model, size))
     train = best.config.train
     if steps is not None:  # what is done on the way is done as often
         every = (
@@ -109,29 +109,20 @@ def _alone(config: Experiment, seeds: int) -> float:
 
 def train(folder: Path) -> None:
     """Trains all seeds of the only model of grid.py in a folder; the work of a process of its own."""
-    devices.prepare()
-    from charlstm.compare.runner import train_runs
-    from charlstm.training.begin import Text
+    process.prepare()
+    from charlstm.compare.runner import GridWatch, _Comparison
+    from charlstm.data.dataset import Dataset
+    from charlstm.training.signals import Received
 
     grid = load_grid(folder / "grid.py")
-    text = Text.read(grid.base)
-    (model,) = grid_models(grid, len(text.vocabulary))
-    train_runs(model, range(grid.seeds), folder / model.name, text, [], _Nobody())
+    data = Dataset.read(grid.base.data)
+    (model,) = grid_models(grid, len(data.vocabulary))
+    _Comparison(grid, folder, data, GridWatch(), Received()).train(model)
 
 
 def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
     imports = f"from charlstm.support.schema import from_dict\nfrom charlstm.config import {kind}\n"
     path.write_text(f"{imports}{name} = from_dict({values!r}, {kind})\n")
-
-
-class _Nobody:
-    """A `group.Watch` that does not look."""
-
-    def advance(self, step: int, loss: float, chars_per_second: float) -> None:
-        pass
-
-    def line(self, text: str, style: str | None = None) -> None:
-        pass
 
 
 def _seconds(folder: Path, *words: str) -> float:

@@ -56,7 +56,8 @@ def _not_strict(make: Callable[..., Any]) -> Callable[..., Any]:
     return lru_cache(wraps(make)(lambda *args: jax.tree.map(relaxed, make(*args))))
 
 
-optimizer.learning_rate, optimizer.make_optimizer = map(_not_strict, (optimizer.learning_rate, optimizer.make_optimizer))
+optimizer.learning_rate = _not_strict(optimizer.learning_rate)
+optimizer.make_optimizer = _not_strict(optimizer.make_optimizer)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,13 +11,14 @@ from benchmarks import inputs
 from benchmarks.contenders import Work
 from benchmarks.shapes import Size
 from charlstm.analysis.sample import samples
-from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, SampleConfig
-from charlstm.core.loss import nats
+from charlstm.config import OptimizerConfig, Recurrence, SampleConfig
+from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
+from charlstm.core.optimizer import make_optimizer
 from charlstm.core.sharding import Layout
-from charlstm.core.step import initial_state, make_train_step
+from charlstm.core.step import init_state, make_train_step
 from charlstm.data.windows import Window
-from charlstm.support import process as devices
+from charlstm.support import process
 
 
 class Charlstm:
@@ -25,13 +26,13 @@ class Charlstm:
 
     def __init__(self, recurrence: Recurrence) -> None:
         if recurrence != "plain":  # as the program does before it computes anything; Flax's users have no such call
-            devices.prepare()
+            process.prepare()
         self._recurrence: Recurrence = recurrence
 
     def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
-        config, model = self._config(size), self._model(size)
-        states: Any = [initial_state(replace(config, seed=seed), model) for seed in range(seeds)]
-        step: Any = make_train_step(config, model)
+        model, tx = self._model(size), make_optimizer(OPTIMIZER, 1)
+        states: Any = [init_state(model, tx, size.batch, seed) for seed in range(seeds)]
+        step: Any = make_train_step(model, tx)
         if together:
             states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
             step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
@@ -49,15 +50,15 @@ class Charlstm:
         return Work(seeds * size.characters, {"": run})
 
     def evaluate(self, size: Size) -> Work:
-        model, layout = self._model(size), Layout.of(size.batch)
+        layout = Layout.of(size.batch)
+        model = self._model(size).on(layout)
         params = jax.device_put(model.init(jax.random.key(0)), layout.whole)
         carry = jax.device_put(model.zero_carry(size.batch), layout.rows)
 
         @jax.jit
         def score(params: Any, ids: Any, targets: Any, carry: Any) -> Any:
-            with layout.traced():
-                logits, carry = model.apply(params, ids, carry)
-            return nats(logits, targets).mean(), carry
+            logits, carry = model.apply(params, ids, carry)
+            return mean_nats(logits, targets), carry
 
         windows = inputs.windows(size)
 
@@ -80,18 +81,14 @@ class Charlstm:
         return Work(streams * length, {"": run})
 
     def _model(self, size: Size) -> Model:
-        return Model(self._config(size).model, size.vocabulary)
+        return Model(replace(size.model, recurrence=self._recurrence), size.vocabulary)
 
-    def _config(self, size: Size) -> Experiment:
-        return Experiment(
-            data=DataConfig(batch_size=size.batch, seq_length=size.time),
-            model=ModelConfig(hidden_size=size.hidden, num_layers=size.layers, recurrence=self._recurrence),
-            optimizer=OptimizerConfig(
-                learning_rate=inputs.LEARNING_RATE,
-                schedule="constant",
-                warmup_steps=0,
-                grad_clip=inputs.GRAD_CLIP,
-                b1=inputs.B1,
-                b2=inputs.B2,
-            ),
-        )
+
+OPTIMIZER = OptimizerConfig(
+    learning_rate=inputs.LEARNING_RATE,
+    schedule="constant",
+    warmup_steps=0,
+    grad_clip=inputs.GRAD_CLIP,
+    b1=inputs.B1,
+    b2=inputs.B2,
+)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from charlstm.analysis.reader import compiled_nats, keep_rows, place, read_windows, windows
+from charlstm.analysis.reader import compiled_nats, keep_rows, place, read_all, read_windows, windows
 from charlstm.core.loss import bits
 from charlstm.core.network import Carry, Model, Params
 
@@ -68,8 +68,7 @@ def evaluate(
     if rows > 1:
         warm = min(WARMUP, length)
         before, _ = _rows(ids, starts - warm, warm)
-        for _, carry in read_windows(partial(_compiled_read(placed), params), windows(before, window), carry, sharding):
-            pass
+        carry = read_all(partial(_compiled_read(placed), params), windows(before, window), carry, sharding)
         carry = keep_rows(carry, np.arange(rows) > 0)  # nothing stands before the first row
     targets, counted = _rows(ids, starts, length)
     predictions = read_windows(partial(compiled_nats(placed), params), windows(targets, window), carry, sharding)
@@ -80,12 +79,12 @@ def evaluate(
 
 
 def uniform_bits(vocabulary_size: int) -> float:
-    """Bits per character of a guesser who finds all characters equally likely."""
+    """Bits per character when all characters are equally likely."""
     return math.log2(vocabulary_size)
 
 
 def lzma_bits(text: bytes, characters: int) -> float:
-    """Bits per character that `xz -9` needs for a text, given as the bytes that a file of it would have."""
+    """Bits per character of `xz -9`, for a text as the bytes of a file."""
     return 8 * len(lzma.compress(text, preset=9)) / characters
 
 

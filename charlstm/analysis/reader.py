@@ -41,20 +41,23 @@ def windows(columns: np.ndarray, length: int) -> Iterator[np.ndarray]:
 
 
 def read_windows(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = None) -> Iterator[tuple[Any, Carry]]:
-    """What `step` gives for one window [B, T] after another, each read from the carry after the one before.
+    """What `step` gives for each window of ids [B, T], read from the carry after the window before.
 
-    Args:
-        step: reads a window.
-        ids: the windows, of any integer type.
-        carry: the state before the first.
-        rows: as `Placed.rows`; None leaves the ids on the default device.
+    `rows` is that of `Placed`; None leaves the ids on the default device.
     """
     for window in ids:
         output, carry = step(jax.device_put(window.astype(np.int32), rows), carry)
         yield output, carry
 
 
-def keep_rows(carry: Carry, kept: Array) -> Carry:
+def read_all(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = None) -> Carry:
+    """The carry after all windows of `read_windows`."""
+    for _, after in read_windows(step, ids, carry, rows):
+        carry = after
+    return carry
+
+
+def keep_rows(carry: Carry, kept: Any) -> Carry:
     """The carry with zeros in the rows that are not kept, [B] bool."""
     return jax.tree.map(lambda part: jnp.where(kept.reshape(-1, *(1,) * (part.ndim - 1)), part, 0), carry)
 

@@ -1,6 +1,6 @@
-"""How far back a model remembers: its accuracy at characters that a name decides, a known distance before them.
+"""How far back a model remembers: its accuracy at a character that a name decides, a known distance before it.
 
-A reader without memory of the distance is right once in eight times, whatever else it has learnt.
+Without a memory of that distance a reader is right one time in eight, whatever else it has learnt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,23 +23,22 @@ from charlstm.data.vocabulary import Vocabulary, named
 ROWS = 64
 """Texts that are read side by side."""
 WARMUP = 2
-"""Sentences that each row begins with and that are not counted."""
+"""Sentences at the start of each row that do not count."""
 WINDOW = 128
-"""Characters a compiled call reads."""
+"""Characters a compiled call reads, T."""
 INITIALS = tuple(language[0] for language in recall_text.LANGUAGES.values())
-"""First letters of the languages, of which one is right."""
+"""First letters of the languages, one of which is right."""
 
 Reader = Callable[[Sequence[str]], NDArray[Any]]
 """Rows of text, B of one length N, to the likeliest initial after each character: [B, N] places in `INITIALS`."""
 
 
 class Recall(NamedTuple):
-    """What a reader remembers. Its standard error at an accuracy p is √(p (1 - p) / sentences)."""
+    """What a reader remembers. The standard error of an accuracy p is √(p (1 - p) / sentences)."""
 
     distances: tuple[int, ...]
-    """Characters between what decides and what is decided."""
     accuracy: tuple[float, ...]
-    """The part of the decided characters that was right, at each distance."""
+    """The fraction of right answers at each distance."""
     chance: float
     """The accuracy of a guess."""
     sentences: int
@@ -47,11 +46,7 @@ class Recall(NamedTuple):
 
 
 def distances_of(corpus: str) -> tuple[int, ...]:
-    """The distances that a named corpus trains, in ascending order, and one twice as far, which it does not.
-
-    Raises:
-        ValueError: it is not the name of a `recall_N` corpus.
-    """
+    """The distances in a `recall_N` corpus, ascending, and one twice as far; ValueError if it is not such a corpus."""
     trained = recall_text.distances(corpus)
     return *trained, 2 * trained[-1]
 
@@ -59,27 +54,18 @@ def distances_of(corpus: str) -> tuple[int, ...]:
 def accuracy(
     model: Model, params: Params, vocabulary: Vocabulary, distances: Sequence[int], *, sentences: int = 1024
 ) -> Recall:
-    """The recall of a model, as `measure` gives it.
-
-    Args:
-        model, params, vocabulary: what was trained on a `recall_N` corpus.
-        distances: as `distances_of` gives them, or others.
-        sentences: how many are read at each distance.
-
-    Raises:
-        ValueError: as `measure` and `as_reader`.
-    """
+    """`measure` of a model that was trained on a `recall_N` corpus, at `distances_of` it or at others."""
     return measure(as_reader(model, params, vocabulary), distances, sentences=sentences)
 
 
 def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) -> Recall:
-    """Ask a reader for the language in sentences of each distance, not those of a corpus, one after the other in rows.
+    """Asks a reader for the language in so many sentences of each distance, none of which is in a corpus.
 
-    Only the languages' initials can be answered: what is measured is which of them a reader expects there, and not
+    The answer is always one of the languages' initials: what counts is which of them a reader finds likeliest, not
     whether it knows that one of them must follow.
 
     Raises:
-        ValueError: a distance is one that no sentence has, or there are no sentences to read.
+        ValueError: no sentence has one of the distances, or there are no sentences to read.
     """
     if sentences < 1:
         raise ValueError(f"sentences is {sentences}; it must be at least 1")
@@ -88,11 +74,7 @@ def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) ->
 
 
 def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
-    """A model as a reader that begins each row in the zero state and hands the carry on to the row's end.
-
-    Raises:
-        ValueError: the vocabulary lacks characters of these texts.
-    """
+    """A model as a reader, each row from the zero carry; ValueError if its vocabulary lacks characters of the texts."""
     every = "".join(recall_text.sentence(country, recall_text.FILLERS).text for country in recall_text.COUNTRIES)
     if lacking := vocabulary.unknown(every):
         what = ", ".join(map(named, lacking))
@@ -111,9 +93,9 @@ def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
 
 
 def _right(read: Reader, distance: int, count: int) -> float:
-    """The part of `count` sentences of one distance whose language a reader foresees."""
+    """The fraction of `count` sentences of one distance whose language a reader predicts."""
     rows = min(ROWS, count)
-    # Each distance is a seed of its own, so that their errors are independent; that of the corpora is none of them.
+    # The distance is the seed, so that errors are independent; no distance is the seed of the corpora.
     drawn = recall_text.sentences(distance, [distance])
     dealt = [list(islice(drawn, WARMUP + -(-count // rows))) for _ in range(rows)]
     texts = ["".join(each.text for each in row) for row in dealt]
@@ -124,7 +106,7 @@ def _right(read: Reader, distance: int, count: int) -> float:
 
 
 def _decided(row: Sequence[Sentence]) -> Iterator[tuple[int, int]]:
-    """For each sentence that counts: the place after which a row's text tells the language, and which it is."""
+    """For each sentence that counts: the index of the last character before the language, and which one that is."""
     start = 0
     for number, each in enumerate(row):
         if number >= WARMUP:

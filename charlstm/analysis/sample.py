@@ -1,12 +1,11 @@
-"""Parameters, a prime and a seed become text, in one compiled loop.
+"""Text from parameters, a prime and a seed, by one compiled loop.
 
-The loop draws a symbol from the state, and reads it. While the prime lasts, the prime's symbol is read in place of the
-drawn one; so the same program serves the prime's end, the first character and the last. It runs in chunks of fixed
-size: any length needs one compilation and constant memory, and a stream is the whole, cut.
+The loop draws a symbol from the state, and reads it; the last symbols of the prime are read in place of drawn ones. It
+runs in chunks of a fixed size, so that one compilation and constant memory suffice for any length.
 
-The n-th character's noise comes from the seed and n alone. So a text depends on checkpoint, settings and seed, and on
-nothing else: not on its length, not on how many are drawn beside it. Streams run side by side only where that has been
-seen to change no bit of them: a matrix product may add up in another order for more rows.
+The noise of the n-th character follows from the seed and n alone, so a text depends on checkpoint, settings and seed,
+and not on its length or on how many are drawn beside it. Streams run side by side only where that was seen to change no
+bit of them, as a matrix product may sum in another order for more rows.
 """
 
 import codecs
@@ -14,23 +13,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from charlstm.analysis.reader import read_windows, windows
+from charlstm.analysis.reader import read_all, windows
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.vocabulary import Vocabulary
 
 CHUNK = 64
-"""Characters a call draws; a stream grows by so many at a time."""
+"""Characters that a call draws, and by which a stream grows."""
 WINDOW = 256
-"""Characters of the prime that are read at once."""
+"""Characters of the prime that a call reads."""
 BLOCK = 64
 """Streams that run side by side, where that changes no bit of them."""
 _WORTH_A_BLOCK = 16  # fewer streams than this are faster one after the other
@@ -38,15 +37,9 @@ _HOTTEST = float(np.finfo(np.float32).max)
 
 
 def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
-    """Draw `config.length` symbols after a prime, and give them out as they come.
+    """Draws symbols after a prime, [P] ids, and yields them as they come: int32, up to CHUNK at a time.
 
-    Args:
-        model, params: what predicts.
-        prime: [P] ids that are read first; [0] begins from the zero state.
-        config: length, temperature, top_n and seed; its prime is ignored, as only a vocabulary can encode it.
-
-    Yields:
-        [up to CHUNK] int32 ids, `config.length` in all.
+    `config` gives length, temperature, top_n and seed; its prime is ignored, as only a vocabulary can encode it.
     """
     for drawn in _draw(model, _begin(model, params, prime), config, [config.seed]):
         yield drawn[:, 0]
@@ -58,15 +51,8 @@ def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig
 
 
 def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:
-    """`sample` for each of the `num` seeds from `config.seed` on, to the bit; many streams run side by side.
-
-    Yields:
-        [config.length] int32 ids, a seed's at a time.
-
-    Raises:
-        ValueError: the last seed is too large.
-    """
-    replace(config, seed=config.seed + num - 1)
+    """`sample` for each of the `num` seeds from `config.seed` on, to the bit; many streams run side by side."""
+    replace(config, seed=config.seed + num - 1)  # raises ValueError if the last seed is too large
     begun, seeds = _begin(model, params, prime), range(config.seed, config.seed + num)
     block = BLOCK if num >= _WORTH_A_BLOCK and block_keeps_bits(model, config.top_n) else 1
     for at in range(0, num, block):
@@ -86,17 +72,17 @@ def text_stream(
     skip_unknown: bool,
     stop: str | None = None,
 ) -> Iterator[str]:
-    """`stream` in characters that people read: the prime, and then what is drawn after it.
+    """The prime of `config` and then what `stream` draws after it, as text.
 
     Args:
         model, params: what predicts.
         vocabulary, symbols: what ids stand for; bytes are decoded as UTF-8, with U+FFFD where they are not.
-        config: its prime is what is read first.
+        config: how to draw, and the prime.
         skip_unknown: leaves out characters of the prime that the vocabulary lacks.
-        stop: ends the text with the first occurrence of this in what is drawn; None draws all of `config.length`.
+        stop: the text ends with its first occurrence in what is drawn, or after `config.length` symbols.
 
     Raises:
-        ValueError: the prime has such a character and they are not skipped; at once, before anything is given out.
+        ValueError: the prime has unknown characters that are not skipped; at once, before anything is yielded.
     """
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
     pieces = map(vocabulary.decode, chain([prime], stream(model, params, prime, config)))
@@ -118,10 +104,8 @@ def texts(
 ) -> Iterator[str]:
     """The whole of `text_stream` for each of the `num` seeds from `config.seed` on."""
     if stop is not None:  # one by one, as each may end early
-        for seed in range(config.seed, config.seed + num):
-            how = replace(config, seed=seed)
-            pieces = text_stream(model, params, vocabulary, symbols, how, skip_unknown=skip_unknown, stop=stop)
-            yield "".join(pieces)
+        for how in [replace(config, seed=config.seed + number) for number in range(num)]:
+            yield "".join(text_stream(model, params, vocabulary, symbols, how, skip_unknown=skip_unknown, stop=stop))
         return
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
     for drawn in samples(model, params, prime, config, num):
@@ -149,15 +133,12 @@ def _until(stop: str, pieces: Iterable[str]) -> Iterator[str]:
 
 
 def choose(logits: Array, noise: Array, temperature: Array) -> Array:
-    """Draw an id from softmax(logits / temperature) over the K likeliest, by the Gumbel-max trick (Gumbel 1954).
+    """Draws an id, [] int32, from softmax(logits / temperature) by the Gumbel-max trick (Gumbel 1954).
 
     Args:
         logits: [V].
         noise: [K] standard Gumbel noise; only the K likeliest ids can be drawn.
-        temperature: [] float32; 0 takes the likeliest. Of equally likely ids the smallest counts as the likeliest.
-
-    Returns:
-        [] int32.
+        temperature: [] float32; 0 takes the likeliest, of equally likely ids the smallest.
     """
     size, count = len(logits), len(noise)
     likeliest, ids = lax.top_k(logits, count) if count < size else (logits, jnp.arange(size))
@@ -168,10 +149,10 @@ def choose(logits: Array, noise: Array, temperature: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def block_keeps_bits(model: Model, top_n: int) -> bool:
-    """Whether BLOCK streams side by side are to the bit what each is alone: the programs are run and compared.
+    """Whether BLOCK streams side by side equal each alone in every bit: both programs are run and compared.
 
-    Which order a product adds up in depends on its shape and on the machine, never on the numbers: where a chunk of
-    random parameters and states agrees in every bit, all do.
+    The order in which a product sums depends on its shape and on the machine, never on the numbers, so a chunk with
+    random parameters and states stands for all.
     """
     rng = np.random.default_rng(0)
     forms = jax.eval_shape(lambda key: _for_sampling(model)(model.init(key)), jax.random.key(0))
@@ -197,34 +178,29 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     return True
 
 
-class _Begun(NamedTuple):
-    """A model that has read all of a prime but its last symbols."""
-
-    fused: Params
-    carry: Carry
-    rest: np.ndarray
-    """[below WINDOW] ids that are still to be read."""
+_Begun = tuple[Params, Carry, np.ndarray]
 
 
 def _begin(model: Model, params: Params, prime: np.ndarray) -> _Begun:
+    """Fused parameters, the carry after all whole windows of a prime, and the ids [below WINDOW] left to read."""
     fused, carry = _for_sampling(model)(params), model.zero_carry(1)
     end = len(prime) // WINDOW * WINDOW
-    for _, carry in read_windows(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry):
-        pass
-    return _Begun(fused, carry, prime[end:].astype(np.int32))
+    carry = read_all(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry)
+    return fused, carry, prime[end:].astype(np.int32)
 
 
 def _draw(model: Model, begun: _Begun, config: SampleConfig, seeds: Sequence[int]) -> Iterator[np.ndarray]:
     """[up to CHUNK, len(seeds)] ids at a time."""
-    rest, advance, noise = begun.rest, _advancer(model), _noise(_candidates(model, config.top_n))
-    carry = jax.tree.map(lambda part: jnp.repeat(part, len(seeds), 0), begun.carry)
+    fused, carry, rest = begun
+    advance, noise = _advancer(model), _noise(_candidates(model, config.top_n))
+    carry = jax.tree.map(lambda part: jnp.repeat(part, len(seeds), 0), carry)
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
     forced[: len(rest)] = rest
     keys, temperature = jnp.stack(list(map(jax.random.key, seeds))), jnp.float32(min(config.temperature, _HOTTEST))
     for at in range(0, len(rest) + config.length, CHUNK):
         part = forced[at : at + CHUNK] if at < len(forced) else forced[:CHUNK]
         position = np.int32(at - len(rest))
-        drawn, carry = advance(begun.fused, carry, noise(keys, position), part, position, temperature)
+        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature)
         new = np.asarray(drawn)[max(len(rest) - at, 0) : len(rest) + config.length - at]
         if len(new):
             yield new

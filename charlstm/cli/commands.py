@@ -134,7 +134,7 @@ def _eval(words: list[str]) -> None:
     symbols = found.config.data.symbols
     if asked.text is not None:
         pieces = corpora.pieces(corpora.resolve(str(asked.text)), symbols)
-        found.vocabulary.refuse_unknown(pieces)  # all of them at once; encoding stops at the first piece
+        found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
         ids, what = encode_pieces(found.vocabulary, pieces), str(asked.text)
     else:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.

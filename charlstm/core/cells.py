@@ -4,7 +4,7 @@ Shapes: B batch, H hidden, G gates of the cell. The equations, the order of the 
 those of Flax's `SimpleCell`, `GRUCell` and `LSTMCell`.
 """
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,85 +15,61 @@ CellCarry = Any
 """[B, H] for rnn and gru; a pair (cell state c, hidden state h) of [B, H] for lstm, in Flax's order."""
 
 
-class Cell(Protocol):
-    """One step of a recurrent cell."""
+class Cell:
+    """One step of a recurrent cell. The carry is the hidden state, unless a cell says otherwise."""
 
     input_kernels: ClassVar[tuple[str, ...]]
-    """Names of the G kernels that multiply the input, in the order in which the gates are stacked."""
     recurrent_kernels: ClassVar[tuple[str, ...]]
-    """Names of the G kernels that multiply the hidden state, in the same order."""
+    """Names of the G kernels that multiply the input, and the hidden state, in the order in which gates are stacked."""
 
-    @staticmethod
-    def zero_carry(batch_size: int, hidden_size: int, dtype: Any) -> CellCarry:
+    def zero_carry(self, batch_size: int, hidden_size: int, dtype: Any) -> CellCarry:
         """The carry before the first character."""
-        ...
-
-    @staticmethod
-    def hidden(carry: CellCarry) -> Array:
-        """The part of a carry that the recurrent kernel multiplies, and that the layer outputs: [B, H]."""
-        ...
-
-    @staticmethod
-    def add_hidden(carry: CellCarry, d_hidden: Array) -> CellCarry:
-        """A carry, or its gradient, with `d_hidden` added to its hidden part."""
-        ...
-
-    @staticmethod
-    def forward(projected: Array, product: Array, carry: CellCarry) -> tuple[CellCarry, Any]:
-        """The next carry, and what `backward` needs, from the input's and the recurrent product, each [B, G·H]."""
-        ...
-
-    @staticmethod
-    def backward(saved: Any, d_carry: CellCarry) -> tuple[Array, Array, CellCarry]:
-        """Gradients in `projected`, in `product`, and in the carry before, the path through the product left out."""
-        ...
-
-
-class _HiddenIsCarry:
-    @staticmethod
-    def zero_carry(batch_size: int, hidden_size: int, dtype: Any) -> Array:
         return jnp.zeros((batch_size, hidden_size), dtype)
 
-    @staticmethod
-    def hidden(carry: Array) -> Array:
+    def hidden(self, carry: CellCarry) -> Array:
+        """The part of a carry that the recurrent kernel multiplies, and that the layer outputs: [B, H]."""
         return carry
 
-    @staticmethod
-    def add_hidden(carry: Array, d_hidden: Array) -> Array:
+    def add_hidden(self, carry: CellCarry, d_hidden: Array) -> CellCarry:
+        """A carry, or its gradient, with `d_hidden` added to its hidden part."""
         return carry + d_hidden
 
+    def forward(self, projected: Array, product: Array, carry: CellCarry) -> tuple[CellCarry, Any]:
+        """The next carry, and what `backward` needs, from the input's and the recurrent product, each [B, G·H]."""
+        raise NotImplementedError
 
-class Rnn(_HiddenIsCarry):
+    def backward(self, saved: Any, d_carry: CellCarry) -> tuple[Array, Array, CellCarry]:
+        """Gradients in `projected`, in `product`, and in the carry before, the path through the product left out."""
+        raise NotImplementedError
+
+
+class Rnn(Cell):
     """h' = tanh(x + W h)  (Elman 1990)."""
 
     input_kernels, recurrent_kernels = ("i",), ("h",)
 
-    @staticmethod
-    def forward(projected: Array, product: Array, carry: Array) -> tuple[Array, Array]:
+    def forward(self, projected: Array, product: Array, carry: Array) -> tuple[Array, Array]:
         new = jnp.tanh(projected + product)
         return new, new
 
-    @staticmethod
-    def backward(saved: Array, d_carry: Array) -> tuple[Array, Array, Array]:
+    def backward(self, saved: Array, d_carry: Array) -> tuple[Array, Array, Array]:
         d_sum = d_carry * (1 - saved * saved)
         return d_sum, d_sum, jnp.zeros_like(d_carry)
 
 
-class Gru(_HiddenIsCarry):
+class Gru(Cell):
     """r, z = σ(x + W h);  n = tanh(x_n + r (W_n h + b_n));  h' = (1 - z) n + z h  (Cho et al. 2014, eqs. 5-8)."""
 
     input_kernels, recurrent_kernels = ("ir", "iz", "in"), ("hr", "hz", "hn")
 
-    @staticmethod
-    def forward(projected: Array, product: Array, carry: Array) -> tuple[Array, Any]:
+    def forward(self, projected: Array, product: Array, carry: Array) -> tuple[Array, Any]:
         x_r, x_z, x_n = jnp.split(projected, 3, -1)
         p_r, p_z, p_n = jnp.split(product, 3, -1)
         r, z = jax.nn.sigmoid(x_r + p_r), jax.nn.sigmoid(x_z + p_z)
         n = jnp.tanh(x_n + r * p_n)
         return (1 - z) * n + z * carry, (r, z, n, p_n, carry)
 
-    @staticmethod
-    def backward(saved: Any, d_carry: Array) -> tuple[Array, Array, Array]:
+    def backward(self, saved: Any, d_carry: Array) -> tuple[Array, Array, Array]:
         r, z, n, p_n, before = saved
         d_n = d_carry * (1 - z) * (1 - n * n)
         d_r = d_n * p_n * r * (1 - r)
@@ -103,26 +79,22 @@ class Gru(_HiddenIsCarry):
         return d_projected, d_product, d_carry * z
 
 
-class Lstm:
+class Lstm(Cell):
     """i, f, o = σ(x + W h);  g = tanh(x + W h);  c' = f c + i g;  h' = o tanh(c')  (Gers et al. 2000, no peepholes)."""
 
     input_kernels, recurrent_kernels = ("ii", "if", "ig", "io"), ("hi", "hf", "hg", "ho")
 
-    @staticmethod
-    def zero_carry(batch_size: int, hidden_size: int, dtype: Any) -> tuple[Array, Array]:
+    def zero_carry(self, batch_size: int, hidden_size: int, dtype: Any) -> tuple[Array, Array]:
         zeros = jnp.zeros((batch_size, hidden_size), dtype)
         return zeros, zeros
 
-    @staticmethod
-    def hidden(carry: tuple[Array, Array]) -> Array:
+    def hidden(self, carry: tuple[Array, Array]) -> Array:
         return carry[1]
 
-    @staticmethod
-    def add_hidden(carry: tuple[Array, Array], d_hidden: Array) -> tuple[Array, Array]:
+    def add_hidden(self, carry: tuple[Array, Array], d_hidden: Array) -> tuple[Array, Array]:
         return carry[0], carry[1] + d_hidden
 
-    @staticmethod
-    def forward(projected: Array, product: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Any]:
+    def forward(self, projected: Array, product: Array, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], Any]:
         # One sigmoid for all four gates, since tanh(x) = 2 σ(2x) - 1: XLA vectorizes it, but not a mixture of both.
         stretch = np.repeat([1, 1, 2, 1], carry[0].shape[-1])
         i, f, g, o = jnp.split(jax.nn.sigmoid((projected + product) * stretch[None].astype(product.dtype)), 4, -1)
@@ -130,8 +102,7 @@ class Lstm:
         c = f * carry[0] + i * g
         return (c, o * jnp.tanh(c)), (i, f, g, o, carry[0])
 
-    @staticmethod
-    def backward(saved: Any, d_carry: tuple[Array, Array]) -> tuple[Array, Array, tuple[Array, Array]]:
+    def backward(self, saved: Any, d_carry: tuple[Array, Array]) -> tuple[Array, Array, tuple[Array, Array]]:
         i, f, g, o, before = saved
         d_c, d_h = d_carry
         tanh_c = jnp.tanh(f * before + i * g)  # cheaper to compute again than to keep
@@ -142,4 +113,4 @@ class Lstm:
         return d_sum, d_sum, (d_c * f, jnp.zeros_like(d_h))
 
 
-BUILT_IN: dict[str, Any] = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
+BUILT_IN: dict[str, Cell] = {"rnn": Rnn(), "gru": Gru(), "lstm": Lstm()}

@@ -15,17 +15,8 @@ def read_in_chunks(
 ) -> tuple[Array, Any]:
     """Read T steps in chunks of √T, rounded up; a gradient keeps the carries between them and reads each chunk again.
 
-    One more forward pass buys O(√T) memory for what lies inside the layers (Chen et al. 2016, section 4.1). What `read`
-    outputs stays whole.
-
-    Args:
-        read: maps ids [t, B], masks and a carry to an output [t, B, ...] and the carry after it.
-        ids: [T, B].
-        masks: a tree of [T, B, H], or of [1, B, H] for all steps.
-        carry: the carry before the first step.
-
-    Returns:
-        What `read` gives for all T steps at once.
+    One more forward pass buys O(√T) memory for what lies inside the layers (Chen et al. 2016, section 4.1). `read` maps
+    ids [t, B], masks [t, B, H] or [1, B, H], and a carry to an output [t, B, ...] and the carry after it.
     """
     time = len(ids)
     length = math.isqrt(time - 1) + 1

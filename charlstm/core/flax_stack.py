@@ -6,7 +6,6 @@ This is the only module that uses Flax. The parameters of every backend are thos
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -79,14 +78,13 @@ def run_step(cell: Any, carry: Any, inputs: Array) -> tuple[Any, Array]:
     return cell(carry, inputs)
 
 
-class RegisteredCell:
+class RegisteredCell(NamedTuple):
     """A user's Flax cell, with the functions that `cells.Cell` has for a built-in one."""
 
-    def __init__(self, flax_cell: type[nn.RNNCellBase]) -> None:
-        self._flax_cell = flax_cell
+    flax_cell: Any
 
     def zero_carry(self, batch_size: int, hidden_size: int, dtype: Any) -> RegisteredCarry:
-        cell = self._flax_cell(features=hidden_size)  # pyright: ignore[reportCallIssue]
+        cell = self.flax_cell(features=hidden_size)
         forms = jax.eval_shape(lambda: cell.initialize_carry(jax.random.key(0), (batch_size, hidden_size)))
         state = jax.tree.map(lambda form: jnp.zeros(form.shape, dtype), forms)
         return RegisteredCarry(state, jnp.zeros((batch_size, hidden_size), dtype))
@@ -95,22 +93,9 @@ class RegisteredCell:
         return carry.output
 
     def add_hidden(self, carry: RegisteredCarry, d_hidden: Array) -> RegisteredCarry:
-        """Adds to the output, and to each part of the cell's carry that is the output itself."""
-        leaves, tree = jax.tree.flatten(carry.state)
-        same = _leaves_that_are_output(self._flax_cell, d_hidden.shape[-1])
-        leaves = [leaf + d_hidden if is_output else leaf for leaf, is_output in zip(leaves, same, strict=True)]
-        return RegisteredCarry(jax.tree.unflatten(tree, leaves), carry.output + d_hidden)
-
-
-@lru_cache
-def _leaves_that_are_output(flax_cell: type[nn.RNNCellBase], hidden_size: int) -> list[bool]:
-    """Which leaves of a cell's carry are its output, as the traced program says."""
-    cell: Any = flax_cell(features=hidden_size)  # pyright: ignore[reportCallIssue]
-    inputs, key = jnp.zeros((1, hidden_size)), jax.random.key(0)
-    carry = cell.initialize_carry(key, inputs.shape)
-    variables = cell.init(key, carry, inputs)
-    *leaves, output = jax.make_jaxpr(cell.apply)(variables, carry, inputs).jaxpr.outvars
-    return [leaf is output for leaf in leaves]
+        """Adds to the output that a step just gave, and to each part of the cell's carry that is the same array."""
+        moved = carry.output + d_hidden
+        return RegisteredCarry(jax.tree.map(lambda part: moved if part is carry.output else part, carry.state), moved)
 
 
 def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:

@@ -8,15 +8,7 @@ from jax import Array
 
 
 def nats(logits: Array, targets: Array) -> Array:
-    """Cross-entropy of each target, -log softmax(logits)[target].
-
-    Args:
-        logits: [..., V].
-        targets: [...] integers below V.
-
-    Returns:
-        [...] nats, in float32 or wider.
-    """
+    """Cross-entropy of targets [...] below V, -log softmax(logits [..., V])[target]: [...] in float32 or wider."""
     wide = logits.astype(jnp.float32) if logits.dtype.itemsize < 4 else logits
     return optax.softmax_cross_entropy_with_integer_labels(wide, targets)
 

@@ -23,7 +23,7 @@ from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.chunks import read_in_chunks
 from charlstm.core.fast import cudnn
-from charlstm.core.fast.layer import FusedLayer, fuse, run_layer
+from charlstm.core.fast.loop import fuse, run_layer
 from charlstm.core.fast.products import are_ids, product
 from charlstm.core.flax_stack import FLAX_CELLS, FlaxStack, RegisteredCell, run_step
 from charlstm.core.sharding import Layout
@@ -40,27 +40,24 @@ Backend = Literal["fast", "flax", "cudnn"]
 class Model:
     """A stack of L recurrent layers over V symbols, and a dense softmax layer. Hashable, for jit to close over.
 
-    Args:
-        config: the shape of the network.
-        vocabulary_size: V.
-        mesh: the devices that share the rows B of what it reads; None where one device holds whole arrays.
-
     Raises:
         ValueError: the cell is neither built in nor registered, or a backend is asked for that cannot run it here.
     """
 
     config: ModelConfig
     vocabulary_size: int
+    """V."""
     mesh: Mesh | None = None
+    """The devices that share the rows B of what it reads; None where one device holds whole arrays."""
     backend: Backend = field(init=False)
     """What runs it, resolved when the model is made."""
-    flax_cell: Any = field(init=False)
-    """The class of its cells in the Flax stack."""
+    flax_cell: Any = None
+    """The Flax class of the cell, looked up when the model is made; a name that is registered again leaves it."""
 
     def __post_init__(self) -> None:
-        registry.check_cell(self.config.cell)
-        own = registry.CELLS[self.config.cell]
-        object.__setattr__(self, "flax_cell", own or FLAX_CELLS[self.config.cell])
+        if self.flax_cell is None:
+            registry.check_cell(self.config.cell)
+            object.__setattr__(self, "flax_cell", FLAX_CELLS.get(self.config.cell) or registry.CELLS[self.config.cell])
         object.__setattr__(self, "backend", _resolve_backend(self.config, self.mesh))
 
     def on(self, layout: Layout) -> "Model":
@@ -91,9 +88,8 @@ class Model:
         wider = jax.eval_shape(partial(self._init_flax, self.vocabulary_size + 1), key)
         first, other = params["stack"]["layer_0"], wider["stack"]["layer_0"]
         scale = self.vocabulary_size**0.5
-        params["stack"]["layer_0"] = jax.tree.map(
-            lambda leaf, form: leaf if leaf.shape == form.shape else leaf * scale, first, other
-        )
+        scaled = jax.tree.map(lambda leaf, form: leaf if leaf.shape == form.shape else leaf * scale, first, other)
+        params["stack"]["layer_0"] = scaled
         if self.config.cell == "lstm":
             for gates in params["stack"].values():
                 gates["hf"]["bias"] = jnp.full_like(gates["hf"]["bias"], self.config.forget_bias)
@@ -109,8 +105,7 @@ class Model:
 
         Args:
             params: a tree as `init` makes it.
-            ids: [B, T] integers below V.
-            carry: the state before the window.
+            ids, carry: [B, T] integers below V, and the state before them.
             dropout_key: draws the dropout masks while training; None, for evaluation and sampling, drops nothing.
 
         Returns:
@@ -137,11 +132,8 @@ class Model:
 
     def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
         """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
-        if self.backend == "flax":
-            read = partial(self._stack.apply, {"params": fused}, method="read")
-        else:
-            read = partial(self._read, fused)
-        return self._over_time(read, ids, masks, carry)
+        flax = partial(self._stack.apply, {"params": fused}, method="read")
+        return self._over_time(flax if self.backend == "flax" else partial(self._read, fused), ids, masks, carry)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
@@ -168,14 +160,9 @@ class Model:
         batch, time = shape
         # 16 random bits a unit, where float32 uniforms take 32; keep is rounded to them, and scaled exactly.
         keep = min(max(round((1 - self.config.dropout) * 2**16), 1), 2**16 - 1)
-        steps = time if self.config.dropout_mask == "step" else 1
-        dtype = params["head"]["kernel"].dtype
-
-        def one(layer_key: Array) -> Array:
-            bits = jax.random.bits(layer_key, (steps, batch, self.config.hidden_size), jnp.uint16)
-            return (bits < keep).astype(dtype) * (2**16 / keep)
-
-        return [one(layer_key) for layer_key in jax.random.split(key, self.config.num_layers)]
+        size = (time if self.config.dropout_mask == "step" else 1), batch, self.config.hidden_size
+        keys, dtype = jax.random.split(key, self.config.num_layers), params["head"]["kernel"].dtype
+        return [(jax.random.bits(each, size, jnp.uint16) < keep).astype(dtype) * (2**16 / keep) for each in keys]
 
     @property
     def _stack(self) -> FlaxStack:
@@ -203,33 +190,24 @@ class Model:
 
     def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any) -> tuple[Array, Any]:
         """One layer over T steps: its output [T, B, H] for inputs [T, B, D] or ids [T, B], and its carry after them."""
-        if self.backend == "flax":
-            return self._run_flax_layer(fused["stack"][f"layer_{number}"], inputs, carry)
-        layer: FusedLayer = fused["stack"][number]
-        if self.backend == "cudnn" and len(inputs) > 1:  # one step gains nothing from a library that fuses many
-            if are_ids(inputs):
-                inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=layer.kernel.dtype)
-            return cudnn.run_lstm(inputs, layer.kernel, layer.recurrent, layer.bias, carry, self.mesh)
-        return run_layer(self.cell, layer, inputs, carry, self.rounding, flatten=self.mesh is None)
-
-    def _run_flax_layer(self, params: Params, inputs: Array, carry: Any) -> tuple[Array, Any]:
-        cell: Any = self.flax_cell(features=self.config.hidden_size)  # pyright: ignore[reportCallIssue]
-        outputs = []
-        for step in inputs:
-            if are_ids(step):
-                step = jax.nn.one_hot(step, self.vocabulary_size, dtype=jax.tree.leaves(carry)[0].dtype)
-            carry, output = run_step(partial(cell.apply, {"params": params}), carry, step)
-            outputs.append(output)
-        return jnp.stack(outputs), carry
+        if self.backend == "fast" or (self.backend == "cudnn" and len(inputs) == 1):  # which fusing steps cannot help
+            return run_layer(self.cell, fused["stack"][number], inputs, carry, self.rounding, self.mesh is None)
+        if are_ids(inputs):
+            inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=fused["head"]["kernel"].dtype)
+        if self.backend == "cudnn":
+            kernel, recurrent, bias, _ = fused["stack"][number]
+            return cudnn.run_lstm(inputs, kernel, recurrent, bias, carry, self.mesh)
+        cell = self.flax_cell(features=self.config.hidden_size)
+        step = partial(cell.apply, {"params": fused["stack"][f"layer_{number}"]})
+        carry, output = run_step(step, carry, inputs[0])  # the Flax stack reads longer windows as a whole
+        return output[None], carry
 
 
 def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     asked = config.recurrence
-    if registry.CELLS[config.cell] is not None:
+    if config.cell not in BUILT_IN:
         if asked not in ("auto", "plain") or config.dtype != "float32":
-            raise ValueError(
-                f"cell {config.cell!r} runs as the Flax stack alone; use recurrence auto and dtype float32"
-            )
+            raise ValueError(f"cell {config.cell!r} runs as a Flax stack alone; use recurrence auto and dtype float32")
         return "flax"
     if asked == "cudnn":
         device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]

@@ -1,9 +1,8 @@
 """Devices share the rows of a batch: each has rows and a carry of its own, and all hold the same parameters.
 
 XLA partitions one program for this layout (Xu et al. 2021, GSPMD), so there is one step, and gradients meet in one sum.
-A random number follows from its key and its place in the whole array, whatever the devices
-(`jax_threefry_partitionable`): dropout masks are the same on one device and on eight. What differs is the order of
-sums, and with it the last bits of a loss.
+A random number follows from its key and its place in the array, so that dropout masks are the same on one device and on
+eight (`jax_threefry_partitionable`); what differs is the order of sums, and with it the last bits of a loss.
 
 Only the devices of one process are used: one host with its cards or chips. GPUs and TPUs are unmeasured.
 """
@@ -15,8 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-ROWS = "rows"
-"""The mesh's only axis."""
+ROWS = "rows"  # the mesh's only axis
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,12 @@ class Layout:
         return cls(Mesh(np.array(devices[:count]), (ROWS,), axis_types=(AxisType.Auto,)))
 
     @property
-    def rows(self) -> NamedSharding | None:
+    def rows(self) -> Any:
         """Of an array whose first axis is B: an equal part on each device."""
         return self._sharding(PartitionSpec(ROWS))
 
     @property
-    def whole(self) -> NamedSharding | None:
+    def whole(self) -> Any:
         """Of everything else: a copy on each device."""
         return self._sharding(PartitionSpec())
 

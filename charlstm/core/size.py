@@ -7,7 +7,7 @@ import jax
 
 from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
-from charlstm.core.network import Model, Params
+from charlstm.core.network import Model
 
 
 def name_of(config: ModelConfig) -> str:
@@ -22,7 +22,7 @@ def count_parameters(config: ModelConfig, vocabulary_size: int) -> int:
     """
     if config.cell not in BUILT_IN:
         return sum(map(math.prod, _shapes(config, vocabulary_size)))
-    gates, hidden, layers = _gates(config), config.hidden_size, config.num_layers
+    gates, hidden, layers = len(BUILT_IN[config.cell].input_kernels), config.hidden_size, config.num_layers
     biases = gates + 1 if config.cell == "gru" else gates
     inputs = vocabulary_size + (layers - 1) * hidden
     return gates * hidden * (inputs + layers * hidden) + layers * biases * hidden + (hidden + 1) * vocabulary_size
@@ -36,8 +36,8 @@ def count_operations(config: ModelConfig, vocabulary_size: int) -> int:
     """
     if config.cell not in BUILT_IN:
         return sum(2 * math.prod(shape) for shape in _shapes(config, vocabulary_size) if len(shape) == 2)
-    hidden = config.hidden_size
-    return 2 * _gates(config) * hidden**2 * (2 * config.num_layers - 1) + 2 * hidden * vocabulary_size
+    gates, hidden = len(BUILT_IN[config.cell].input_kernels), config.hidden_size
+    return 2 * gates * hidden**2 * (2 * config.num_layers - 1) + 2 * hidden * vocabulary_size
 
 
 def count_training_operations(config: ModelConfig, vocabulary_size: int) -> int:
@@ -62,10 +62,7 @@ def match_parameters(config: ModelConfig, vocabulary_size: int, wanted: int) -> 
     return replace(config, hidden_size=best)
 
 
-def _gates(config: ModelConfig) -> int:
-    return len(BUILT_IN[config.cell].input_kernels)
-
-
 def _shapes(config: ModelConfig, vocabulary_size: int) -> list[tuple[int, ...]]:
-    params: Params = jax.eval_shape(Model(config, vocabulary_size).init, jax.random.key(0))
-    return [leaf.shape for leaf in jax.tree.leaves(params)]
+    return [
+        leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(Model(config, vocabulary_size).init, jax.random.key(0)))
+    ]

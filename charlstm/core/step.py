@@ -52,8 +52,7 @@ def init_state(model: Model, tx: optax.GradientTransformation, batch_size: int, 
     """The state before the first update, a function of the arguments alone.
 
     Args:
-        model: what is trained.
-        tx: any optax transformation.
+        model, tx: what is trained, and any optax transformation.
         batch_size: B, rows that are read side by side.
         seed: of the initial parameters and the dropout masks, below 2**32.
     """
@@ -80,8 +79,7 @@ def make_update(
     """One update. Backpropagation stops at the window's edge; the carry crosses it.
 
     Args:
-        model: what is trained, on the devices where its rows lie.
-        tx: any optax transformation.
+        model, tx: what is trained, on the devices where its rows lie, and any optax transformation.
         loss: maps logits [B, T, V] and targets [B, T] to a scalar.
         schedule: the learning rate that the metrics show; `tx` has its own.
     """
@@ -125,23 +123,16 @@ def make_train_step(
 
 def jit_update(update: TrainStep, layout: Layout) -> Any:
     """An update as one program for a layout. It donates the state."""
-    state = state_layout(layout)
-    return jax.jit(
-        update, in_shardings=(state, window_layout(layout)), out_shardings=(state, layout.whole), donate_argnums=0
-    )
+    state, window = state_layout(layout), window_layout(layout)
+    return jax.jit(update, in_shardings=(state, window), out_shardings=(state, layout.whole), donate_argnums=0)
 
 
 def state_layout(layout: Layout) -> TrainState:
     """Where each part of a state lies: the carry with its rows, the rest whole on each device."""
-    rows, whole = _shardings(layout)
-    return TrainState(whole, whole, params=whole, optimizer=whole, carry=rows, key=whole)
+    whole = layout.whole
+    return TrainState(whole, whole, params=whole, optimizer=whole, carry=layout.rows, key=whole)
 
 
 def window_layout(layout: Layout) -> Window:
     """Where each part of a window lies."""
-    rows, whole = _shardings(layout)
-    return Window(rows, rows, whole)
-
-
-def _shardings(layout: Layout) -> tuple[Any, Any]:
-    return layout.rows, layout.whole  # they stand where arrays do
+    return Window(layout.rows, layout.rows, layout.whole)

@@ -1,28 +1,24 @@
 """A corpus name or a path -> normalised text.
 
-A named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, by its file's name, then in the
-platform's cache folder, and is downloaded to there otherwise. King James comes with an installed package; the
-texts of `recall_text` are generated.
+The file of a named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, then in the platform's cache
+folder, and is downloaded there if it is in neither. King James comes with a package; `recall_text` is generated.
 """
 
 import hashlib
 import importlib
-import importlib.util
 import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from charlstm.config import Symbols
 from charlstm.data import recall_text
 from charlstm.data.text_file import TextFile, unreadable
 from charlstm.support.errors import InputError, did_you_mean
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
 _CHUNK = 1 << 22  # characters that are held beside the text itself
@@ -31,21 +27,18 @@ _INSTALL_DEMO = "pip install 'charlstm[demo]'"
 
 
 class Entry(NamedTuple):
-    """One line of `charlstm corpora`."""
+    """A corpus: how many characters its text has, where it comes from, and where it is or what will bring it here."""
 
     name: str
     title: str
     characters: int
-    """Length of the text after normalisation."""
     source: str
-    """Where the text comes from: a package or an address."""
     place: str
-    """Where it is on this machine, or what will bring it here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """A public file. One that is not `proven` is known by its hash, but may rightly have another."""
+    """A public file. Unless it is `proven`, another hash than the known one gets a warning and no more."""
 
     name: str
     address: str
@@ -58,8 +51,7 @@ class _Corpus:
     title: str
     characters: int
     file: _File | None = None
-    end: str = ""
-    """The text stops before this line, where there is one."""
+    end: str = ""  # the line before which the text stops
 
 
 _ANNA = _File(
@@ -78,18 +70,14 @@ _WAR_AND_PEACE = _File(
     sha256="fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
     proven=False,
 )
+_END_OF_ANNA = "*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***"
 _CORPORA = {
     "king_james": _Corpus(title="King James Bible", characters=4_181_902),
     "anna_karenina": _Corpus(
-        title="Tolstoy, Anna Karenina: the novel alone",
-        characters=1_966_151,
-        file=_ANNA,
-        end="*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***",
+        title="Tolstoy, Anna Karenina: the novel alone", characters=1_966_151, file=_ANNA, end=_END_OF_ANNA
     ),
     "anna_karenina_book": _Corpus(
-        title="Anna Karenina with the licence text at its end, as the book trains on it",
-        characters=1_985_223,
-        file=_ANNA,
+        title="Anna Karenina with its licence at the end, as the book trains on it", characters=1_985_223, file=_ANNA
     ),
     "tiny_shakespeare": _Corpus(title="Tiny Shakespeare", characters=1_115_394, file=_SHAKESPEARE),
     "war_and_peace": _Corpus(title="Tolstoy, War and Peace", characters=3_196_212, file=_WAR_AND_PEACE),
@@ -97,18 +85,14 @@ _CORPORA = {
 
 
 def load(corpus: str, symbols: Symbols) -> str:
-    """The text of a named corpus or of a file, one character for each symbol that a model reads.
-
-    Characters: strict UTF-8 without its byte order mark, CRLF as LF, and nothing else changed. Bytes: the raw
-    bytes of the file, as characters U+0000 to U+00FF. Memory peaks at about twice the text.
+    """The text of a named corpus or of a file, normalised as `TextFile` says. Memory peaks at about twice the text.
 
     Raises:
-        InputError: there is no such text, it cannot be had or read, it is empty, or it is not text.
+        InputError: there is no such text, it cannot be downloaded or read, it is empty, or it is not text.
     """
     if recall_text.is_named(corpus):
         return recall_text.text(corpus)
-    known = _CORPORA.get(corpus)
-    if known is None:
+    if (known := _CORPORA.get(corpus)) is None:
         return "".join(TextFile(Path(resolve(corpus)), symbols))
     if known.file is None:
         return to_symbols(_king_james(), symbols)
@@ -119,21 +103,16 @@ def load(corpus: str, symbols: Symbols) -> str:
 
 
 def pieces(corpus: str, symbols: Symbols) -> Iterable[str]:
-    """The text of `load` in pieces that can be gone through again and again; a file of one's own is never held whole.
+    """The text of `load` in pieces, to iterate over as often as needed; a user's file is never held as a whole.
 
-    Raises:
-        InputError: as `load`; of a file, when its pieces are gone through.
+    Iteration over a file raises what `load` raises.
     """
     own = not recall_text.is_named(corpus) and corpus not in _CORPORA
     return TextFile(Path(resolve(corpus)), symbols) if own else [load(corpus, symbols)]
 
 
 def resolve(corpus: str) -> str:
-    """What a run keeps of a corpus: a known name as it is, the path of a file made absolute.
-
-    Raises:
-        InputError: it is neither a name nor a regular file.
-    """
+    """A known name, or the absolute path of a file. Raises InputError if it is neither a name nor a regular file."""
     if corpus in _CORPORA or recall_text.is_named(corpus):
         return corpus
     path = corpus
@@ -153,7 +132,7 @@ def resolve(corpus: str) -> str:
 
 
 def catalogue() -> list[Entry]:
-    """All named corpora; those of `recall_text` are one entry. Downloads nothing, opens nothing."""
+    """All named corpora; those of `recall_text` are one entry. Downloads and opens nothing."""
     stored = [
         Entry(name, each.title, each.characters, each.file.address if each.file else _KING_JAMES, _place(each.file))
         for name, each in _CORPORA.items()
@@ -164,14 +143,11 @@ def catalogue() -> list[Entry]:
 
 def fingerprint(text: str) -> str:
     """SHA-256 of a text in UTF-8, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for _ in hashed([text], digest):
-        pass
-    return digest.hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def hashed(pieces: Iterable[str], digest: "Hash") -> Iterator[str]:
-    """The pieces of a text, each of them added to the hash of its UTF-8 on the way."""
+def hashed(pieces: Iterable[str], digest: Any) -> Iterator[str]:
+    """The pieces of a text, each added to the hash of its UTF-8 as it passes."""
     for piece in pieces:
         for start in range(0, len(piece), _CHUNK):
             digest.update(piece[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
@@ -179,12 +155,12 @@ def hashed(pieces: Iterable[str], digest: "Hash") -> Iterator[str]:
 
 
 def to_symbols(text: str, symbols: Symbols) -> str:
-    """Text of a person, such as a prime, in the symbols of a model."""
+    """Text that a person wrote, such as a prime, in a model's symbols."""
     return text if symbols == "characters" else text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def to_readable(text: str, symbols: Symbols) -> str:
-    """The inverse of `to_symbols`: symbols of a model, for people. Bytes that are not UTF-8 turn into U+FFFD."""
+    """The inverse of `to_symbols`. Bytes that are not UTF-8 become U+FFFD."""
     return text if symbols == "characters" else text.encode("latin-1").decode("utf-8", "replace")
 
 
@@ -204,7 +180,7 @@ def _cache() -> Path:
 
 def _place(file: _File | None) -> str:
     if file is None:
-        return "installed" if importlib.util.find_spec(_KING_JAMES) else _INSTALL_DEMO
+        return "installed" if find_spec(_KING_JAMES) else _INSTALL_DEMO
     found = _in_folder(file) or _cache() / file.name
     return str(found) if os.path.isfile(found) else "downloaded on first use"
 
@@ -216,14 +192,13 @@ def _in_folder(file: _File) -> Path | None:
 
 
 def _find(file: _File) -> Path:
-    """The file on this machine, downloaded when it is not here yet."""
-    if here := _in_folder(file):
-        return here
+    """The file on this machine, downloaded if need be."""
+    if found := _in_folder(file):
+        return found
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
-    known_hash = f"sha256:{file.sha256}" if file.proven else None
+    bar, known_hash = sys.stderr.isatty() and bool(find_spec("tqdm")), f"sha256:{file.sha256}" if file.proven else None
     try:
         return Path(pooch.retrieve(file.address, known_hash, file.name, _cache(), progressbar=bar))
     except (OSError, ValueError) as error:
@@ -236,7 +211,7 @@ def _find(file: _File) -> Path:
 def _why(error: Exception) -> str:
     if not isinstance(error, OSError):
         return "what arrived is not the known file: its SHA-256 differs"
-    # The text of a connection error is a paragraph; that of a refusal or of a full disk says what is wrong.
+    # The message of a connection error is a paragraph; that of an HTTP error or a full disk says what is wrong.
     kind = type(error).__name__
     return kind if "Connect" in kind or "Timeout" in kind else " ".join(str(error).split())
 

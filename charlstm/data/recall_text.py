@@ -2,10 +2,9 @@
 
     I grew up in Egypt. We hid. He ran. He sat. I still speak Arabic.
 
-The distance is the number of characters between the two names. The sentences between them are drawn without a look at
-the country, and the country without a look at anything: so whoever predicts the language's first letter better than by
-chance has remembered across the distance. A symbol that counts, with distractors after it, is what Hochreiter and
-Schmidhuber (1997, experiment 2) tell LSTM from other networks by; here it is a text, for a language model to learn.
+The distance is the number of characters between the two names. The country and the sentences in between are drawn
+independently, so a model that predicts the language's first letter better than chance has remembered the country across
+the distance. Hochreiter and Schmidhuber (1997, experiment 2) compare networks on such a task, with symbols.
 """
 
 import re
@@ -34,14 +33,14 @@ COUNTRIES = tuple(LANGUAGES)
 SHORTEST = 16
 """The distance with no filler."""
 FILLERS = (" He ran.", " We ran.", " He sat.", " We sat.", " He ate.", " We ate.", " He hid.", " We hid.")
-"""Equally long, so that some number of them fills any distance that a corpus has."""
+"""Equally long, so that some number of them makes any distance of a corpus."""
 _STEP = len(FILLERS[0])
 _LONGEST = tuple(SHORTEST * 2**times for times in range(1, 9))
 """For each corpus; with SHORTEST alone it would lack the characters of the fillers."""
 _PREFIX = "recall_"
 NAMES = tuple(f"{_PREFIX}{longest}" for longest in _LONGEST)
 PATTERN = f"{_PREFIX}N"
-"""How people call all of the corpora at once."""
+"""The name of all of them together."""
 DESCRIPTION = (
     f"A country decides a language up to N = {_LONGEST[0]}, {_LONGEST[1]}, ... {_LONGEST[-1]} characters later"
 )
@@ -60,10 +59,10 @@ class Sentence(NamedTuple):
 
 
 def is_named(corpus: str) -> bool:
-    """Whether `corpus` is the name of a text of this kind, and not another name or a path.
+    """Whether `corpus` is the name of such a text, and not another name or a path.
 
     Raises:
-        InputError: it is meant to be, but its distance is none of those that there are.
+        InputError: it looks like one, but there is none for its distance.
     """
     if re.fullmatch(rf"{_PREFIX}[^./\\]*", corpus) is None:
         return False
@@ -76,10 +75,10 @@ def is_named(corpus: str) -> bool:
 
 
 def distances(corpus: str) -> tuple[int, ...]:
-    """The distances in a named corpus: SHORTEST and its doubles up to the corpus's own, equally often.
+    """The distances in a named corpus, equally often: SHORTEST, twice that, and so on up to the corpus's own.
 
     Raises:
-        InputError: it is not the name of a text of this kind.
+        InputError: it is not the name of such a text.
     """
     if not is_named(corpus):
         raise InputError(f"{corpus!r} is none of the {PATTERN} corpora; `charlstm corpora` tells of them")
@@ -90,7 +89,7 @@ def text(corpus: str) -> str:
     """The `CHARACTERS` characters of a named corpus, ASCII; the last sentence may be cut.
 
     Raises:
-        InputError: it is not the name of a text of this kind.
+        InputError: it is not the name of such a text.
     """
     pieces, length = [], 0
     for each in sentences(CORPUS_SEED, distances(corpus)):
@@ -102,10 +101,10 @@ def text(corpus: str) -> str:
 
 
 def sentences(seed: int, distances: Sequence[int]) -> Iterator[Sentence]:
-    """Sentences without end, a function of the arguments alone; countries, distances and fillers are equally likely.
+    """Endless sentences, a function of the arguments alone; countries, distances and fillers are equally likely.
 
     Raises:
-        InputError: a distance cannot be had.
+        InputError: no sentence has one of the distances.
     """
     for distance in distances:
         if distance < SHORTEST or (distance - SHORTEST) % _STEP:
@@ -116,13 +115,13 @@ def sentences(seed: int, distances: Sequence[int]) -> Iterator[Sentence]:
 
 
 def sentence(country: str, fillers: Sequence[str]) -> Sentence:
-    """The sentence of a country whose distance is `SHORTEST`, and a filler's length more for each filler."""
+    """The sentence of a country, at distance `SHORTEST` plus the length of its fillers."""
     before = f"I grew up in {country}.{''.join(fillers)} I still speak "
     return Sentence(f"{before}{LANGUAGES[country]}.\n", len(before), country)
 
 
 def _drawn(options: Sequence[_Option], seed: int, stream: int) -> Iterator[_Option]:
-    # Raw numbers, since NumPy promises those of a bit generator to be the same in all versions, and no others.
+    # NumPy promises only the raw numbers of a bit generator to be the same in all versions.
     bits = np.random.PCG64([seed, stream])
     while True:
         for number in bits.random_raw(1024).tolist():

@@ -1,4 +1,4 @@
-"""The text of one file, piece by piece, so that a file of any size is never held whole."""
+"""The text of one file, piece by piece, so that no file is ever held as a whole."""
 
 import codecs
 import os
@@ -14,13 +14,12 @@ _CHUNK = 1 << 22  # bytes
 
 
 class TextFile:
-    """The pieces of a file's text, read anew each time they are gone through, and the same each time.
+    """The pieces of a file's text. Each iteration reads the file again and gives the same pieces.
 
     Characters: strict UTF-8 without its byte order mark, CRLF as LF, and nothing else changed. Bytes: the raw
     bytes of the file, as characters U+0000 to U+00FF.
 
-    Going through them raises InputError where the file cannot be read, is empty, is not text, or is another than it was
-    the first time.
+    Iteration raises InputError if the file cannot be read, is empty, is not text, or has changed since the first one.
     """
 
     def __init__(self, path: Path, symbols: Symbols) -> None:
@@ -49,7 +48,7 @@ class TextFile:
         now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if self._first not in (None, now):
             raise InputError(f"{str(self._path)!r} changed while it was read; let no one write to it, and start again")
-        if not stat.st_size:  # some of what the system shows as a file of no bytes has no end
+        if not stat.st_size:  # the system shows some endless streams as files of no bytes
             raise self._empty()
         if stat.st_size > memory():
             raise InputError(f"{str(self._path)!r} has more bytes than this machine has memory; give a part of it")
@@ -57,7 +56,7 @@ class TextFile:
 
 
 def unreadable(path: Path | str, error: OSError) -> InputError:
-    """That a file cannot be read, and why."""
+    """The error for a file that cannot be read, with the reason."""
     return InputError(f"cannot read {str(path)!r}: {error.strerror or error}; check the path and its permissions")
 
 

@@ -16,14 +16,14 @@ from charlstm.support.errors import InputError
 from charlstm.support.files import write_atomic
 
 _CODE_POINTS = 0x110000
-_CHUNK = 1 << 20  # characters that are held as code points at once
-_MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB of JSON escapes
+_CHUNK = 1 << 20  # characters that are held as code points at a time
+_MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB as JSON escapes
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The V characters that a model knows. A character is one code point; its id is its place in code point order.
+    """The V characters that a model knows: single code points, in ascending order. The id of one is its index.
 
     Raises:
         InputError: `characters` is empty, not in strictly ascending order, or one of them is not one code point.
@@ -47,7 +47,7 @@ class Vocabulary:
 
     @classmethod
     def of_all(cls, pieces: Iterable[str]) -> "Vocabulary":
-        """The distinct characters of a text that comes in pieces."""
+        """The distinct characters of a text in pieces."""
         seen = np.zeros(_CODE_POINTS, bool)
         for piece in pieces:
             for codes in _code_points(piece):
@@ -59,7 +59,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """V, how many characters it has."""
+        """V, the number of characters."""
         return len(self.characters)
 
     @property
@@ -68,10 +68,10 @@ class Vocabulary:
         return np.dtype(np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.int32)
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[Any]:
-        """The ids of a text, [N] in `dtype`; without its unknown characters where those are skipped.
+        """The ids of a text, [N] in `dtype`, without its unknown characters if they are skipped.
 
         Raises:
-            InputError: the text has a character that the vocabulary has not.
+            InputError: the text has characters that the vocabulary lacks, and they are not skipped.
         """
         ids = np.empty(len(text), self.dtype)
         end = 0
@@ -79,9 +79,8 @@ class Vocabulary:
             found = self._look_up(codes)
             if not (known := found >= 0).all():
                 if not skip_unknown:
-                    raise InputError(
-                        f"{_not_known(self.unknown(text))}; leave them out, or drop them with --skip-unknown"
-                    )
+                    unknown = _not_known(self.unknown(text))
+                    raise InputError(f"{unknown}; leave them out, or drop them with --skip-unknown")
                 found = found[known]
             ids[end : end + len(found)] = found
             end += len(found)
@@ -101,16 +100,14 @@ class Vocabulary:
         pieces = (self._codes[row[start : start + _CHUNK]] for start in range(0, len(row), _CHUNK))
         return "".join(piece.tobytes().decode("utf-32-le", "surrogatepass") for piece in pieces)
 
-    def refuse_unknown(self, pieces: Iterable[str]) -> None:
-        """Raises InputError if a text that comes in pieces has characters that are not in the vocabulary."""
-        met: dict[str, None] = {}
-        for piece in pieces:
-            met |= dict.fromkeys(self.unknown(piece))
-        if met:
-            raise InputError(f"{_not_known(list(met))}; leave them out")
+    def check_known(self, pieces: Iterable[str]) -> None:
+        """Raises InputError if a text in pieces has characters that the vocabulary lacks; the message is about all."""
+        unknown = dict.fromkeys(character for piece in pieces for character in self.unknown(piece))
+        if unknown:
+            raise InputError(f"{_not_known(list(unknown))}; leave them out")
 
     def unknown(self, text: str) -> list[str]:
-        """The distinct characters of a text that are not in the vocabulary, in order of appearance."""
+        """The distinct characters of a text that the vocabulary lacks, in order of appearance."""
         met: dict[int, None] = {}
         for codes in _code_points(text):
             distinct, first = np.unique(codes[self._look_up(codes) < 0], return_index=True)
@@ -118,7 +115,7 @@ class Vocabulary:
         return [chr(code) for code in met]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the characters as JSON: whole, or not at all."""
+        """Writes the characters as JSON, atomically."""
         # ASCII escapes carry surrogates too, which UTF-8 cannot.
         write_atomic(Path(path), json.dumps(self.characters, ensure_ascii=True).encode("ascii"))
 
@@ -152,7 +149,7 @@ class Vocabulary:
 
     @cached_property
     def _ids(self) -> NDArray[np.int32]:
-        """From code point to id, -1 where there is none; the last place stands for all code points beyond."""
+        """Id of each code point, -1 if it has none; the last entry stands for all code points beyond."""
         table = np.full(ord(self.characters[-1]) + 2, -1, np.int32)
         table[self._codes] = np.arange(len(self), dtype=np.int32)
         return table
@@ -162,7 +159,7 @@ class Vocabulary:
 
 
 def named(character: str) -> str:
-    """A character that can be read in any terminal: ``'é' (U+00E9)``, ``'\\x00' (U+0000)``."""
+    """A character as any terminal can show it: ``'é' (U+00E9)``, ``'\\x00' (U+0000)``."""
     alone = character.isprintable() and not unicodedata.category(character).startswith("M")
     return f"{repr(character) if alone else ascii(character)} (U+{ord(character):04X})"
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,18 @@ from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model
 from scipy.stats import chi2
 
-from charlstm.analysis.sample import CHUNK, WINDOW, block_keeps_bits, choose, sample, samples, stream, text_stream
+from charlstm.analysis.sample import (
+    CHUNK,
+    WINDOW,
+    _until,
+    block_keeps_bits,
+    choose,
+    sample,
+    samples,
+    stream,
+    text_stream,
+    texts,
+)
 from charlstm.config import Cell, SampleConfig
 from charlstm.core.network import Model
 from charlstm.data.vocabulary import Vocabulary
@@ -125,6 +137,34 @@ def test_bytes_that_a_chunk_cuts_in_two_are_shown_whole():
     pieces = list(text_stream(model, params, vocabulary, "bytes", config, skip_unknown=False))
     assert "".join(pieces) == "é" * (CHUNK + 1) + "\ufffd"
     assert pieces[0] == "é" and set(pieces[1]) == {"é"}
+
+
+@settings(max_examples=15)
+@given(
+    stop=st.text("abcdef", min_size=1, max_size=3),
+    symbols=st.sampled_from(["characters", "bytes"]),
+    length=st.integers(0, 3 * CHUNK),
+    seed=st.integers(0, 99),
+)
+def test_a_text_ends_with_the_first_stop_in_what_is_drawn(stop: str, symbols: Any, length: int, seed: int):
+    """Streamed or not, alone or as one of many; up to the stop it is the text that has none."""
+    vocabulary, prime = Vocabulary(tuple("abcdefghijk")), "abcabc"
+    how: Any = {"vocabulary": vocabulary, "symbols": symbols, "skip_unknown": False}
+    config = SampleConfig(prime=prime, length=length, seed=seed)
+    endless = "".join(text_stream(MODEL, PARAMS, config=config, **how))
+    drawn = endless.removeprefix(prime)
+    wanted = prime + (drawn[: drawn.index(stop) + len(stop)] if stop in drawn else drawn)
+    assert "".join(text_stream(MODEL, PARAMS, config=config, stop=stop, **how)) == wanted
+    first, second = texts(MODEL, PARAMS, config=config, num=2, stop=stop, **how)
+    assert first == wanted
+    assert [second] == list(texts(MODEL, PARAMS, config=replace(config, seed=seed + 1), num=1, stop=stop, **how))
+
+
+def test_a_stop_may_lie_in_several_pieces():
+    for pieces in (["ab", "cd"], ["a", "b", "c", "d"], ["abcd"], ["abc", "", "d"]):
+        assert "".join(_until("bc", pieces)) == "abc"
+        assert "".join(_until("abcd", pieces)) == "".join(_until("x", pieces)) == "abcd"
+    assert "".join(_until("aab", ["a", "a", "a", "b", "c"])) == "aaab"
 
 
 @pytest.mark.parametrize("cell", CELLS)

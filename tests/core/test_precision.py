@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from reference import CELLS, assert_trees_close, assert_trees_equal, random_carry, random_ids, random_params, small_model
+from reference import (
+    CELLS,
+    assert_trees_close,
+    assert_trees_equal,
+    random_carry,
+    random_ids,
+    random_params,
+    small_model,
+)
 from test_model import applied, value_and_gradients
 
 from charlstm.analysis.evaluate import evaluate
@@ -21,7 +29,7 @@ from charlstm.config import (
     OptimizerConfig,
     SampleConfig,
 )
-from charlstm.core.fast import layer
+from charlstm.core.fast import loop
 from charlstm.core.fast.products import product
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
@@ -111,7 +119,7 @@ def test_the_gradient_by_hand_rounds_as_that_of_a_plain_scan(cell: Cell, monkeyp
     """Law 4 in bfloat16. What JAX derives differs by one rounding a layer each way, that of the gates' gradients."""
     rounding, arguments = model(cell, "bfloat16"), inputs(cell, 0)
     by_hand = value_and_gradients(rounding)(*arguments)
-    monkeypatch.setattr(layer, "run_cell", plain_scan)
+    monkeypatch.setattr(loop, "run_cell", plain_scan)
     derived = value_and_gradients.__wrapped__(rounding)(*arguments)
     assert_trees_close(by_hand, derived, 2 * LAYERS * UNIT)
     assert_trees_equal(by_hand[0], derived[0])

@@ -21,12 +21,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlstm.config import DataConfig, Experiment, Symbols
+from charlstm.config import DataConfig, Symbols
 from charlstm.data import corpora, text_file
+from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.folder import Fingerprint
 from charlstm.support.errors import InputError
-from charlstm.training.begin import Text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Line ends and byte order marks often, so that they meet each other and the edges of chunks.
@@ -203,15 +202,16 @@ def test_a_text_to_train_on_is_held_once(tmp_path: Path, letters: str):
     """One curly quote or one emoji makes a Python string two or four times as large."""
     path = tmp_path / "large.txt"
     path.write_bytes((b"Happy families are all alike;\r\n" * 1000 + letters.encode()) * 2000)
-    config = Experiment(data=DataConfig(corpus=str(path)))
     tracemalloc.start()
-    text = Text.read(config)
+    data = Dataset.read(DataConfig(corpus=str(path)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     whole = corpora.load(str(path), "characters")
-    assert text.vocabulary == Vocabulary.of(whole)
-    assert text.vocabulary.decode(np.concatenate(text.splits)) == whole
-    assert text.fingerprint == Fingerprint.of(str(path), whole)
+    assert data.vocabulary == Vocabulary.of(whole)
+    assert (
+        data.vocabulary.decode(np.concatenate([data.ids(split) for split in ("train", "validation", "test")])) == whole
+    )
+    assert data.fingerprint == Fingerprint.of(str(path), whole)
     assert peak < len(whole) + 24 * text_file._CHUNK
 
 

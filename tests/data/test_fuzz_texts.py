@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import random_params, small_model
 
-from charlstm.analysis import sample as sample_room
+from charlstm.analysis import sample as sampling
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.analysis.sample import CHUNK, WINDOW
-from charlstm.cli.terminal import Reporter
 from charlstm.config import HeldOut, Symbols
 from charlstm.core.network import Model
 from charlstm.data import corpora
 from charlstm.data.vocabulary import Vocabulary, named
-from charlstm.data.windows import Batches, split
-from charlstm.runs import loading as restore
+from charlstm.data.windows import WindowedText, split
+from charlstm.runs import loading
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import Trained
+from charlstm.runs.loading import TrainedRun
 from charlstm.support.errors import InputError
 from charlstm.training.train import train
 
@@ -41,7 +39,7 @@ class Place:
     """A folder with a run of characters and one of bytes, and a file to write texts into."""
 
     folder: Path
-    runs: dict[Symbols, Trained]
+    runs: dict[Symbols, TrainedRun]
 
     @property
     def text(self) -> Path:
@@ -55,16 +53,16 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The runs were never trained: their parameters are random, and are given without a checkpoint."""
     folder = tmp_path_factory.mktemp("texts")
-    runs: dict[Symbols, Trained] = {}
+    runs: dict[Symbols, TrainedRun] = {}
     for symbols, known in zip(BOTH, (KNOWN, "".join(map(chr, range(256)))), strict=True):
         asked = config(cell="gru", size=4, corpus=str(folder / "text"))
         asked = replace(asked, data=replace(asked.data, symbols=symbols), sample=replace(asked.sample, prime=""))
         make_run(folder / symbols, asked, steps=0, vocabulary=known)
         model = small_model("gru", vocabulary=len(known))
-        runs[symbols] = Trained(Run.open(folder / symbols), model, random_params(model, 0), 7, ())
+        runs[symbols] = TrainedRun(Run.open(folder / symbols), model, random_params(model, 0), 7, ())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("charlstm.support.process.prepare", lambda: None)
-        patch.setattr(restore, "trained", lambda folder, _: runs[folder.name])
+        patch.setattr(loading, "load_run", lambda folder, _: runs[folder.name])
         yield Place(folder, runs)
 
 
@@ -87,7 +85,7 @@ def expected(content: bytes, symbols: Symbols) -> str | None:
     length=st.integers(1, 6),
     stretches=st.sampled_from([1, 3, 10**12]),
 )
-def test_a_file_of_any_bytes_becomes_windows_or_is_refused(
+def test_a_file_of_any_bytes_becomes_windows_or_one_line(
     place: Place, symbols: Symbols, content: bytes, rows: int, length: int, stretches: int
 ) -> None:
     place.text.write_bytes(content)
@@ -106,7 +104,7 @@ def test_a_file_of_any_bytes_becomes_windows_or_is_refused(
         parts = split(ids, 0.2, 0.1, stretches)
         assert sorted(np.concatenate(parts)) == sorted(ids)
         try:
-            batches = Batches(parts.train, rows, length)
+            batches = WindowedText(parts.train, rows, length)
         except InputError:
             assert len(parts.train) < rows * length + 1
             return
@@ -140,10 +138,9 @@ def test_a_training_on_any_bytes_begins_or_leaves_nothing(
         raise _BegunError
 
     with bounded(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlstm.training.train.Checkpoints", lambda *_: nullcontext())
-        patch.setattr("charlstm.training.train.first_state", begin)
+        patch.setattr("charlstm.training.train.open_member", begin)
         try:
-            train(replace(asked, data=data), folder, Reporter())
+            train(replace(asked, data=data), folder)
         except InputError:
             assert not folder.exists()
             return
@@ -158,7 +155,7 @@ def test_a_training_on_any_bytes_begins_or_leaves_nothing(
     assert (begun.vocabulary, begun.config.sample.prime) == (Vocabulary.of(text), joined)
 
 
-def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(place: Place) -> None:
+def test_a_model_that_no_memory_holds_is_never_made(place: Place) -> None:
     place.text.write_bytes(b"a small town " * 9)
     typed = ["--data.batch-size=1", "--data.seq-length=2", "--model.num-layers=100", "--model.hidden-size=65536"]
     told = run("train", f"--data.corpus={place.text}", "--run-dir", str(place.folder / "large"), *typed)
@@ -232,8 +229,8 @@ def test_a_prime_of_any_unicode_begins_the_sample_or_is_named(
 
 def test_no_length_of_a_prime_compiles_anew(place: Place) -> None:
     model = place.runs["characters"].model
-    sample_room._noise.cache_clear()  # other tests may have compiled it for as many characters
-    programs = sample_room._reader(model), sample_room._advancer(model), sample_room._noise(model.vocabulary_size)
+    sampling._noise.cache_clear()  # other tests may have compiled it for as many characters
+    programs = sampling._reader(model), sampling._advancer(model), sampling._noise(model.vocabulary_size)
 
     def compiled() -> list[int]:
         return [program._cache_size() for program in programs]  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
@@ -249,7 +246,7 @@ def test_no_length_of_a_prime_compiles_anew(place: Place) -> None:
 
 
 @pytest.mark.parametrize("symbols", BOTH)
-def test_a_prime_of_a_megabyte_is_read_or_refused(place: Place, symbols: Symbols) -> None:
+def test_a_prime_of_a_megabyte_is_read_or_named(place: Place, symbols: Symbols) -> None:
     prime = ("e\u0301 \u05d0\u0644 \0\n" * 2**17)[: 2**20]
     assert len(prime) == 2**20
     words = ["sample", place.run(symbols), f"--prime={prime}", "--length", "5"]

@@ -161,6 +161,8 @@ def test_catalogue_has_one_entry_for_all():
 
 
 def test_text_needs_no_jax():
-    program = "import sys; from charlstm.data import recall_text; next(recall_text.sentences(0, [16])); print(*sys.modules)"
+    program = (
+        "import sys; from charlstm.data import recall_text; next(recall_text.sentences(0, [16])); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"jax", "flax"} & set(done.stdout.split())

@@ -25,34 +25,20 @@ def pack(kernel: Array, recurrent: Array, bias: Array) -> Array:
     """A layer's parameters as cuDNN's one vector, [4·H·(D + H + 2)].
 
     cuDNN keeps W_ih [4·H, D], W_hh [4·H, H], b_ih [4·H] and b_hh [4·H], row-major, with the gates in the order i, f, g,
-    o, which is ours. Its two biases add up: ours is the first, and the second is zero.
-
-    Args:
-        kernel: [D, 4·H] of the input.
-        recurrent: [H, 4·H].
-        bias: [4·H].
+    o, which is ours. Its two biases add up: ours, [4·H], is the first, and the second is zero.
     """
     return jnp.concatenate([kernel.T.ravel(), recurrent.T.ravel(), bias, jnp.zeros_like(bias)])
 
 
 def run_lstm(
-    inputs: Array,
-    kernel: Array,
-    recurrent: Array,
-    bias: Array,
-    carry: tuple[Array, Array],
-    mesh: Mesh | None = None,
+    inputs: Array, kernel: Array, recurrent: Array, bias: Array, carry: tuple[Array, Array], mesh: Mesh | None = None
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Run one layer over T steps.
+    """Run one layer over T steps of inputs [T, B, D]: hidden [T, B, H] after each step, and c and h after the last.
 
     Args:
-        inputs: [T, B, D].
-        kernel, recurrent, bias: as `pack` takes them.
+        inputs, kernel, recurrent, bias: the layer's; its parameters as `pack` takes them.
         carry: c and h before the first step, each [B, H].
         mesh: the devices that share B, along its only axis; None where one device holds all of it.
-
-    Returns:
-        hidden [T, B, H] after each step, and c and h after the last.
     """
     packed = pack(kernel, recurrent, bias)
     if mesh is None:

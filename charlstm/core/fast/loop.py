@@ -15,92 +15,108 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from charlstm.core.cells import Cell, CellCarry
-from charlstm.core.fast.products import kernel_gradient
+from charlstm.core.cells import Cell, CellCarry, Gru, Lstm
+from charlstm.core.fast.products import kernel_gradient, product
 
 
-class _Residuals(NamedTuple):
-    """What the forward loop leaves for the backward loop."""
+class FusedLayer(NamedTuple):
+    """A layer's parameters with the G gates side by side; D is V for the first layer and H for those above it."""
 
-    saved: Any
-    hidden: Array  # [T, B, H], rounded
-    first: Array  # [B, H], the hidden state before the first step
     kernel: Array
-    bias: Array | None
+    """[D, G·H], of the input."""
+    recurrent: Array
+    """[H, G·H], of the hidden state."""
+    bias: Array
+    """[G·H], added to the input's product."""
+    inner_bias: Array | None
+    """[G·H], added to the recurrent product; the gru's, whose reset gate multiplies it."""
+
+
+def fuse(cell: Cell, gates: Any) -> FusedLayer:
+    """The parameters of one Flax cell, a tree by the names of its gates, as one kernel for each of the two products."""
+
+    def beside(names: tuple[str, ...], part: str) -> Array:
+        return jnp.concatenate([gates[name][part] for name in names], -1)
+
+    inner = gates["hn"]["bias"] if isinstance(cell, Gru) else None
+    inner_bias = None if inner is None else jnp.pad(inner, (2 * len(inner), 0))  # zeros for r and z
+    bias = beside(cell.recurrent_kernels if isinstance(cell, Lstm) else cell.input_kernels, "bias")
+    return FusedLayer(beside(cell.input_kernels, "kernel"), beside(cell.recurrent_kernels, "kernel"), bias, inner_bias)
+
+
+def run_layer(
+    cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, dtype: Any, flatten: bool
+) -> tuple[Array, CellCarry]:
+    """The layer's output [T, B, H] for inputs [T, B, D] or ids [T, B], and the carry after the last step.
+
+    `dtype` and `flatten` are as in `products.product`.
+    """
+    projected = product(inputs, layer.kernel, dtype, flatten=flatten) + layer.bias[None, None, :]
+    projected = projected if dtype is None else projected.astype(dtype)
+    return run_cell(cell, flatten, projected, layer.recurrent, layer.inner_bias, carry)  # pyright: ignore[reportReturnType]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def run_cell(
-    cell: type[Cell], flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry
+    cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry
 ) -> tuple[Array, CellCarry]:
     """Run one layer over T steps.
 
     Args:
-        cell: a value of `cells.BUILT_IN`.
-        flatten: see `products.product`.
+        cell, flatten: a value of `cells.BUILT_IN`; as in `products.product`.
         projected: [T, B, G·H], the input's part of the gates, with every bias that adds to it. Where it is bfloat16,
             the factors of all products are.
-        kernel: [H, G·H], the recurrent kernel.
-        bias: [G·H] that adds to the recurrent product, or None; only the gru has one apart from the input's.
+        kernel, bias: [H, G·H] recurrent kernel; [G·H] that adds to its product, or None: the gru's alone.
         carry: the carry before the first step.
 
     Returns:
         hidden [T, B, H] after each step, in the dtype of `projected`, and the carry after the last. Each gradient has
         the dtype of what it belongs to.
     """
-    rounded = kernel.astype(projected.dtype)
-
-    def step(carry: CellCarry, projected_t: Array) -> tuple[CellCarry, Array]:
-        carry, _ = _step(cell, projected_t, rounded, bias, carry)
-        return carry, cell.hidden(carry).astype(rounded.dtype)
-
-    carry, hidden = lax.scan(step, carry, projected)
-    return hidden, carry
+    hidden, last, _ = _scan(cell, projected, kernel, bias, carry, keep=False)
+    return hidden, last
 
 
-def _forward(
-    cell: type[Cell], flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry
-) -> Any:
+def _forward(cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry) -> Any:
+    hidden, last, saved = _scan(cell, projected, kernel, bias, carry, keep=True)
+    return (hidden, last), (saved, hidden, cell.hidden(carry), kernel, bias)
+
+
+def _scan(cell: Cell, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry, *, keep: bool) -> Any:
     rounded = kernel.astype(projected.dtype)
 
     def step(carry: CellCarry, projected_t: Array) -> tuple[CellCarry, Any]:
-        carry, saved = _step(cell, projected_t, rounded, bias, carry)
-        return carry, (cell.hidden(carry).astype(rounded.dtype), saved)
+        recurrent = _product(cell.hidden(carry), rounded)
+        recurrent = recurrent if bias is None else recurrent + bias[None, :]
+        carry, saved = cell.forward(projected_t.astype(recurrent.dtype), recurrent, carry)
+        return carry, (cell.hidden(carry).astype(rounded.dtype), saved if keep else None)
 
     last, (hidden, saved) = lax.scan(step, carry, projected)
-    return (hidden, last), _Residuals(saved, hidden, cell.hidden(carry), kernel, bias)
+    return hidden, last, saved
 
 
-def _backward(cell: type[Cell], flatten: bool, kept: _Residuals, gradients: tuple[Array, CellCarry]) -> Any:
-    d_hidden, d_last = gradients
-    narrow, wide = kept.hidden.dtype, kept.kernel.dtype
-    transposed = kept.kernel.astype(narrow).T
+def _backward(cell: Cell, flatten: bool, kept: Any, gradients: tuple[Array, CellCarry]) -> Any:
+    (saved, hidden, first, kernel, bias), (d_hidden, d_last) = kept, gradients
+    narrow, wide = hidden.dtype, kernel.dtype
+    transposed = kernel.astype(narrow).T
 
     def step(d_carry: CellCarry, inputs: tuple[Any, Array]) -> tuple[CellCarry, tuple[Array, ...]]:
-        saved, d_hidden_t = inputs
-        d_projected, d_product, d_carry = cell.backward(saved, cell.add_hidden(d_carry, d_hidden_t.astype(wide)))
+        saved_t, d_hidden_t = inputs
+        d_projected, d_product, d_carry = cell.backward(saved_t, cell.add_hidden(d_carry, d_hidden_t.astype(wide)))
         # Where both are one array, as in all cells but the gru, one copy of it is stacked.
         gradients = (d_product,) if d_projected is d_product else (d_projected, d_product)
         d_carry = cell.add_hidden(d_carry, _product(d_product, transposed))
         return d_carry, tuple(each.astype(narrow) for each in gradients)
 
-    d_carry, stacks = lax.scan(step, d_last, (kept.saved, d_hidden), reverse=True)
+    d_carry, stacks = lax.scan(step, d_last, (saved, d_hidden), reverse=True)
     d_projected, d_product = stacks[0], stacks[-1]
-    before = jnp.concatenate([kept.first.astype(narrow)[None], kept.hidden[:-1]])
+    before = jnp.concatenate([first.astype(narrow)[None], hidden[:-1]])
     d_kernel = kernel_gradient(before, d_product, wide, flatten=flatten)
-    d_bias = None if kept.bias is None else d_product.sum((0, 1), dtype=wide)
+    d_bias = None if bias is None else d_product.sum((0, 1), dtype=wide)
     return d_projected, d_kernel, d_bias, d_carry
 
 
 run_cell.defvjp(_forward, _backward)
-
-
-def _step(
-    cell: type[Cell], projected_t: Array, rounded: Array, bias: Array | None, carry: CellCarry
-) -> tuple[CellCarry, Any]:
-    product = _product(cell.hidden(carry), rounded)
-    product = product if bias is None else product + bias[None, :]
-    return cell.forward(projected_t.astype(product.dtype), product, carry)
 
 
 def _product(wide: Array, rounded: Array) -> Array:

@@ -1,9 +1,8 @@
 """Matrix products with rounded factors: bfloat16 in, float32 out.
 
 A bfloat16 is a float32 without its last 16 bits: 8 significant bits and the same range, so no loss needs scaling.
-Tensor cores and TPUs multiply two of them exactly and accumulate in float32 (Kalamkar et al. 2019, "A study of bfloat16
-for deep learning training"). Only factors are rounded here; sums, parameters and their gradients keep the width of the
-parameters.
+Tensor cores and TPUs multiply two of them exactly and accumulate in float32 (Kalamkar et al. 2019). Only factors are
+rounded here; sums, parameters and their gradients keep the parameters' width.
 """
 
 from functools import partial

@@ -5,33 +5,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.data.windows import Batches, split
+from charlstm.data.windows import WindowedText, split
 from charlstm.support.errors import InputError
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> Batches:
-    """Batches over ids that equal their own positions, so that a window says where it was cut."""
+def texts(draw: st.DrawFn) -> WindowedText:
+    """Windows over ids that equal their own positions, so that a window says where it was cut."""
     batch_size, seq_length = draw(st.integers(1, 6)), draw(st.integers(1, 9))
     length = draw(st.integers(batch_size * seq_length + 1, 400))
-    return Batches(np.arange(length, dtype=np.uint16), batch_size, seq_length)
+    return WindowedText(np.arange(length, dtype=np.uint16), batch_size, seq_length)
 
 
-@given(batches())
-def test_targets_are_inputs_one_character_later_across_edges_too(each: Batches):
+@given(texts())
+def test_targets_are_inputs_one_character_later_across_edges_too(each: WindowedText):
     for cursor in range(2 * each.windows_per_epoch):
         inputs, targets, _ = each.window(cursor)
         np.testing.assert_array_equal(targets, inputs + 1)
 
 
-@given(batches())
-def test_rows_continue_the_window_before(each: Batches):
+@given(texts())
+def test_rows_continue_the_window_before(each: WindowedText):
     for cursor in range(each.windows_per_epoch - 1):
         np.testing.assert_array_equal(each.window(cursor + 1).inputs[:, 0], each.window(cursor).targets[:, -1])
 
 
-@given(batches())
-def test_every_character_is_predicted_once_but_the_tail(each: Batches):
+@given(texts())
+def test_every_character_is_predicted_once_but_the_tail(each: WindowedText):
     windows = [each.window(cursor) for cursor in range(each.windows_per_epoch)]
     predicted = np.sort(np.concatenate([window.targets.ravel() for window in windows]))
     np.testing.assert_array_equal(predicted, np.arange(1, len(predicted) + 1))
@@ -39,16 +39,15 @@ def test_every_character_is_predicted_once_but_the_tail(each: Batches):
     assert 0 <= left_out < each.batch_size * each.seq_length
 
 
-@given(batches(), st.integers(0, 10**12))
-def test_any_cursor_depends_on_its_place_in_the_epoch_alone(each: Batches, cursor: int):
+@given(texts(), st.integers(0, 10**12))
+def test_any_cursor_depends_on_its_place_in_the_epoch_alone(each: WindowedText, cursor: int):
     window, again = each.window(cursor), each.window(cursor % each.windows_per_epoch)
     np.testing.assert_array_equal(window.inputs, again.inputs)
     assert bool(window.starts_epoch) == (cursor % each.windows_per_epoch == 0)
-    assert each.epoch(cursor) == cursor / each.windows_per_epoch
 
 
-@given(batches())
-def test_window_has_the_shapes_and_types_that_a_step_is_compiled_for(each: Batches):
+@given(texts())
+def test_window_has_the_shapes_and_types_that_a_step_is_compiled_for(each: WindowedText):
     window = each.window(0)
     assert window.inputs.shape == window.targets.shape == (each.batch_size, each.seq_length)
     assert window.inputs.dtype == window.targets.dtype == np.int32
@@ -58,32 +57,41 @@ def test_window_has_the_shapes_and_types_that_a_step_is_compiled_for(each: Batch
 
 def test_fault_of_the_book_last_target_is_the_windows_own_first_character():
     """The book shifts within a window, ``y[:, -1] = x[:, 0]``: one target in T is wrong."""
-    each = Batches(np.arange(1001), batch_size=10, seq_length=10)
+    each = WindowedText(np.arange(1001), batch_size=10, seq_length=10)
     for cursor in range(each.windows_per_epoch):
         inputs, targets, _ = each.window(cursor)
         assert (targets[:, -1] != inputs[:, 0]).all()
         np.testing.assert_array_equal(targets[:, -1], inputs[:, -1] + 1)
 
 
+@given(texts(), st.integers(0, 50), st.integers(0, 20))
+def test_iterated_windows_are_those_of_their_cursors(each: WindowedText, start: int, steps: int):
+    windows = list(each.windows(start, steps))
+    assert len(windows) == steps
+    for found, endless, cursor in zip(windows, each.windows(start), range(start, start + steps), strict=False):
+        for window in (found, endless):
+            assert all(map(np.array_equal, window, each.window(cursor)))
+
+
 def test_text_of_exactly_one_window():
-    each = Batches(np.arange(13), batch_size=3, seq_length=4)
+    each = WindowedText(np.arange(13), batch_size=3, seq_length=4)
     assert each.windows_per_epoch == 1
     assert each.window(0).targets[-1, -1] == 12
 
 
 def test_text_that_is_too_short_says_how_much_is_needed():
     with pytest.raises(InputError, match=r"12 characters.*need 13; lower --data\.batch-size or --data\.seq-length"):
-        Batches(np.arange(12), batch_size=3, seq_length=4)
+        WindowedText(np.arange(12), batch_size=3, seq_length=4)
 
 
-def test_negative_cursor_is_refused():
+def test_negative_cursor_raises():
     with pytest.raises(ValueError, match="not -1"):
-        Batches(np.arange(13), 3, 4).window(-1)
+        WindowedText(np.arange(13), 3, 4).window(-1)
 
 
 def test_corpus_is_not_copied():
     ids = np.arange(1000, dtype=np.uint8)
-    assert Batches(ids, 4, 5).ids is ids
+    assert WindowedText(ids, 4, 5).ids is ids
     assert all(np.shares_memory(part, ids) for part in split(ids, 0.2, 0.1))
 
 

@@ -1,0 +1,76 @@
+"""A line's score is its own: that of the line alone, whatever lies beside it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import CELLS, random_ids, random_params, small_model
+
+from charlstm.analysis import score as module
+from charlstm.analysis.evaluate import evaluate
+from charlstm.analysis.score import ROWS, WINDOW, character_nats, score
+
+pytestmark = pytest.mark.once
+
+by_cell = pytest.mark.parametrize("cell", CELLS)
+LENGTHS = st.lists(st.integers(0, 2 * WINDOW + 3), min_size=1, max_size=2 * ROWS)
+MODEL = small_model("lstm", layers=2, dropout=0.5)
+PARAMS = random_params(MODEL, 0)
+
+
+def lines_of(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(MODEL.vocabulary_size, size=length, dtype=np.uint8) for length in lengths]
+
+
+@by_cell
+@pytest.mark.parametrize("recurrence", ["fast", "plain"])
+def test_each_character_equals_numpy(cell: str, recurrence: Any):
+    model = small_model(cell, layers=2, recurrence=recurrence)
+    params, lines = random_params(model, 0), lines_of([0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 3, *range(ROWS)])
+    found = character_nats(model, params, lines)
+    assert [len(each) for each in found] == [len(line) for line in lines]
+    for each, line in zip(found, lines, strict=True):
+        if len(line):
+            np.testing.assert_allclose(each, reference.text_nats(model, params, line), rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=10)
+@given(LENGTHS)
+def test_a_line_s_loss_is_that_of_one_row(lengths: list[int]):
+    lines = lines_of(lengths)
+    for each, line in zip(score(MODEL, PARAMS, lines), lines, strict=True):
+        assert each.characters == len(line)
+        assert each.nats == pytest.approx(sum(character_nats(MODEL, PARAMS, [line])[0]), rel=1e-12)
+    for each, line in list(zip(score(MODEL, PARAMS, lines), lines, strict=True))[:3]:
+        if len(line):
+            assert each.nats / len(line) == pytest.approx(evaluate(MODEL, PARAMS, line, rows=1).loss, rel=1e-5)
+
+
+@settings(max_examples=10)
+@given(LENGTHS, st.randoms(use_true_random=False))
+def test_a_line_s_score_does_not_depend_on_the_lines_beside_it(lengths: list[int], random: Any):
+    """To the bit: in any order, and alone."""
+    lines = lines_of(lengths, 1)
+    scores = score(MODEL, PARAMS, lines)
+    order = list(range(len(lines)))
+    random.shuffle(order)
+    assert score(MODEL, PARAMS, [lines[number] for number in order]) == [scores[number] for number in order]
+    assert score(MODEL, PARAMS, lines[-1:]) == scores[-1:]
+
+
+def test_a_line_is_read_from_the_zero_carry_across_windows(monkeypatch: pytest.MonkeyPatch):
+    lines = [random_ids(MODEL, 0, 150), random_ids(MODEL, 1, 20)]
+    wanted = score(MODEL, PARAMS, lines)
+    for window in (1, 7, 200):
+        monkeypatch.setattr(module, "WINDOW", window)
+        for found, each in zip(score(MODEL, PARAMS, lines), wanted, strict=True):
+            assert found.nats == pytest.approx(each.nats, rel=1e-6)
+
+
+def test_no_lines_have_no_scores():
+    assert score(MODEL, PARAMS, []) == []
+    assert score(MODEL, PARAMS, [np.zeros(0, np.int32)]) == [(0.0, 0)]
