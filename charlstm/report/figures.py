@@ -71,7 +71,7 @@ def figures(entries: Sequence[Entry]) -> list[Figure]:
     styled = list(zip(entries, styles(entries), strict=True))
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
         drawn = [draw(styled, symbol_of(entries)) for draw in (_by_step, _by_depth, _by_compute, _by_lag, _by_distance)]
-    found = [figure for figure in drawn if figure is not None]
+    found = [figure for figure in drawn if figure is not None and figure.series]
     for each in (series for figure in found for series in figure.series):
         if not all(values is None or np.isfinite(values).all() for values in (each.x, each.y, each.low, each.high)):
             raise InputError("the results hold numbers too large to be drawn; put back the comparison's own")
@@ -164,7 +164,7 @@ def _by_depth(styled: _Styled, symbol: str) -> Figure | None:
     )
 
 
-def _by_compute(styled: _Styled, symbol: str) -> Figure | None:
+def _by_compute(styled: _Styled, symbol: str) -> Figure:
     # Where dashes tell sizes apart, depths need panels of their own.
     panel = {} if len({entry.result.size for entry, _ in styled}) > 1 else {"panel": ""}
     series = [
@@ -172,8 +172,6 @@ def _by_compute(styled: _Styled, symbol: str) -> Figure | None:
         for entry, style in styled
         if (curve := entry.validation) is not None and (operations := entry.result.operations) and entry.steps
     ]
-    if not series:
-        return None
     return Figure(
         name="loss_vs_compute",
         title="Loss by compute",
@@ -214,15 +212,13 @@ def _by_lag(styled: _Styled, symbol: str) -> Figure | None:
     )
 
 
-def _by_distance(styled: _Styled, symbol: str) -> Figure | None:
+def _by_distance(styled: _Styled, symbol: str) -> Figure:
     series, levels = [], {}
     for entry, style in styled:
         recall = entry.result.recall
         if recall is not None and recall.distances and len(recall.distances) == len(recall.accuracy):
             series.append(_series(entry, style, np.array(recall.distances), np.array(recall.accuracy), marks=True))
             levels["chance"] = recall.chance
-    if not series:
-        return None
     return Figure(
         name="accuracy_vs_distance",
         title="Recall by distance",

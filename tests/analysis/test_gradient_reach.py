@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model
 
 from charlstm.analysis import gradient_reach as module
-from charlstm.analysis.gradient_reach import GradientReach, gradient_reach
+from charlstm.analysis.gradient_reach import GradientReach, gradient_reach, reach
 from charlstm.config import Cell
 from charlstm.core.network import Model
 
@@ -125,17 +125,28 @@ def test_small_gradients_keep_their_size():
 
 @settings(max_examples=100)
 @given(norms=st.lists(st.floats(0, 1e3), min_size=1, max_size=9), fraction=st.floats(0.001, 1))
-def test_reach_is_the_first_lag_at_or_below_a_fraction_of_the_start(norms: list[float], fraction: float):
-    (lag,) = GradientReach(np.array([norms])).reach(fraction)
-    above = norms if lag is None else norms[:lag]
-    assert all(norm > fraction * norms[0] for norm in above)
-    assert lag is None or norms[lag] <= fraction * norms[0]
+def test_from_its_reach_on_a_gradient_stays_at_or_below_a_fraction_of_its_start(norms: list[float], fraction: float):
+    lag = reach(np.array(norms), fraction)
+    if norms[0] == 0:
+        assert lag == 0
+        return
+    assert all(norm <= fraction * norms[0] for norm in norms[lag:] if lag is not None)
+    if lag != 0:
+        assert norms[-1 if lag is None else lag - 1] > fraction * norms[0]
+
+
+@settings(max_examples=100)
+@given(norms=st.lists(st.floats(0, 1e3), min_size=1, max_size=9), fraction=st.floats(0.001, 1))
+def test_a_gradient_that_only_falls_reaches_the_first_lag_at_or_below_a_fraction(norms: list[float], fraction: float):
+    norms.sort(reverse=True)
+    first = next((lag for lag, norm in enumerate(norms) if norm <= fraction * norms[0]), None)
+    assert reach(np.array(norms), fraction) == first
 
 
 def test_reach_is_each_layers_own():
     halves, flat, back = 0.5 ** np.arange(9.0), np.ones(9), np.array([8, 4, 0.08, 4, 4, 4, 4, 0, 0])
-    assert GradientReach(np.stack([halves, flat, back])).reach() == [7, None, 2]
-    assert GradientReach(np.stack([halves, flat, back])).reach(0.25) == [2, None, 2]
+    assert GradientReach(np.stack([halves, flat, back])).reach() == [7, None, 7]
+    assert GradientReach(np.stack([halves, flat, back])).reach(0.25) == [2, None, 7]
 
 
 @pytest.mark.parametrize(
