@@ -33,6 +33,7 @@ import optax
 
 import charlstm
 
+charlstm.prepare()  # one device for each CPU core, and a cache of compiled programs
 plt.rcParams.update({"figure.dpi": 80, "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
