@@ -18,7 +18,7 @@
 # writes in the manner of *Anna Karenina*. It builds each part by hand before it uses the one in `charlstm`, checks that
 # the two agree, and ends with the chapter's two claims about recurrent networks as measurements.
 #
-# Install what it needs with `pip install -e '.[demo,docs]'`. On two CPU cores it runs in about two minutes.
+# Install what it needs with `pip install -e '.[demo,docs]'`. On two CPU cores it runs in about a minute.
 
 # %%
 import tempfile
@@ -32,7 +32,10 @@ import numpy as np
 import optax
 
 import charlstm
+from charlstm.analysis import recall
+from charlstm.analysis.gradient_reach import gradient_reach
 
+charlstm.prepare()  # one device for each CPU core, and a cache of compiled programs
 plt.rcParams.update({"figure.dpi": 80, "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
@@ -173,7 +176,7 @@ for x_t in x:
     by_hand = lstm_step(jax.tree.map(np.asarray, params), by_hand, x_t)
     by_flax, _ = cell.apply({"params": params}, by_flax, x_t)
 np.testing.assert_allclose(by_hand, by_flax, atol=1e-6)
-print(f"h by hand\n{by_hand[1].round(6)}\nh by Flax\n{np.asarray(by_flax[1]).round(6)}")
+print(f"h by hand\n{by_hand[1].round(5)}\nh by Flax\n{np.asarray(by_flax[1]).round(5)}")
 
 # %% [markdown]
 # ## 5. Layers
@@ -206,10 +209,10 @@ np.testing.assert_allclose(jnp.concatenate([left, right], 1), logits, atol=1e-5)
 # %% [markdown]
 # ## 6. Dropout
 #
-# Dropout (Srivastava et al. 2014) sets a part of each layer's output to zero while training, so that no unit can rely on
-# another one, and scales up what stays, so that the mean is unchanged. The chapter's `keep_prob` is one minus `dropout`.
-# Recurrent connections are left alone (Zaremba et al. 2014). A random key turns dropout on; evaluation and sampling pass
-# none.
+# Dropout (Srivastava et al. 2014) sets a part of each layer's output to zero while training, so that no unit can rely
+# on another one, and scales up what stays, so that the mean is unchanged. The chapter's `keep_prob` is one minus
+# `dropout`. Recurrent connections are left alone (Zaremba et al. 2014). A random key turns dropout on; evaluation and
+# sampling pass none.
 
 # %%
 keep = 0.9
@@ -226,9 +229,9 @@ assert not (one == other).all()
 # %% [markdown]
 # ## 7. The loss
 #
-# Softmax turns logits into probabilities, $p_k = e^{z_k} / \sum_j e^{z_j}$. The loss of a character is $-\ln p$ of the
-# one that came, in nats; divided by $\ln 2$ it is in bits. A model that finds all V characters equally likely has a loss
-# of $\ln V$, and that is about where an untrained one begins.
+# Softmax turns logits into probabilities, $p_k = e^{z_k} / \sum_j e^{z_j}$. The loss of a character is $-\ln p$ of
+# the one that came, in nats; divided by $\ln 2$ it is in bits. A model that finds all V characters equally likely has
+# a loss of $\ln V$, and that is about where an untrained one begins.
 
 
 # %%
@@ -274,9 +277,9 @@ np.testing.assert_allclose(weights, by_optax, atol=1e-6)
 # %% [markdown]
 # ## 9. Training
 #
-# All parts are there. The optimizer is any Optax transformation; `make_train_step` joins model, loss and optimizer in one
-# compiled update, and takes care of the carry. The gradient stops at the window's edge, and the carry crosses it: this
-# is truncated backpropagation through time.
+# All parts are there. The optimizer is any Optax transformation; `make_train_step` joins model, loss and optimizer in
+# one compiled update, and takes care of the carry. The gradient stops at the window's edge, and the carry crosses it:
+# this is truncated backpropagation through time.
 
 
 # %%
@@ -314,8 +317,8 @@ axes.set(xlabel="update", ylabel="training loss, nats per character", ylim=(1, N
 plt.show()
 
 # %% [markdown]
-# `save_run` writes the result as a run, which the command line reads too (`charlstm sample FOLDER`), and `load_run` opens
-# it. `evaluate` predicts each character of a held-out split exactly once.
+# `save_run` writes the result as a run, which the command line reads too (`charlstm sample FOLDER`), and `load_run`
+# opens it. `evaluate` predicts each character of a held-out split exactly once.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "chapter"
@@ -327,8 +330,9 @@ print(f"validation: {found.loss:.3f} nats, {found.bits_per_char:.3f} bits per ch
 # %% [markdown]
 # ## 10. Sampling
 #
-# To write, the network reads a prime, draws the next character from its softmax, reads that one, and so on. Drawing from
-# all V characters makes it stumble now and then over an unlikely one. The chapter draws from the N most likely instead:
+# To write, the network reads a prime, draws the next character from its softmax, reads that one, and so on. Drawing
+# from all V characters makes it stumble now and then over an unlikely one. The chapter draws from the N most likely
+# instead:
 
 
 # %%
@@ -348,8 +352,8 @@ for place in np.argsort(probabilities)[::-1][:5]:
 print("drawn:", [run.vocabulary.decode([pick_top_n(probabilities, 5, rng)]) for _ in range(10)])
 
 # %% [markdown]
-# `run.sample` runs that loop as one compiled program. The same seed gives the same text, and a longer sample begins with
-# the shorter one.
+# `run.sample` runs that loop as one compiled program. The same seed gives the same text, and a longer sample begins
+# with the shorter one.
 
 # %%
 print(run.sample(prime, length=600, top_n=5, temperature=0.8, seed=1))
@@ -368,9 +372,9 @@ assert run.sample(prime, length=100, top_n=5, temperature=0.8, seed=1).startswit
 # %% [markdown]
 # ## 11. Why an LSTM? Two claims
 #
-# The chapter says that the gradient of a vanilla RNN vanishes, and that an LSTM learns dependences over long distances.
-# Both can be measured. The text for it is generated: a country decides a language, 16, 32 or 64 characters later, and the
-# sentences between tell nothing.
+# The chapter says that the gradient of a vanilla RNN vanishes, and that an LSTM learns dependences over long
+# distances. Both can be measured. The text for it is generated: a country decides a language, 16, 32 or 64 characters
+# later, and the sentences between tell nothing.
 
 # %%
 recall_data = charlstm.read_text("recall_64", batch_size=32, seq_length=128)
@@ -396,11 +400,9 @@ for name, hidden_size, peak in (("rnn", 136, 3e-3), ("gru", 75, 1e-2), ("lstm", 
 # about as the k-th power of some rate (Bengio et al. 1994; Pascanu et al. 2013), and the cell decides the rate.
 
 # %%
-from charlstm.analysis.gradient_reach import gradient_lags
-
 figure, axes = plt.subplots(figsize=(8, 4.5))
 for name, (small_model, small_params) in trained.items():
-    found = gradient_lags(small_model, small_params, recall_data.validation, lags=128)
+    found = gradient_reach(small_model, small_params, recall_data.validation, lags=128)
     (norms,) = found.norms  # one layer
     axes.semilogy(norms / norms[0], label=f"{name}: 1 % after {found.reach()[0]} characters")
 axes.axhline(0.01, color="gray", ls="--", lw=1)
@@ -413,12 +415,11 @@ plt.show()
 # gradient shrinks by more than ten orders of magnitude, where those of the gated cells shrink by three or four. Nothing
 # that far back can teach it. An LSTM remembers in c too, and what c carries past h is not part of this gradient.
 #
-# **Long-range dependence.** Does the model know the language? At the first letter of the language's name, its most likely
-# answer among the eight is right or wrong; a guess is right one time in eight. Distance 128 was in no training text.
+# **Long-range dependence.** Does the model know the language? At the first letter of the language's name, its most
+# likely answer among the eight is right or wrong; a guess is right one time in eight. Distance 128 was in no training
+# text.
 
 # %%
-from charlstm.analysis import recall
-
 figure, axes = plt.subplots(figsize=(8, 4))
 distances = recall.distances_of("recall_64")
 for name, (small_model, small_params) in trained.items():

@@ -4,6 +4,9 @@ charlstm compare experiments/mgu.py [--data.corpus king_james --sample.prime "In
 
 Everything that knows the cell is in this file. The text is that of recall.py, so that the comparison measures recall
 beside loss and gradient reach.
+Measured: test 0.147 ± 0.031 nats per character for the MGU, 0.139 ± 0.001 for the LSTM, 0.157 ± 0.047 for the GRU and
+0.177 ± 0.015 for the RNN; recall at 64 characters 0.70, 1.00, 0.62 and 0.12. Three seeds each, in 2 min 36 s on two CPU
+cores (AMD EPYC) that other work shared.
 """
 
 from typing import Any

@@ -1,5 +1,6 @@
 """One update: state and a window to state and metrics."""
 
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -44,6 +45,9 @@ class Metrics(NamedTuple):
     learning_rate: Array | None
     """None where no schedule is known."""
 
+
+UPDATES_IN_FLIGHT = 2
+"""Enough for the devices never to wait for the host."""
 
 TrainStep = Callable[[TrainState, Window], tuple[TrainState, Metrics]]
 
@@ -115,8 +119,17 @@ def make_train_step(
         layout = Layout.of(rows)
         return jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
 
+    in_flight: deque[Array] = deque()
+
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
-        return compiled(len(window.inputs))(state, window)
+        # JAX returns before an update is done. On several CPU devices, XLA's threads run out and wait for each other
+        # forever where a loop that reads no metrics has many updates on their way.
+        if len(in_flight) == UPDATES_IN_FLIGHT:
+            in_flight.popleft().block_until_ready()
+        state, metrics = compiled(len(window.inputs))(state, window)
+        if not isinstance(metrics.loss, jax.core.Tracer):
+            in_flight.append(metrics.loss)
+        return state, metrics
 
     return train_step
 
