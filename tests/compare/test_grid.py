@@ -42,7 +42,7 @@ def test_no_other_width_is_nearer(cell: str, layers: int, vocabulary: int, wante
 
 def test_operations_are_those_that_xla_counts() -> None:
     """A step of an rnn, whose products XLA counts; of the rest it counts a few operations for each unit."""
-    config = ModelConfig(cell="rnn", hidden_size=64, num_layers=2, recurrence="plain")
+    config = ModelConfig(cell="rnn", hidden_size=64, num_layers=2, recurrence="fast")
     model = Model(config, V)
 
     def read(params, ids):
