@@ -53,8 +53,12 @@ def test_core_and_analysis_know_no_files_no_terminal_and_no_input_error(path: Pa
 
 @pytest.mark.parametrize(("package", "only"), [("flax", "core/flax_stack.py"), ("orbax", "runs/checkpoint.py")])
 def test_a_framework_is_imported_in_one_module(package: str, only: str):
-    users = [str(path.relative_to(PACKAGE)) for path in MODULES if any(each.split(".")[0] == package for each in imports(path))]
-    assert users == [only]
+    users = [
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if any(each.split(".")[0] == package for each in imports(path))
+    ]
+    assert [str(path.relative_to(PACKAGE)) for path in users] == [only]
 
 
 def test_folders_are_small():

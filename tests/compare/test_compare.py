@@ -144,9 +144,7 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert_same_comparison(whole, folder)
 
 
-@pytest.mark.parametrize(
-    "moment", ["step", "save", "last-save", "result.json", "measures.json", "second-model"]
-)
+@pytest.mark.parametrize("moment", ["step", "save", "last-save", "result.json", "measures.json", "second-model"])
 def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, moment: str) -> None:
     script = textwrap.dedent("""
         import os, signal, sys

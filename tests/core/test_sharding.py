@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import test_seeds
 from reference import assert_trees_equal, random_params
+from small_runs import bits, stop_at, timeless_metrics, words
 from test_cudnn import pretend
 from test_seeds import assert_each_is_as_alone, configs
-from small_runs import bits, stop_at, timeless_metrics, words
 
 from charlstm import cli
 from charlstm.analysis.evaluate import evaluate

@@ -15,12 +15,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from charlstm.config import Cell, DataConfig, Experiment, Symbols
-from charlstm.support.errors import InputError
-from charlstm.runs.export import NAME, about, export
 from charlstm.core.network import Model
-from charlstm.runs.loading import Trained
-from charlstm.runs.folder import Fingerprint, Run
 from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.export import NAME, about, export
+from charlstm.runs.folder import Fingerprint, Run
+from charlstm.runs.loading import Trained
+from charlstm.support.errors import InputError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 LETTERS = "In the bgI\nz"

@@ -23,26 +23,31 @@ from hypothesis import strategies as st
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 
-from charlstm.compare import runner as compare, results, statistics as tally
-from charlstm.report import tables
-from charlstm.report.entries import gather
-from charlstm.runs import arrays as leaves, metrics, loading as restore
-from charlstm.data.windows import Batches, split
 from charlstm.training.begin import Text
-from charlstm.support.schema import from_dict, to_dict
-from charlstm.runs.checkpoint import Restored
-from charlstm.config import Experiment, Grid
-from charlstm.support.errors import InputError, TrainingError
+
 from charlstm.analysis.evaluate import Evaluation
-from charlstm.report.figures import figures
-from charlstm.support.files import write_json
+from charlstm.compare import results
+from charlstm.compare import runner as compare
+from charlstm.compare import statistics as tally
 from charlstm.compare.grid import grid_models
-from charlstm.core.optimizer import learning_rate
-from charlstm.report.page import configs
 from charlstm.compare.results import Outcome
-from charlstm.runs.folder import Run, read_fingerprint
+from charlstm.config import Experiment, Grid
+from charlstm.core.optimizer import learning_rate
 from charlstm.core.step import initial_state
 from charlstm.data.vocabulary import Vocabulary
+from charlstm.data.windows import Batches, split
+from charlstm.report import tables
+from charlstm.report.entries import gather
+from charlstm.report.figures import figures
+from charlstm.report.page import configs
+from charlstm.runs import arrays as leaves
+from charlstm.runs import loading as restore
+from charlstm.runs import metrics
+from charlstm.runs.checkpoint import Restored
+from charlstm.runs.folder import Run, read_fingerprint
+from charlstm.support.errors import InputError, TrainingError
+from charlstm.support.files import write_json
+from charlstm.support.schema import from_dict, to_dict
 
 TEXT = "a small town, a long road, and nobody in sight. " * 12
 

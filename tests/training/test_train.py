@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from benchmarks.kills import differences
 from small_runs import TEXT, stop_at, timeless_metrics, words
 
+from benchmarks.kills import differences
 from charlstm import cli
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
 from charlstm.training import loop, signals, train
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
