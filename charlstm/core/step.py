@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 
 from charlstm.core.loss import mean_nats
 from charlstm.core.network import Carry, Model, Params
@@ -127,7 +128,7 @@ def make_train_step(
         if len(in_flight) == UPDATES_IN_FLIGHT:
             in_flight.popleft().block_until_ready()
         state, metrics = compiled(len(window.inputs))(state, window)
-        if not isinstance(metrics.loss, jax.core.Tracer):
+        if not isinstance(metrics.loss, Tracer):
             in_flight.append(metrics.loss)
         return state, metrics
 

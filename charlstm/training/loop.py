@@ -1,7 +1,7 @@
 """The training loop: S runs that differ in their seeds alone; `train` is S = 1.
 
 Nothing that a step depends on lives outside `TrainState` and the text. Metrics are on disk before the checkpoint that
-follows them, so that a run that continues from a checkpoint has the lines of all its steps.
+follows them, so that a run that continues from it has the lines of all its steps.
 """
 
 import math
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -54,26 +54,11 @@ class Watch:
         """A run has made its last update, now or (where it was not `trained`) before."""
 
 
-class _Due(NamedTuple):
-    """What is to be done after an update, in this order."""
-
-    sample: bool
-    validation: bool
-    checkpoint: bool
-
-
 class Loop:
     """Updates, and what is due after them. Metrics are read one call late, so that the devices never wait for the host.
 
-    Args:
-        members: the S runs.
-        program: updates them.
-        model: of all of them.
-        data: what they read: ``.train.windows(start)`` and, where there is one, ``.validation`` ids.
-        states: theirs, of one and the same step.
-        watch: is told.
-        diverged: is called with a run whose numbers are no longer finite, and what was not; the others go on.
-        callbacks: are called after each update; of one run alone.
+    The S members have states of one step. `diverged` is called with a run whose numbers are no longer finite, and what
+    was not; the others go on. Callbacks are for one run alone.
     """
 
     def __init__(
@@ -134,27 +119,24 @@ class Loop:
         return self._program.take(self._states)
 
     def _steady(self) -> list[int]:
-        """Places of the runs that have not diverged."""
         return [place for place, member in enumerate(self.members) if member.diverged_after is None]
 
-    @property
-    def _due(self) -> _Due:
+    def _due(self) -> tuple[bool, bool, bool]:
+        """Whether a sample, a validation and a checkpoint are due after this step, in this order."""
         train, last = self._config.train, self.step == self._config.train.steps
-        return _Due(
-            sample=_is_due(self.step, train.sample_every),
-            validation=len(self._validation_ids) > 0 and (last or _is_due(self.step, train.validate_every)),
-            checkpoint=last or _is_due(self.step, train.checkpoint_every),
-        )
+        validates = len(self._validation_ids) > 0 and (last or _is_due(self.step, train.validate_every))
+        return _is_due(self.step, train.sample_every), validates, last or _is_due(self.step, train.checkpoint_every)
 
     def _was_left(self, member: Member) -> bool:
         """Whether a signal stopped the run at this step before all that was due after it was done."""
-        if self._due.validation:  # what comes last of all
+        samples, validates, _ = self._due()
+        if validates:  # which comes last
             return all(record["step"] != self.step for record in member.validations)
-        return self._due.sample and not member.run.sample(self.step).exists()
+        return samples and not member.run.sample(self.step).exists()
 
     def _do_what_is_due(self, places: Sequence[int], received: Received) -> None:
-        due = self._due
-        if not any(due):
+        samples_due, validates, saves = self._due()
+        if not (samples_due or validates or saves):
             return
         self._drain()
         places = [place for place in places if self.members[place].diverged_after is None]
@@ -162,12 +144,10 @@ class Loop:
         # A signal need not wait for what changes nothing; the run does it first of all when it goes on.
         for place in places:
             run, params = self.members[place].run, states[place].params
-            if due.sample and (text := received.unless(partial(sample_of, run, self.model, params))) is not None:
+            if samples_due and (text := received.unless(partial(sample_of, run, self.model, params))) is not None:
                 samples[place] = text
-            if due.validation and (
-                result := received.unless(partial(evaluate, self.model, params, self._validation_ids))
-            ):
-                found[place] = result
+            if validates and (each := received.unless(partial(evaluate, self.model, params, self._validation_ids))):
+                found[place] = each
         for place, text in samples.items():
             self.members[place].run.write_sample(self.step, text)
         if received:
@@ -175,7 +155,7 @@ class Loop:
         improved = [self._record_validation(self.members[place], each) for place, each in found.items()]
         if self.step == self._config.train.steps:
             self._check_last(places, states)
-        if due.checkpoint or any(improved):
+        if saves or any(improved):
             for place in places:
                 if self.members[place].diverged_after is None:
                     self._save(place, states[place], found.get(place))
@@ -217,7 +197,7 @@ class Loop:
         chunk, runs, data = self._program.chunk, len(self.members), self._config.data
         # A program with fillers has more rows than runs.
         losses, norms, *rates = (np.asarray(each, np.float64).reshape(-1, chunk) for each in jax.tree.leaves(metrics))
-        now = time.perf_counter()
+        windows, now = getattr(self._data.train, "windows_per_epoch", None), time.perf_counter()
         speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
         for place, member in enumerate(self.members):
             for at in range(chunk):
@@ -229,17 +209,14 @@ class Loop:
                     self._diverge(member, step - 1, f"the {what} is not finite at step {step:,}")
                     break
                 rate = float(rates[0][place, at]) if rates else None
-                record = training_record(step, self._epoch(step), loss, norm, rate, speed)
+                record = training_record(
+                    step, epoch and (self._cursor - self.step + step) / epoch, loss, norm, rate, speed
+                )
                 member.metrics.append(record)
                 scalars = {f"train/{name}": value for name, value in record.items() if name != "step"}
                 member.tensorboard.add(step, scalars)
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
-
-    def _epoch(self, step: int) -> float | None:
-        """How many times the text has been read after a step."""
-        each = getattr(self._data.train, "windows_per_epoch", None)
-        return None if each is None else (self._cursor - self.step + step) / each
 
     def _diverge(self, member: Member, step: int, what: str) -> None:
         member.diverged_after = step

@@ -43,18 +43,13 @@ def open_member(
     *,
     restart: bool = False,
 ) -> tuple[Member, TrainState]:
-    """Opens a run's files, and restores its newest checkpoint that can be used.
+    """Opens a run's files until `stack` closes them, and restores its newest checkpoint that can be used.
 
     Args:
-        run: the run.
         first: makes the state before the first update.
         devices: how many will share the rows of a batch.
         line: is told what is odd about the checkpoints.
-        stack: closes the files.
-        restart: begin again where there are checkpoints and none can be used.
-
-    Raises:
-        InputError: there are checkpoints, and none can be used; or the metrics are malformed.
+        restart: begin again where there are checkpoints and none can be used, instead of raising InputError.
     """
     train = run.config.train
     checkpoints = stack.enter_context(Checkpoints(run.checkpoints, train.keep_checkpoints))
@@ -69,19 +64,15 @@ def open_member(
         for note in restored.notes:
             line(note, "yellow")
         if restored.devices not in (None, devices):
-            line(_other_devices(restored.step, restored.devices, devices), "yellow")
+            before = "1 device" if restored.devices == 1 else f"{restored.devices} devices"
+            line(
+                f"up to step {restored.step:,} this run had {before}, and now it has {devices}: its losses agree with"
+                " those of an unbroken run to about 1e-5, not to the bit",
+                "yellow",
+            )
     state = first() if restored is None else restored.state
     step = int(state.step)
     metrics = stack.enter_context(Metrics(run.metrics))
     validations = metrics.truncate_after(step)
     tensorboard = stack.enter_context(TensorBoard(run.tensorboard if train.tensorboard else None, step))
     return Member(run, checkpoints, metrics, tensorboard, validations), state
-
-
-def _other_devices(step: int, before: int | None, now: int) -> str:
-    """That a run goes on with another number of devices, which changes the order of its sums."""
-    devices = "1 device" if before == 1 else f"{before} devices"
-    return (
-        f"up to step {step:,} this run had {devices}, and now it has {now}:"
-        " its losses agree with those of an unbroken run to about 1e-5, not to the bit"
-    )

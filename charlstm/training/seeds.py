@@ -67,15 +67,7 @@ class OneRun:
 
 @dataclass(frozen=True)
 class SeedProgram:
-    """S runs that differ in their seeds alone. Stacked trees have S, and fillers behind it, as first axis.
-
-    Args:
-        model, tx, schedule: of all the runs.
-        batch_size: B.
-        runs: S.
-        chunk: K, updates of one call.
-        share_seeds: whether devices share the runs rather than the rows of a batch.
-    """
+    """S runs that differ in their seeds alone, K updates a call. The first axis of stacked trees is S, with fillers."""
 
     model: Model
     tx: optax.GradientTransformation
@@ -84,6 +76,7 @@ class SeedProgram:
     runs: int
     chunk: int
     share_seeds: bool
+    """Whether devices share the runs rather than the rows of a batch."""
 
     @property
     def layout(self) -> Layout:
