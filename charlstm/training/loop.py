@@ -209,9 +209,8 @@ class Loop:
                     self._diverge(member, step - 1, f"the {what} is not finite at step {step:,}")
                     break
                 rate = float(rates[0][place, at]) if rates else None
-                record = training_record(
-                    step, epoch and (self._cursor - self.step + step) / epoch, loss, norm, rate, speed
-                )
+                epoch = windows and (self._cursor - self.step + step) / windows
+                record = training_record(step, epoch, loss, norm, rate, speed)
                 member.metrics.append(record)
                 scalars = {f"train/{name}": value for name, value in record.items() if name != "step"}
                 member.tensorboard.add(step, scalars)

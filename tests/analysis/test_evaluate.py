@@ -21,7 +21,7 @@ from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import init_state, make_train_step
 from charlstm.data.windows import WindowedText
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
 # Each number of rows is compiled anew, so only a run by hand tries all.

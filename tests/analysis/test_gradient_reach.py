@@ -15,7 +15,7 @@ from charlstm.analysis.gradient_reach import GradientReach, gradient_reach, reac
 from charlstm.config import Cell
 from charlstm.core.network import Model
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 SEEDS = st.integers(0, 2**32 - 1)
 NUDGE = 1e-5

@@ -20,7 +20,7 @@ from charlstm.data import corpora, recall_text
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.support.errors import InputError
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
 VOCABULARY = Vocabulary.of(corpora.load("recall_32", "characters"))

@@ -115,7 +115,7 @@ def test_seeds_differ_and_do_not_disturb_one_another():
     assert {seed: draw([1], length=50, seed=seed) for seed in (1, 2, 3)} == alone
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_another_process_draws_the_same():
     code = "from test_sample import draw; print(draw([1, 2], length=100, seed=7))"
     folder = Path(__file__).parent

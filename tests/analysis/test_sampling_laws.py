@@ -26,7 +26,7 @@ from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Model
 from charlstm.data.vocabulary import Vocabulary
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 CHARACTERS = int(os.environ.get("CHARLSTM_LAW_CHARACTERS", "10000"))
 MODELS = int(os.environ.get("CHARLSTM_LAW_MODELS", "3"))

@@ -13,7 +13,7 @@ from charlstm.analysis import score as module
 from charlstm.analysis.evaluate import evaluate
 from charlstm.analysis.score import ROWS, WINDOW, character_nats, score
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
 LENGTHS = st.lists(st.integers(0, 2 * WINDOW + 3), min_size=1, max_size=2 * ROWS)

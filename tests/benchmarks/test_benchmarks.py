@@ -21,7 +21,7 @@ from benchmarks.shapes import SIZES, Size, forward_operations, streamed_bytes, t
 
 TINY = Size(2, 3, 4, 2, vocabulary=5)
 SMALL = Size(4, 6, 8, 2)
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 
 @given(st.tuples(*[st.integers(1, 10_000)] * 4))

@@ -12,7 +12,7 @@ from benchmarks import endurance, kills, soak, stops
 from benchmarks.aim import Aim, environment, shoot
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     """Law 5, in the first compilation, a step, a save and a validation, each of which kills itself."""
     found = kills.kill_runs(tmp_path, runs=4, jobs=2, seed=2, certain=True)
@@ -54,7 +54,7 @@ def test_a_stop_that_lost_something_is_told(
     assert found == says if says is None else says in str(found)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_runs_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stops, "_PHASES", {"step": 0.1})
     monkeypatch.setattr(stops, "_words", lambda folder: ["train", "--run-dir", str(folder), *kills.WORDS])

@@ -23,7 +23,7 @@ from charlstm.runs.loading import load_run
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OF_THE_AXES = ("model.hidden-size", "model.num-layers")

@@ -14,7 +14,7 @@ from test_model import value_and_gradients
 from charlstm.config import ModelConfig
 from charlstm.core.fast import cudnn
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 
 def reference_lstm(x: Any, h: Any, c: Any, weights: Any, lengths: Any, *sizes: Any) -> Any:

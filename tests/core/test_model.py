@@ -53,7 +53,7 @@ def test_a_window_equals_its_parts_with_the_carry_handed_on(cell: Cell, seed: in
     assert_trees_close((np.concatenate(parts, 1), carry), (whole, last), 1e-5)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @by_cell
 @pytest.mark.parametrize(
     ("batch", "time", "fields"),
@@ -84,7 +84,7 @@ def test_fast_equals_plain_in_single_precision(cell: Cell):
         assert_trees_close(value_and_gradients(fast)(*inputs), value_and_gradients(plain)(*inputs), 1e-5)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @by_cell
 @pytest.mark.parametrize(
     ("time", "fields"),
@@ -103,7 +103,7 @@ def test_recomputing_in_chunks_changes_no_value_and_no_gradient(cell: Cell, time
         assert_trees_close(value_and_gradients(again)(*inputs), value_and_gradients(kept)(*inputs), 1e-12)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize("recurrence", ["fast", "plain"])
 def test_recomputing_in_chunks_takes_a_memory_of_the_root_of_the_window(recurrence: str):
     """What stays O(T) is the top layer's hidden states and the logits with their gradients, 2 x (H + V) a symbol."""

@@ -14,7 +14,7 @@ from reference import CELLS, assert_trees_equal, random_ids, random_params, smal
 from charlstm.config import Cell, DropoutMask
 from charlstm.core.network import Model
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
 

@@ -36,7 +36,7 @@ from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import init_state, make_train_step
 from charlstm.data.windows import WindowedText, split
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 UNIT = 2.0**-8
 """The largest relative error of one rounding to bfloat16, which has 8 significant bits."""

@@ -16,7 +16,7 @@ from reference import CELLS, assert_trees_close
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.fast.loop import run_cell
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 TIME, BATCH, HIDDEN = 5, 2, 3

@@ -27,7 +27,7 @@ from charlstm.core.size import count_operations, count_parameters, match_paramet
 from charlstm.core.step import init_state, make_train_step
 from charlstm.data.windows import WindowedText
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 SEEDS = st.integers(0, 2**32 - 1)
 

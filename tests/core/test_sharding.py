@@ -33,7 +33,7 @@ from charlstm.data.windows import Batches
 from charlstm.runs.metrics import read
 from charlstm.training.seeds import Together
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).resolve().parent
 TEXT = "Many hands make light work, and eight of them make it lighter. " * 60

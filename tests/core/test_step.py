@@ -62,7 +62,7 @@ def run(step: Any, state: TrainState, windows: int) -> TrainState:
     return state
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_overfits_one_window(cell: Cell):
     config = Experiment(

@@ -196,7 +196,7 @@ def test_memory_stays_near_twice_the_text(tmp_path: Path, symbols: Symbols):
     assert peak < 2 * len(text) + 3 * text_file._CHUNK
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize("letters", ["", "\N{RIGHT DOUBLE QUOTATION MARK}", "\N{GRINNING FACE}"])
 def test_a_text_to_train_on_is_held_once(tmp_path: Path, letters: str):
     """One curly quote or one emoji makes a Python string two or four times as large."""

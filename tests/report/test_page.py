@@ -27,7 +27,7 @@ from charlstm.report.page import _as_script_data, write_page
 from charlstm.report.samples import SHOWN
 from charlstm.support.errors import InputError
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 HOSTILE = (
     '<script>window.hacked = 1</script></script></style></title><img src=x onerror="window.hacked = 2">\'"&amp;'

@@ -428,7 +428,7 @@ for step in range(10_000):
 """
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_a_save_that_is_killed_leaves_whole_checkpoints_only(tmp_path: Path) -> None:
     form = {"a": jax.ShapeDtypeStruct((300_000,), jnp.float32), "step": jax.ShapeDtypeStruct((), jnp.int32)}
     torn = 0

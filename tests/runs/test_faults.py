@@ -38,7 +38,7 @@ from charlstm.runs.models import make_model
 from charlstm.runs.tensorboard import TensorBoard
 from charlstm.support.errors import InputError
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 LAST, BEFORE = 12, 8
 FIELDS: dict[str, Any] = {

@@ -557,7 +557,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"run": run, "text": text, "train": command, "shown": shown}
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_training_sends_no_escape_code(spoken: dict[str, Any]) -> None:
     assert SHOWN in spoken["shown"]
     assert "continues" not in spoken["shown"]
@@ -626,7 +626,7 @@ def test_the_list_of_texts_sends_no_escape_code(tmp_path: Path, monkeypatch: pyt
     assert SHOWN in on_a_terminal(["corpora"], 0)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_a_comparison_sends_no_escape_code(spoken: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(
         "from charlstm.config import Grid\nGRID = Grid(cells=('rnn',), layers=(1,), sizes=(4,), seeds=1)\n"

@@ -31,14 +31,14 @@ def second_process_hits(**variables: str) -> list[bool]:
     return found
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME moves the cache folder on Linux only")
 def test_the_platforms_cache_folder_is_used(tmp_path: Path) -> None:
     assert second_process_hits(XDG_CACHE_HOME=str(tmp_path)) == [False, True]
     assert list((tmp_path / "charlstm" / "compiled").iterdir())
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME moves the cache folder on Linux only")
 def test_where_nothing_can_be_written_nothing_is_kept_and_nothing_said(tmp_path: Path) -> None:
     (tmp_path / "charlstm").write_text("in the way")

@@ -18,7 +18,7 @@ from charlstm.core.step import TrainState, initial_state, make_train_step, state
 from charlstm.data.windows import Batches
 from charlstm.training.seeds import LONGEST_CHUNK, Together, chunk_of, keep_better, unstacked
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 V, B, T = 11, 6, 8
 BATCHES = Batches(np.random.default_rng(0).integers(V, size=3 * B * T + 1), B, T)

@@ -100,7 +100,7 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert differences(whole, folder) == []
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "step"),  # at 6 a validation is due, at 12 a sample too, and 24 is the last
     [
