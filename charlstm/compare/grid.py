@@ -35,11 +35,7 @@ class GridModel:
 
 
 def grid_models(grid: Grid, vocabulary_size: int) -> list[GridModel]:
-    """The models of a grid: size by size, cell by cell, depth by depth.
-
-    Raises:
-        InputError: two of them are the same, or one of them is impossible.
-    """
+    """The models of a grid, size by size, cell by cell; InputError where two are the same, or one is impossible."""
     axes = list(itertools.product(grid.cells, grid.layers))
     found: list[GridModel] = []
     try:
@@ -81,13 +77,7 @@ def _model(grid: Grid, size: int, cell: str, layers: int, vocabulary_size: int) 
 
 
 def check_same_grid(old: Grid, new: Grid, vocabulary_size: int, begun: Callable[[GridModel, int], bool]) -> None:
-    """Raises InputError unless `new` has every run of `old` that was begun, and the same config for it.
-
-    Args:
-        old, new: the grids.
-        vocabulary_size: V.
-        begun: whether a model's run of a number was begun.
-    """
+    """Raises InputError unless `new` has every run of `old` that was `begun`, by its number, with the same config."""
     before, after = ({each.name: each for each in grid_models(grid, vocabulary_size)} for grid in (old, new))
     for name, model in before.items():
         runs = [number for number in range(old.seeds) if begun(model, number)]

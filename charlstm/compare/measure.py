@@ -17,21 +17,9 @@ from charlstm.support.errors import InputError
 
 
 def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
-    """JSON values of a run's parameters as they were after a step.
+    """The JSON values of `results.Measures`, of a run's parameters as they were after a step.
 
-    Args:
-        folder: of the run.
-        step: of a checkpoint.
-        data: the run's text.
-
-    Returns:
-        test: nats per character of the test split, which chose nothing; None where there is none.
-        gradient, fresh_gradient: norms [L][K+1] of `gradient_reach`, of these parameters and of those before the first
-            update; None where there is no text to measure them on.
-        recall: distances and accuracies of `recall`, where that is the text; else None.
-
-    Raises:
-        InputError: the checkpoint is missing or damaged, or the folder's vocabulary is not that of the text.
+    The test split chose nothing. What cannot be measured on this text is None.
     """
     run = load_run(folder, str(step))
     if run.vocabulary != data.vocabulary:

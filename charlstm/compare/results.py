@@ -132,7 +132,6 @@ class ModelResult:
     gradient: Norms | None = None
     """The mean over seeds."""
     fresh_gradient: Norms | None = None
-    """The same before training."""
     recall: Recall | None = None
     seeds: tuple[SeedResult, ...] = ()
 
@@ -155,11 +154,7 @@ def is_comparison(folder: Path) -> bool:
 
 
 def read(folder: Path) -> Results:
-    """The results of a comparison, from its folder.
-
-    Raises:
-        InputError: there are none yet, or the file is malformed.
-    """
+    """The results of a comparison, from its folder. Raises InputError where there are none yet, or malformed ones."""
     path = inside(folder, RESULTS)
     if not path.exists():
         raise InputError(f"{folder} has no {RESULTS} yet; run its `charlstm compare` again, which writes it")
@@ -167,11 +162,7 @@ def read(folder: Path) -> Results:
 
 
 def parse(values: Mapping[str, Any], source: object = RESULTS) -> Results:
-    """Results from JSON values. Text becomes one printable line, and unknown fields are ignored.
-
-    Raises:
-        InputError: a field is missing or has an impossible value; `source` is named.
-    """
+    """Results from JSON values. Text becomes one printable line, unknown fields are ignored; errors name `source`."""
     return typed(values, Results, source)
 
 

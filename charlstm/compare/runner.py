@@ -50,7 +50,7 @@ from charlstm.training.seeds import SeedProgram, chunk_of
 from charlstm.training.signals import Received, collected
 
 _LEFT_BY_OLDER = "training"
-"""A model's folder of common checkpoints, as versions before 0.1.0 kept them while its seeds trained."""
+"""A model's folder of common checkpoints, as earlier versions kept them while its seeds trained."""
 
 
 class GridWatch(Watch):
@@ -124,7 +124,7 @@ class _Comparison:
         here = inside(self.folder, model.name)
         if os.path.lexists(here / _LEFT_BY_OLDER):
             shutil.rmtree(inside(here, _LEFT_BY_OLDER))
-        folders = [seed_folder(here, model, number) for number in range(self.grid.seeds)]
+        folders = [_seed_folder(here, model, number) for number in range(self.grid.seeds)]
         missing = [number for number, each in enumerate(folders) if not (each / RESULT).exists()]
         if not missing:
             return
@@ -166,7 +166,7 @@ class _Comparison:
         for number in range(self.grid.seeds):
             if self.received:
                 raise Interrupted(self.received[0], model.config.train.steps, model.name)
-            folder = seed_folder(inside(self.folder, model.name), model, number)
+            folder = _seed_folder(inside(self.folder, model.name), model, number)
             found = outcome(folder)
             if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
                 write_json(folder / MEASURES, measure_run(folder, found.best_step, self.data))
@@ -182,12 +182,7 @@ class _Comparison:
         return run
 
     def _conclude(self, member: Member, count: int) -> None:
-        """Leaves a sample and the result of a run that is trained or has diverged, the result last.
-
-        Args:
-            member: the run.
-            count: how many trained together; they shared the time.
-        """
+        """Leaves a sample and, last, the result of a run that has ended; `count` runs shared the time."""
         run, diverged = member.run, member.diverged_after
         member.metrics.flush()
         records = read(run.folder)
@@ -210,8 +205,7 @@ class _Comparison:
         write_json(run.folder / RESULT, asdict(result))
 
 
-def seed_folder(folder: Path, model: GridModel, number: int) -> Path:
-    """The folder of a model's run, inside that of the model."""
+def _seed_folder(folder: Path, model: GridModel, number: int) -> Path:
     return inside(folder, f"seed-{model.run(number).seed}")
 
 
@@ -236,7 +230,7 @@ def _open(folder: Path, grid: Grid, data: Dataset) -> None:
 
     def begun(model: GridModel, number: int) -> bool:
         here = folder / model.name  # a stranger's grid may have very many runs, and the folder none of them
-        return os.path.lexists(here) and Run.exists(seed_folder(here, model, number))
+        return os.path.lexists(here) and Run.exists(_seed_folder(here, model, number))
 
     check_same_grid(before, grid, len(data.vocabulary), begun)
     if (corpus := inside(folder, CORPUS)).exists():

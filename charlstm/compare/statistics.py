@@ -5,8 +5,9 @@ say how much of a figure is the seed's doing, not the text's: all runs read the 
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +25,6 @@ from charlstm.support.files import inside, read_json
 RESULT, MEASURES = "result.json", "measures.json"
 """In the folder of a run: what its training came to, and what `measure` says of its best parameters."""
 CONFIDENCE = 0.95
-
-
-class Finished(NamedTuple):
-    """A run that is trained."""
-
-    run: str
-    """Its folder, inside the comparison's."""
-    outcome: Outcome
-    measures: Measures
 
 
 def tabulate(folder: Path, grid: Grid, models: Sequence[GridModel], vocabulary_size: int) -> Results:
@@ -71,38 +63,42 @@ def furthest_reach(norms: Sequence[Sequence[float]]) -> tuple[int, bool]:
 
 
 def outcome(folder: Path) -> Outcome:
-    """A trained run's result.json.
-
-    Raises:
-        InputError: there is none, or it is malformed.
-    """
+    """A trained run's result.json. Raises InputError where there is none, or it is malformed."""
     path = inside(folder, RESULT)
     return typed(read_json(path), Outcome, path)
 
 
-def _runs(folder: Path, model: GridModel, seeds: int) -> Iterator[Finished]:
+class _Finished(NamedTuple):
+    run: str
+    outcome: Outcome
+    measures: Measures
+
+
+def _runs(folder: Path, model: GridModel, seeds: int) -> Iterator[_Finished]:
     for number in range(seeds):
         name = f"{model.name}/seed-{model.run(number).seed}"
         if (folder / name / RESULT).exists():
             path = inside(folder, f"{name}/{MEASURES}")
             measures = typed(read_json(path), Measures, path) if path.exists() else Measures()
-            yield Finished(name, outcome(inside(folder, name)), measures)
+            yield _Finished(name, outcome(inside(folder, name)), measures)
 
 
-def _of(runs: Sequence[Finished], part: str, field: str) -> dict[int, Any]:
+def _by_seed(runs: Sequence[_Finished], part: str, field: str) -> dict[int, Any]:
     """A figure by seed. A run that diverged has none: what it was before that is not what its training leads to."""
     known = {run.outcome.seed: getattr(getattr(run, part), field) for run in runs if run.outcome.diverged_after is None}
     return {seed: value for seed, value in known.items() if value is not None}
 
 
-def _row(model: GridModel, runs: Mapping[str, Sequence[Finished]], vocabulary_size: int) -> ModelResult:
+def _row(model: GridModel, runs: Mapping[str, Sequence[_Finished]], vocabulary_size: int) -> ModelResult:
     mine, config = runs[model.name], model.config
-    test, gradients = _of(mine, "measures", "test"), _of(mine, "measures", "gradient")
-    theirs = _of(runs[model.baseline], "measures", "test") if model.baseline else {}
+    figures = partial(_by_seed, mine, "measures")
+    test, gradients = figures("test"), figures("gradient")
+    theirs = _by_seed(runs[model.baseline], "measures", "test") if model.baseline else {}
     symbols = config.train.steps * config.data.batch_size * config.data.seq_length
     times = [run.outcome.seconds for run in mine if run.outcome.seconds is not None]
     speeds = [run.outcome.chars_per_second for run in mine if run.outcome.chars_per_second is not None]
     reaches = [furthest_reach(norms) for norms in gradients.values()]
+    recalls: list[Recall] = list(figures("recall").values())
     return ModelResult(
         name=model.name,
         cell=config.model.cell,
@@ -114,48 +110,32 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[Finished]], vocabulary_si
         operations=float(count_training_operations(config.model, vocabulary_size) * symbols),
         seconds=sum(times) if times else None,
         chars_per_second=statistics.fmean(speeds) if speeds else None,
-        validation=interval(list(_of(mine, "outcome", "validation").values())),
+        validation=interval(list(_by_seed(mine, "outcome", "validation").values())),
         test=interval(list(test.values())),
         difference=difference(test, theirs),
         published=model.published,
         baseline=model.baseline,
         reach=interval([lag for lag, _ in reaches]),
         reaches_beyond=any(beyond for _, beyond in reaches),
-        gradient=_mean(gradients),
-        fresh_gradient=_mean(_of(mine, "measures", "fresh_gradient")),
-        recall=_recall(list(_of(mine, "measures", "recall").values())),
-        seeds=tuple(_seed(run) for run in mine),
+        gradient=_mean(list(gradients.values())),
+        fresh_gradient=_mean(list(figures("fresh_gradient").values())),
+        recall=replace(recalls[0], accuracy=_mean([each.accuracy for each in recalls])) if recalls else None,
+        seeds=tuple(
+            SeedResult(
+                seed=run.outcome.seed,
+                run=run.run,
+                best_step=run.outcome.best_step,
+                validation=run.outcome.validation,
+                test=run.measures.test,
+                diverged_after=run.outcome.diverged_after,
+            )
+            for run in mine
+        ),
     )
 
 
-def _seed(run: Finished) -> SeedResult:
-    return SeedResult(
-        seed=run.outcome.seed,
-        run=run.run,
-        best_step=run.outcome.best_step,
-        validation=run.outcome.validation,
-        test=run.measures.test,
-        diverged_after=run.outcome.diverged_after,
-    )
-
-
-def _mean(arrays: Mapping[int, Any]) -> Any:
-    """The mean over seeds of norms [L][K+1], as tuples; None of none."""
-    if not arrays:
-        return None
-    _refuse_unlike(arrays.values())
-    return tuple(map(tuple, np.mean([np.array(each) for each in arrays.values()], 0).tolist()))
-
-
-def _refuse_unlike(arrays: Iterable[Any]) -> None:
-    """Raises InputError unless all have one shape, as what is measured on one text has."""
+def _mean(arrays: Sequence[Any]) -> Any:
+    """The mean over seeds of lists of one shape; None of none."""
     if len({np.shape(each) for each in arrays}) > 1:
         raise InputError(f"seeds of a model differ in the lengths in their {MEASURES}; delete those, to measure again")
-
-
-def _recall(recalled: Sequence[Recall]) -> Recall | None:
-    """The mean over seeds."""
-    if not recalled:
-        return None
-    _refuse_unlike([each.accuracy for each in recalled])
-    return replace(recalled[0], accuracy=tuple(np.mean([each.accuracy for each in recalled], 0).tolist()))
+    return np.mean(np.array(arrays), 0).tolist() if arrays else None
