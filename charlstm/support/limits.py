@@ -1,6 +1,7 @@
 """What this machine, or the container or the cores that a process is confined to, can hold and run."""
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,8 @@ _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_i
 
 def memory() -> int:
     """Bytes of memory that this machine has, or this container if that has less."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    known = hasattr(os, "sysconf")  # Windows says nothing of it
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else sys.maxsize]
     for path in _CONTAINER:
         with suppress(OSError, ValueError):  # there is no such file, or it says "max"
             found.append(int(Path(path).read_text()))
