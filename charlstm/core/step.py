@@ -81,13 +81,7 @@ def _init_state(model: Model, tx: optax.GradientTransformation, batch_size: int,
 def make_update(
     model: Model, tx: optax.GradientTransformation, *, loss: Loss = mean_nats, schedule: optax.Schedule | None = None
 ) -> TrainStep:
-    """One update. Backpropagation stops at the window's edge; the carry crosses it.
-
-    Args:
-        model, tx: what is trained, on the devices where its rows lie, and any optax transformation.
-        loss: maps logits [B, T, V] and targets [B, T] to a scalar.
-        schedule: the learning rate that the metrics show; `tx` has its own.
-    """
+    """One update. Backpropagation stops at the window's edge; the carry crosses it."""
 
     def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
         logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
@@ -109,10 +103,15 @@ def make_update(
 def make_train_step(
     model: Model, tx: optax.GradientTransformation, *, loss: Loss = mean_nats, schedule: optax.Schedule | None = None
 ) -> TrainStep:
-    """A jitted `make_update` that donates its state.
+    """A jitted update: a state, which it donates, and a window to the next state and `Metrics`.
 
-    As many of the process's devices as share B evenly compute. The state must lie on them as `state_layout` says, or
-    not be committed to any device, as `init_state` makes it.
+    As many of the process's devices as share B evenly compute. The state must lie on them, or on no device in
+    particular, as `init_state` makes it.
+
+    Args:
+        model, tx: what is trained, and any optax transformation.
+        loss: maps logits [B, T, V] and targets [B, T] to a scalar; by default the mean cross-entropy in nats.
+        schedule: the learning rate that the metrics show; `tx` has its own.
     """
 
     @lru_cache
