@@ -46,7 +46,6 @@ class Model:
 
     config: ModelConfig
     vocabulary_size: int
-    """V."""
     mesh: Mesh | None = None
     """The devices that share the rows B of what it reads; None where one device holds whole arrays."""
     backend: Backend = field(init=False)
