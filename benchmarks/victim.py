@@ -69,11 +69,11 @@ def main() -> int:
     teller.tell("start")
     from charlstm import cli
     from charlstm.runs.checkpoint import Checkpoints
-    from charlstm.training import train
+    from charlstm.training import loop, seeds
 
-    train.evaluate = teller.wrapped("validation", train.evaluate)
-    train.sampled = teller.wrapped("sampling", train.sampled)
-    train.make_train_step = _telling(train.make_train_step, teller)
+    loop.evaluate = teller.wrapped("validation", loop.evaluate)
+    loop.sample_of = teller.wrapped("sampling", loop.sample_of)
+    seeds.jit_update = _telling(seeds.jit_update, teller)
     Checkpoints.save = teller.wrapped("save", Checkpoints.save)
     Checkpoints.restore_newest = teller.wrapped("restoring", Checkpoints.restore_newest)
     return cli.run(sys.argv[3:])

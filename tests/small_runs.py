@@ -25,12 +25,24 @@ SMALL = {
     "train.tensorboard": False,
     "sample.length": 20,
 }
+LAST = 12
+SHORT: dict[str, Any] = {
+    "model__num_layers": 1,
+    "train__steps": LAST,
+    "train__checkpoint_every": 4,
+    "train__sample_every": 6,
+}
 
 
 def words(text: Path, folder: Path, **fields: Any) -> list[str]:
     merged = SMALL | {name.replace("__", ".").replace("_", "-"): value for name, value in fields.items()}
     options = [word for name, value in merged.items() for word in (f"--{name}", str(value))]
     return ["train", "--run-dir", str(folder), "--data.corpus", str(text), *options]
+
+
+def short_words(text: Path, folder: Path, **fields: Any) -> list[str]:
+    """Of a training of `LAST` steps."""
+    return words(text, folder, **SHORT | fields)
 
 
 def bits(folder: Path, step: int) -> list[dict[str, Any]]:

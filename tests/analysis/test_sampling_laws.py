@@ -88,7 +88,7 @@ def test_another_process_draws_the_same(tmp_path: Path):
     """It compiles for itself, and hashes strings by another seed."""
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "random"}
     code = "from test_sampling_laws import digests; print(*digests())"
-    words, folder = [sys.executable, "-c", code], Path(__file__).parents[1]
+    words, folder = [sys.executable, "-c", code], Path(__file__).parent
     child = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=True)
     assert child.stdout.split() == digests()
     assert all(len(whole(number)) == CHARACTERS for number in range(MODELS))

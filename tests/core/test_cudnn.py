@@ -9,25 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental import rnn
 from reference import CELLS, assert_trees_close, random_carry, random_ids, random_params, small_model
-from test_model import value_and_gradients
+from small_models import put_reference_for_cudnn, value_and_gradients
 
 from charlstm.config import ModelConfig
 from charlstm.core.fast import cudnn
 
 pytestmark = pytest.mark.slow
-
-
-def reference_lstm(x: Any, h: Any, c: Any, weights: Any, lengths: Any, *sizes: Any) -> Any:
-    """`rnn.lstm` by its own reference: batch-major, with cuDNN's layout of weights."""
-    width, hidden, layers, dropout, both_ways = sizes
-    unpacked = rnn.unpack_lstm_weights(weights, width, hidden, layers, both_ways)
-    return rnn.lstm_ref(x, h, c, *unpacked, lengths, width, hidden, layers, dropout, both_ways)
-
-
-def pretend(patch: pytest.MonkeyPatch) -> None:
-    """Puts the reference in cuDNN's place."""
-    patch.setattr(rnn, "lstm", reference_lstm)
-    patch.setattr(cudnn, "runs_on", lambda device: True)
 
 
 @given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 5), hidden=st.integers(1, 4))
@@ -47,7 +34,7 @@ def test_unpacking_gives_back_what_was_packed(seed: int, width: int, hidden: int
 @pytest.mark.parametrize("wide", [True, False])
 def test_values_and_gradients_equal_those_of_the_fast_path(monkeypatch: pytest.MonkeyPatch, wide: bool):
     """Law 4 for cuDNN, with dropout between its layers."""
-    pretend(monkeypatch)
+    put_reference_for_cudnn(monkeypatch)
     fast, through = (small_model("lstm", layers=2, dropout=0.4, recurrence=each) for each in ("fast", "cudnn"))
     dtype, tolerance = (np.float64, 1e-12) if wide else (np.float32, 1e-5)
     with jax.enable_x64(wide):
@@ -59,7 +46,7 @@ def test_values_and_gradients_equal_those_of_the_fast_path(monkeypatch: pytest.M
 
 def test_a_model_runs_through_cudnn_where_its_config_asks_for_it_alone(monkeypatch: pytest.MonkeyPatch):
     """No card has run it yet, so auto is fast on every device."""
-    pretend(monkeypatch)
+    put_reference_for_cudnn(monkeypatch)
     asked: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "fast"),
         ({"recurrence": "fast"}, "fast"),

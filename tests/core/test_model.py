@@ -1,7 +1,6 @@
 """Laws 3 and 4, and the model against NumPy, PyTorch and Flax's own loop, with the same parameters."""
 
 import re
-from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -13,29 +12,13 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, assert_trees_close, random_carry, random_ids, random_params, small_model
+from small_models import applied, value_and_gradients
 
 from charlstm.config import Cell
 from charlstm.core.loss import nats
-from charlstm.core.network import Model
 
 SEEDS = st.integers(0, 2**32 - 1)
 by_cell = pytest.mark.parametrize("cell", CELLS)
-
-
-@cache
-def applied(model: Model) -> Any:
-    return jax.jit(model.apply)
-
-
-@cache
-def value_and_gradients(model: Model) -> Any:
-    """Loss, then its gradients in parameters and carry; the carry after adds to the loss, so that its path counts."""
-
-    def loss(params: Any, carry: Any, ids: Any, key: Any) -> Any:
-        logits, after = model.apply(params, ids, carry, key)
-        return nats(logits, ids).mean() + sum(jnp.sin(part).mean() for part in jax.tree.leaves(after))
-
-    return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
 
 @by_cell

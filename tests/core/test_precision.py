@@ -18,7 +18,7 @@ from reference import (
     random_params,
     small_model,
 )
-from test_model import applied, value_and_gradients
+from small_models import applied, value_and_gradients
 
 from charlstm.analysis.evaluate import evaluate
 from charlstm.analysis.sample import sample

@@ -16,29 +16,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_seeds
 from reference import assert_trees_equal, random_params
+from seed_programs import assert_each_is_as_alone, first_states, seed_program
+from small_models import put_reference_for_cudnn
 from small_runs import bits, stop_at, timeless_metrics, words
-from test_cudnn import pretend
-from test_seeds import assert_each_is_as_alone, configs
 
 from charlstm import cli
 from charlstm.analysis.evaluate import evaluate
-from charlstm.analysis.gradient_reach import gradient_lags
+from charlstm.analysis.gradient_reach import gradient_reach
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, TrainConfig
 from charlstm.core.network import Model
+from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
-from charlstm.core.step import initial_state, make_train_step
-from charlstm.data.windows import Batches
+from charlstm.core.step import init_state, jit_update, make_update
+from charlstm.data.windows import WindowedText
 from charlstm.runs.metrics import read
-from charlstm.training.seeds import Together
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent
+PATHS = os.pathsep.join(str(path) for path in (HERE.parents[1], HERE.parent, HERE))
 TEXT = "Many hands make light work, and eight of them make it lighter. " * 60
 V, B, T = 11, 16, 6
-BATCHES = Batches(np.random.default_rng(0).integers(V, size=4 * B * T + 1), B, T)
+WINDOWS = WindowedText(np.random.default_rng(0).integers(V, size=4 * B * T + 1), B, T)
 EXCHANGES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
@@ -54,11 +54,14 @@ MODEL = Model(CONFIG.model, V)
 def trained(recurrence: Recurrence = "fast", steps: int = CONFIG.train.steps) -> dict[str, Any]:
     """Losses on all devices of the process, and what the devices tell each other in a step."""
     model = Model(replace(MODEL.config, recurrence=recurrence), V)
-    state, step = initial_state(CONFIG, model), make_train_step(CONFIG, model)
-    program: Any = step.lower(state, BATCHES.window(0)).compile()  # pyright: ignore[reportFunctionMemberAccess]
+    layout, tx = Layout.of(B), make_optimizer(CONFIG.optimizer, CONFIG.train.steps)
+    schedule = learning_rate(CONFIG.optimizer, CONFIG.train.steps)
+    state = init_state(model, tx, B, CONFIG.seed)
+    update = jit_update(make_update(model.on(layout), tx, schedule=schedule), layout)
+    program = update.lower(state, WINDOWS.window(0)).compile()
     losses = []
     for cursor in range(steps):
-        state, metrics = program(state, BATCHES.window(cursor))
+        state, metrics = program(state, WINDOWS.window(cursor))
         losses.append(float(metrics.loss))
     return {"losses": losses, "exchanges": [word for word in EXCHANGES if f" {word}(" in program.as_text()]}
 
@@ -66,7 +69,7 @@ def trained(recurrence: Recurrence = "fast", steps: int = CONFIG.train.steps) ->
 def through_cudnn() -> dict[str, Any]:
     """A few steps through cuDNN's reference: like cuDNN, a call that XLA is not asked to share out."""
     with pytest.MonkeyPatch.context() as patch:
-        pretend(patch)
+        put_reference_for_cudnn(patch)
         return trained("cudnn", 5)
 
 
@@ -79,17 +82,16 @@ def validation() -> list[float]:
 def reach() -> list[list[float]]:
     """Norms of gradients at as many positions as devices share out."""
     text = np.random.default_rng(1).integers(V, size=200)
-    return gradient_lags(MODEL, random_params(MODEL, 0), text, lags=5, positions=16).norms.tolist()
+    return gradient_reach(MODEL, random_params(MODEL, 0), text, lags=5, positions=16).norms.tolist()
 
 
 def seeds_together() -> list[int]:
     """Of 3 seeds, whose rows devices share, and of 11, which they share: each is as alone, on so many devices."""
-    groups = [Together(configs("lstm", seeds), test_seeds.V) for seeds in (3, 11)]
-    for each in groups:
+    programs = [seed_program("lstm", seeds) for seeds in (3, 11)]
+    for each in programs:
         assert_each_is_as_alone(each)
-        states = each.initial()
-        assert_trees_equal(test_seeds.bits(each.real(each.put(states))), test_seeds.bits(states))
-    return [each.layout.devices for each in groups]
+        assert_trees_equal(each.take(each.put(first_states(each))), first_states(each))
+    return [each.layout.devices for each in programs]
 
 
 def command(folder: Path, name: str) -> list[str]:
@@ -120,7 +122,7 @@ def facts(folder: Path) -> dict[str, Any]:
 def with_devices(count: int, *words: str) -> str:
     """What a Python program with so many CPU devices writes to standard error."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": PATHS}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import TEXT, bits, timeless_metrics
-from small_runs import words as all_words
+from small_runs import LAST, TEXT, bits, timeless_metrics
+from small_runs import short_words as words
 
 from benchmarks.kills import differences
 from charlstm import cli
@@ -40,17 +40,7 @@ from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.slow
 
-LAST, BEFORE = 12, 8
-FIELDS: dict[str, Any] = {
-    "model__num_layers": 1,
-    "train__steps": LAST,
-    "train__checkpoint_every": 4,
-    "train__sample_every": 6,
-}
-
-
-def words(text: Path, folder: Path, **fields: Any) -> list[str]:
-    return all_words(text, folder, **FIELDS | fields)
+BEFORE = 8
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ import tensorstore
 from folders import make_comparison
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import TEXT
-from test_faults import LAST, words
+from small_runs import LAST, TEXT
+from small_runs import short_words as words
 
 from benchmarks import memory
 from charlstm import cli
