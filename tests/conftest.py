@@ -19,6 +19,7 @@ import jax
 from hypothesis import HealthCheck, settings
 from jax.version import __version_info__
 
+from charlstm import config
 from charlstm.core import optimizer
 from charlstm.support import process as devices
 
@@ -74,3 +75,12 @@ def corpora_folder(_use_shared_corpora: None) -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("no corpora on this machine: set CHARLSTM_CORPORA to a folder with them")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _forget_registered_cells() -> Iterator[None]:
+    """A cell that one test registers is no other test's."""
+    known = dict(config.CELLS)
+    yield
+    config.CELLS.clear()
+    config.CELLS.update(known)

@@ -18,7 +18,7 @@ from charlstm import cli
 from charlstm.runs.loading import load_run
 from charlstm.runs.metrics import read
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.slow
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "before_rebuild.tar.xz"
 PRIME = "I grew up in "
