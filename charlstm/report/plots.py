@@ -31,9 +31,6 @@ def plots(folders: Sequence[Path], output: Path) -> list[Path]:
         folders: of runs or comparisons.
         output: the folder of the pictures, made if missing.
 
-    Returns:
-        The pictures' paths.
-
     Raises:
         InputError: a folder is neither, a file in it is malformed, or matplotlib is not installed.
     """
@@ -104,12 +101,9 @@ def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top"]].set_visible(False)
     marked = {each.name for each in series if each.marks}
-    handles = [
-        Line2D(
-            [], [], label=name.replace("$", r"\$"), **_look(style, marks=name in marked, line=True)
-        )  # no mathematics
-        for name, style in {each.name: each.style for each in series}.items()
-    ]
+    looks = {each.name: _look(each.style, marks=each.name in marked, line=True) for each in series}
+    # A dollar would begin mathematics.
+    handles = [Line2D([], [], label=name.replace("$", r"\$"), **look) for name, look in looks.items()]
     if len(handles) <= _INSIDE:
         axes.legend(handles=handles, frameon=False, handlelength=4.5, fontsize=8, markerscale=0.8)
     else:
@@ -134,12 +128,12 @@ def _plot(axes: Any, series: Series) -> None:
 
 
 def _look(style: Style, *, marks: bool, line: bool) -> dict[str, Any]:
+    dash, marker = _DASHES[style.dash] if line else "none", _MARKERS[style.colour] if marks else "none"
+    edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}
     return {
         "color": _COLOURS[style.colour],
-        "linestyle": _DASHES[style.dash] if line else "none",
+        "linestyle": dash,
         "linewidth": 1.4,
-        "marker": _MARKERS[style.colour] if marks else "none",
+        "marker": marker,
         "markersize": 5,
-        "markeredgecolor": "black",
-        "markeredgewidth": 0.6,
-    }
+    } | edge

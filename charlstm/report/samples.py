@@ -1,11 +1,9 @@
 """The text that a page shows of each model: the newest sample of its run, or one drawn now."""
 
 import unicodedata
-from pathlib import Path
 from typing import NamedTuple
 
 from charlstm.report.entries import Entry
-from charlstm.runs.folder import Run
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, one_line
 from charlstm.support.text import printable
@@ -26,10 +24,11 @@ def sample_of(entry: Entry) -> Sample:
     if not entry.runs:
         return Sample(entry.name, None, "no seed is finished yet")
     run = entry.runs[0]
-    if (newest := _newest_file(run)) is not None:
+    steps = [int(path.stem) for path in run.samples.glob("*.txt") if path.stem.isascii() and path.stem.isdigit()]
+    if steps and (newest := inside(run.samples, f"{max(steps)}.txt")).is_file():
         with newest.open("rb") as file:
             text = file.read(4 * (SHOWN + 1)).decode("utf-8", "replace")  # a character has at most four bytes
-        note = f"step {int(newest.stem):,}"
+        note = f"step {max(steps):,}"
     else:
         from charlstm.runs.loading import load_run
 
@@ -49,9 +48,3 @@ def legible(text: str) -> str:
     """Replaces control characters and direction marks with U+FFFD, and every kind of space with a plain one."""
     lines = text.replace("\r\n", "\n")  # a text read as bytes keeps its carriage returns
     return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in lines))
-
-
-def _newest_file(run: Run) -> Path | None:
-    steps = [int(path.stem) for path in run.samples.glob("*.txt") if path.stem.isascii() and path.stem.isdigit()]
-    path = inside(run.samples, f"{max(steps)}.txt") if steps else None
-    return path if path is not None and path.is_file() else None
