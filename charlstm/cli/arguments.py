@@ -12,7 +12,7 @@ import tyro
 from pydantic import ValidationError
 
 from charlstm.cli.experiments import check_path, load_experiment, load_grid
-from charlstm.config import Axes, Experiment, Grid, check_cell, explain
+from charlstm.config import Axes, Experiment, Grid, check_cell
 from charlstm.support.errors import InputError, did_you_mean
 from charlstm.support.schema import flat
 
@@ -176,11 +176,7 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
         Compare, _with_rates(words, grid.learning_rates), Compare(experiment=path, axes=axes, config=grid.base)
     )
     _check_cells([*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell])
-    try:
-        grid = replace(grid, base=parsed.config, **vars(parsed.axes))
-    except ValidationError as error:
-        raise InputError(explain(error)) from None
-    return path.stem, parsed.run_dir, grid
+    return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
 
 
 def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
@@ -239,7 +235,7 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
         while cause is not None and not isinstance(cause, ValidationError):
             cause = cause.__context__
         if cause:
-            raise InputError(explain(cause)) from None
+            raise cause from None
         lines = (line.strip("│╭╰╮╯─ \t") for line in box.getvalue().splitlines())
         said = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
         raise InputError(f"{said.removeprefix('Parsing error ')}; see `charlstm {name} --help`") from None

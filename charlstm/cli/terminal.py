@@ -42,7 +42,7 @@ class Reporter:
         columns = (*counted, BarColumn(bar_width=None), *told)
         progress = Progress(*columns, console=self._console, expand=True, disable=not self.has_bar)
         with progress:
-            self._task = progress.add_task("compiling", total=total, completed=done)  # pyright: ignore
+            self._task = progress.add_task("compiling", total=total, completed=int(done))
             self._progress = progress
             yield
             self._progress = None
