@@ -71,8 +71,7 @@ class Train:
 class Compare:
     """Train a grid of cells, depths, sizes and seeds, and tabulate their losses. The same command goes on with it."""
 
-    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]
-    """A Python file that defines GRID."""
+    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]  # A Python file that defines GRID.
     run_dir: Annotated[Path | None, _shown("DIR")] = None
     """The comparison's folder; by default runs/ and the experiment's name."""
     axes: Annotated[Axes, tyro.conf.arg(name="")] = field(default_factory=Axes)
@@ -81,48 +80,35 @@ class Compare:
 
 @dataclass(kw_only=True)
 class _OnRun:
-    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
-    """The run's folder."""
-    checkpoint: str = "best"
-    """best by validation, latest, a step, or fresh for the parameters before training."""
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]  # The run's folder.
+    checkpoint: str = "best"  # best by validation, latest, a step, or fresh for the parameters before training.
 
 
 @dataclass(kw_only=True)
 class Eval(_OnRun):
     """The exact loss over all of a split, or over a text of your own."""
 
-    split: Literal["train", "validation", "test"] = "validation"
-    """Which part of the run's text."""
-    text: Annotated[Path | None, _shown("FILE")] = None
-    """A file to evaluate on instead of the run's own text."""
-    exact: bool = False
-    """Read the text as one row: slower, and a function of text and parameters alone."""
+    split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
+    text: Annotated[Path | None, _shown("FILE")] = None  # A file to evaluate on instead of the run's own text.
+    exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
-    json: bool = False
-    """Print one JSON object."""
+    json: bool = False  # Print one JSON object.
 
 
 @dataclass(kw_only=True)
 class Sample(_OnRun):
     """Text from a trained model. What is not given here is as in the run's config."""
 
-    prime: Annotated[str | None, _TEXT] = None
-    """Text that the model reads first."""
-    length: Annotated[int | None, _shown("N")] = None
-    """Characters to draw after the prime."""
+    prime: Annotated[str | None, _TEXT] = None  # Text that the model reads first.
+    length: Annotated[int | None, _shown("N")] = None  # Characters to draw after the prime.
     temperature: Annotated[float | None, _shown("X")] = None
     """Below 1 is bolder, above 1 is wilder, 0 takes the likeliest character each time."""
-    top_n: Annotated[int | None, _shown("K")] = None
-    """Draw among the n likeliest characters only; 0 means among all."""
-    seed: Annotated[int | None, _shown("S")] = None
-    """Same checkpoint, settings and seed, same text."""
-    num: int = 1
-    """How many texts; the i-th is the text of seed + i - 1 alone."""
-    stream: bool = False
-    """Show characters as they are drawn."""
-    skip_unknown: bool = False
-    """Drop characters of the prime that the model does not know, instead of refusing them."""
+    top_n: Annotated[int | None, _shown("K")] = None  # Draw among the n likeliest characters only; 0 means among all.
+    seed: Annotated[int | None, _shown("S")] = None  # Same checkpoint, settings and seed, same text.
+    num: int = 1  # How many texts; the i-th is the text of seed + i - 1 alone.
+    stream: bool = False  # Show characters as they are drawn.
+    skip_unknown: bool = False  # Drop characters of the prime that the model does not know, instead of refusing them.
 
 
 @dataclass(kw_only=True)
@@ -137,8 +123,7 @@ class Export(_OnRun):
 class Report:
     """One HTML page about runs or comparisons, that needs nothing but itself."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]
-    """Folders of runs or of comparisons."""
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]  # Folders of runs or of comparisons.
     output: Annotated[Path | None, _shown("FILE")] = None
     """The page; by default report.html in the folder, or here where there are several."""
 
@@ -217,17 +202,12 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
         if word.startswith("--") and (option := _option(word)) not in (*known, "--help"):
             raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
     box = io.StringIO()
+    # --train.tensorboard False, like every other field; the commands' own switches take no value.
+    flags = tyro.conf.FlagConversionOff if kind in (Train, Compare) else tyro.conf.FlagCreatePairsOff
+    how: Any = {"prog": f"charlstm {name}", "default": default, "registry": _REGISTRY, "config": (flags,)}
     try:
         with contextlib.redirect_stderr(box):
-            parsed: Any = tyro.cli(
-                kind,
-                args=words,
-                prog=f"charlstm {name}",
-                default=default,
-                registry=_REGISTRY,
-                # --train.tensorboard False, like every other field; the commands' own switches take no value.
-                config=(tyro.conf.FlagConversionOff,) if kind in (Train, Compare) else (tyro.conf.FlagCreatePairsOff,),
-            )
+            parsed = tyro.cli(kind, args=words, **how)
     except SystemExit as stop:
         if not stop.code:
             raise
