@@ -136,12 +136,10 @@ def _eval(words: list[str]) -> None:
     if not len(ids):
         raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
-    reach = None
-    if asked.lags:
-        try:
-            reach = gradient_reach(found.model, found.params, ids)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+    try:
+        reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if asked.json:
         split, text = (asked.split, None) if asked.text is None else (None, str(asked.text))
         values = {"run": str(asked.run), "step": found.step, "split": split, "text": text, "exact": asked.exact}

@@ -94,17 +94,17 @@ class GridProgress(_Lines, GridWatch):
     def begin_grid(self, models: Sequence[GridModel], seeds: int, folder: Path, data: Dataset) -> None:
         self._models, self._folder = list(models), folder
         self._weights = {each.name: count_operations(each.config.model, len(data.vocabulary)) for each in models}
+        self._work = {each.name: self._weights[each.name] * each.config.train.steps for each in models}
         self._finished = {each.name for each in models if len(list((folder / each.name).glob(f"*/{RESULT}"))) >= seeds}
-        self._total = self._work(models)
         self._began, self._worked = time.perf_counter(), 0.0
         self._lines(summary.grid_introduction(models, seeds, len(self._finished), folder, data))
-        self._stack.enter_context(self._reporter.bar(self._done(None, 0), self._total, counts_steps=False))
+        self._stack.enter_context(self._reporter.bar(self._done(), sum(self._work.values()), counts_steps=False))
 
     def begin_model(self, model: GridModel) -> None:
         self._model, self._at = model, math.inf
 
     def advance(self, step: int, loss: float, chars_per_second: float) -> None:
-        model, done = self._model, self._done(self._model, step)
+        model, done = self._model, self._done(self._weights[self._model.name] * step)
         self._worked += max(done - self._at, 0)  # its first steps may be of another process
         self._at = done
         state = (
@@ -113,7 +113,9 @@ class GridProgress(_Lines, GridWatch):
         )
         if self._advance(done, state):
             left = (
-                (time.perf_counter() - self._began) * (self._total - done) / self._worked if self._worked else math.inf
+                (time.perf_counter() - self._began) * (sum(self._work.values()) - done) / self._worked
+                if self._worked
+                else math.inf
             )
             self.line(f"{state}; {summary.minutes(left)} left" if math.isfinite(left) else state)
 
@@ -123,13 +125,9 @@ class GridProgress(_Lines, GridWatch):
         self._finished.add(model.name)
         if known := [(row.validation.mean, row.name) for row in found.models if row.validation]:
             self._best = "; best {1} {0:.4f}".format(*min(known))
-        self._reporter.advance(self._done(None, 0), f"{model.name} is done{self._best}")
+        self._reporter.advance(self._done(), f"{model.name} is done{self._best}")
         if new:
             self.line(summary.model_line(next(row for row in found.models if row.name == model.name)))
 
-    def _done(self, current: GridModel | None, step: int) -> float:
-        finished = [each for each in self._models if each.name in self._finished]
-        return self._work(finished) + (self._weights[current.name] * step if current else 0)
-
-    def _work(self, models: Sequence[GridModel]) -> float:
-        return sum(self._weights[each.name] * each.config.train.steps for each in models)
+    def _done(self, current: float = 0) -> float:
+        return current + sum(work for name, work in self._work.items() if name in self._finished)
