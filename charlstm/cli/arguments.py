@@ -157,18 +157,14 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
         if option in instead:
             raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
-    parsed = parse(
-        Compare, _with_rates(words, grid.learning_rates), Compare(experiment=path, axes=axes, config=grid.base)
-    )
+    default = Compare(experiment=path, axes=axes, config=grid.base)
+    parsed = parse(Compare, _with_rates(words, grid.learning_rates), default)
     _check_cells([*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell])
     return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
 
 
 def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
-    """The words with --learning-rates in place of the older --rnn-learning-rate and its like, which change one rate.
-
-    There, 0 stands for the optimizer's.
-    """
+    """Replaces the older --rnn-learning-rate and its like, where 0 is the optimizer's rate, with --learning-rates."""
     rest, changed, waiting = list[str](), dict[str, str](), iter(words)
     for word in waiting:
         if old := re.fullmatch(r"--(rnn|gru|lstm)[-_]learning[-_]rate(?:=(.*))?", word, re.DOTALL):
@@ -196,8 +192,7 @@ def _option(word: str) -> str:
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
     """The command's dataclass from its words; raises InputError with what tyro says of them, in one line."""
-    name = kind.__name__.lower()
-    known = _options(kind)
+    name, known = kind.__name__.lower(), _options(kind)
     for word in words:
         if word.startswith("--") and (option := _option(word)) not in (*known, "--help"):
             raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Self
@@ -35,10 +35,6 @@ class _Lines:
     def line(self, text: str, style: str | None = None) -> None:
         self._reporter.line(text, style)
 
-    def _lines(self, lines: Iterable[str]) -> None:
-        for each in lines:
-            self.line(each)
-
     def _advance(self, done: float, state: str) -> bool:
         """Moves the bar, and says whether a line is due instead."""
         self._reporter.advance(done, state)
@@ -52,7 +48,7 @@ class TrainProgress(_Lines, Watch):
     """Shows one run: its text and model, a bar, its validations; at the end its loss, a sample and what to do next."""
 
     def begin(self, run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> None:
-        self._lines(summary.introduction(run, data, model, step, layout))
+        self.line("\n".join(summary.introduction(run, data, model, step, layout)))
 
     def bar(self, step: int, steps: int) -> AbstractContextManager[None]:
         self._steps = steps
@@ -70,16 +66,13 @@ class TrainProgress(_Lines, Watch):
         self, run: Run, data: Dataset, model: Model, params: Params, found: Evaluation | None, trained: bool
     ) -> None:
         if trained:
-            self._lines(summary.conclusion(run, data, found))
+            self.line("\n".join(summary.conclusion(run, data, found)))
             write(sample_of(run, model, params) + "\n")
-        self._lines(summary.next_commands(run))
+        self.line("\n".join(summary.next_commands(run)))
 
 
 class GridProgress(_Lines, GridWatch):
-    """Shows a comparison: what is done, what is left, and the best so far. Used in a `with`, which ends the bar.
-
-    A step counts with its operations, as large models take longer.
-    """
+    """Shows a comparison, in a `with`. Progress counts operations, as large models take longer."""
 
     def __init__(self, reporter: Reporter) -> None:
         super().__init__(reporter)
@@ -97,7 +90,7 @@ class GridProgress(_Lines, GridWatch):
         self._work = {each.name: self._weights[each.name] * each.config.train.steps for each in models}
         self._finished = {each.name for each in models if len(list((folder / each.name).glob(f"*/{RESULT}"))) >= seeds}
         self._began, self._worked = time.perf_counter(), 0.0
-        self._lines(summary.grid_introduction(models, seeds, len(self._finished), folder, data))
+        self.line("\n".join(summary.grid_introduction(models, seeds, len(self._finished), folder, data)))
         self._stack.enter_context(self._reporter.bar(self._done(), sum(self._work.values()), counts_steps=False))
 
     def begin_model(self, model: GridModel) -> None:

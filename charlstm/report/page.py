@@ -29,11 +29,7 @@ _TITLED = 3  # folders that the title names
 
 
 def write_page(folders: Sequence[Path], output: Path) -> None:
-    """Writes a page about runs and comparisons, in the order given.
-
-    Args:
-        folders: of runs or comparisons.
-        output: the HTML file; on an error it stays as it was.
+    """Writes a page about runs and comparisons, in the order given; on an error, `output` stays as it was.
 
     Raises:
         InputError: a folder is neither, a file in it is malformed, the page cannot be written, or a package of the

@@ -24,11 +24,7 @@ _MARKS = 12  # on a line
 
 
 def plots(folders: Sequence[Path], output: Path) -> list[Path]:
-    """Draws the figures that there is data for, each as NAME.png and NAME.svg.
-
-    Args:
-        folders: of runs or comparisons.
-        output: the folder of the pictures, made if missing.
+    """Draws the figures of runs or comparisons, each as NAME.png and NAME.svg in the folder `output`; gives the paths.
 
     Raises:
         InputError: a folder is neither, a file in it is malformed, or matplotlib is not installed.
