@@ -45,7 +45,7 @@ def check_cell(name: str) -> None:
         raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}{near}")
     raise ValueError(
         f"cell is {name!r}, which is none of {', '.join(CELLS)} and which no one has registered; import the file that"
-        f" calls charlstm.register_cell({name!r}, ...) first"
+        f" calls charlstm.register_cell({name!r}, ...) first, as in charlstm --import FILE sample RUN"
     )
 
 

@@ -12,7 +12,7 @@ import tyro
 from pydantic import ValidationError
 
 from charlstm.cli.experiments import check_path, load_experiment, load_grid
-from charlstm.config import Axes, Experiment, Grid, check_cell, explain
+from charlstm.config import Axes, Experiment, Grid, check_cell
 from charlstm.support.errors import InputError, did_you_mean
 from charlstm.support.schema import flat
 
@@ -33,28 +33,27 @@ _TEXT = tyro.constructors.PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, str | None),
     str_from_instance=lambda value: [str(value)],
 )
-
-
-def _read_rates(words: list[str]) -> dict[str, float]:
-    if len(words) % 2:
-        raise ValueError("each cell needs its rate, as in rnn 0.01 lstm 0.04")
-    return dict(zip(words[::2], map(float, words[1::2]), strict=True))
-
-
-_RATES = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="[CELL RATE ...]",
-    instance_from_str=_read_rates,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda value: [str(each) for pair in value.items() for each in pair],
-)
 _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
 @_REGISTRY.primitive_rule
-def _rates_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+def _rates(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
     """One option for all of learning_rates, where tyro would make one for each cell of the default."""
-    return _RATES if get_origin(info.type) is dict else None
+
+    def read(words: list[str]) -> dict[str, float]:
+        if len(words) % 2:
+            raise ValueError("each cell needs its rate, as in rnn 0.01 lstm 0.04")
+        return dict(zip(words[::2], map(float, words[1::2]), strict=True))
+
+    if get_origin(info.type) is not dict:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[CELL RATE ...]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [str(each) for pair in value.items() for each in pair],
+    )
 
 
 @dataclass(kw_only=True)
@@ -72,8 +71,7 @@ class Train:
 class Compare:
     """Train a grid of cells, depths, sizes and seeds, and tabulate their losses. The same command goes on with it."""
 
-    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]
-    """A Python file that defines GRID."""
+    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]  # A Python file that defines GRID.
     run_dir: Annotated[Path | None, _shown("DIR")] = None
     """The comparison's folder; by default runs/ and the experiment's name."""
     axes: Annotated[Axes, tyro.conf.arg(name="")] = field(default_factory=Axes)
@@ -81,69 +79,51 @@ class Compare:
 
 
 @dataclass(kw_only=True)
-class Eval:
+class _OnRun:
+    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]  # The run's folder.
+    checkpoint: str = "best"  # best by validation, latest, a step, or fresh for the parameters before training.
+
+
+@dataclass(kw_only=True)
+class Eval(_OnRun):
     """The exact loss over all of a split, or over a text of your own."""
 
-    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
-    """The run's folder."""
-    split: Literal["train", "validation", "test"] = "validation"
-    """Which part of the run's text."""
-    text: Annotated[Path | None, _shown("FILE")] = None
-    """A file to evaluate on instead of the run's own text."""
-    exact: bool = False
-    """Read the text as one row: slower, and a function of text and parameters alone."""
+    split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
+    text: Annotated[Path | None, _shown("FILE")] = None  # A file to evaluate on instead of the run's own text.
+    exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
-    checkpoint: str = "best"
-    """best by validation, latest, a step, or fresh for the parameters before training."""
-    json: bool = False
-    """Print one JSON object."""
+    json: bool = False  # Print one JSON object.
 
 
 @dataclass(kw_only=True)
-class Sample:
+class Sample(_OnRun):
     """Text from a trained model. What is not given here is as in the run's config."""
 
-    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
-    """The run's folder."""
-    prime: Annotated[str | None, _TEXT] = None
-    """Text that the model reads first."""
-    length: Annotated[int | None, _shown("N")] = None
-    """Characters to draw after the prime."""
+    prime: Annotated[str | None, _TEXT] = None  # Text that the model reads first.
+    length: Annotated[int | None, _shown("N")] = None  # Characters to draw after the prime.
     temperature: Annotated[float | None, _shown("X")] = None
     """Below 1 is bolder, above 1 is wilder, 0 takes the likeliest character each time."""
-    top_n: Annotated[int | None, _shown("K")] = None
-    """Draw among the n likeliest characters only; 0 means among all."""
-    seed: Annotated[int | None, _shown("S")] = None
-    """Same checkpoint, settings and seed, same text."""
-    num: int = 1
-    """How many texts; the i-th is the text of seed + i - 1 alone."""
-    stream: bool = False
-    """Show characters as they are drawn."""
-    skip_unknown: bool = False
-    """Drop characters of the prime that the model does not know, instead of refusing them."""
-    checkpoint: str = "best"
-    """best by validation, latest, a step, or fresh for the parameters before training."""
+    top_n: Annotated[int | None, _shown("K")] = None  # Draw among the n likeliest characters only; 0 means among all.
+    seed: Annotated[int | None, _shown("S")] = None  # Same checkpoint, settings and seed, same text.
+    num: int = 1  # How many texts; the i-th is the text of seed + i - 1 alone.
+    stream: bool = False  # Show characters as they are drawn.
+    skip_unknown: bool = False  # Drop characters of the prime that the model does not know, instead of refusing them.
 
 
 @dataclass(kw_only=True)
-class Export:
+class Export(_OnRun):
     """A trained model as one safetensors file, for others to load without charlstm."""
 
-    run: Annotated[tyro.conf.Positional[Path], _shown("RUN")]
-    """The run's folder."""
     output: Annotated[Path | None, _shown("FILE")] = None
     """The file, which ends in .safetensors; by default model.safetensors in the run's folder."""
-    checkpoint: str = "best"
-    """best by validation, latest, a step, or fresh for the parameters before training."""
 
 
 @dataclass(kw_only=True)
 class Report:
     """One HTML page about runs or comparisons, that needs nothing but itself."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]
-    """Folders of runs or of comparisons."""
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]  # Folders of runs or of comparisons.
     output: Annotated[Path | None, _shown("FILE")] = None
     """The page; by default report.html in the folder, or here where there are several."""
 
@@ -170,25 +150,21 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
         raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
     path = Path(words[0])
     grid = load_grid(path)
-    for word in words:
-        _check_not_an_axis(word.split("=", 1)[0].replace("_", "-"), grid)
+    instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
+    if not grid.learning_rates.keys().isdisjoint(grid.cells):
+        instead["--optimizer.learning-rate"] = "--learning-rates"
+    for option in map(_option, words):  # of which every model has its own
+        if option in instead:
+            raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
-    parsed = parse(
-        Compare, _with_rates(words, grid.learning_rates), Compare(experiment=path, axes=axes, config=grid.base)
-    )
+    default = Compare(experiment=path, axes=axes, config=grid.base)
+    parsed = parse(Compare, _with_rates(words, grid.learning_rates), default)
     _check_cells([*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell])
-    try:
-        grid = replace(grid, base=parsed.config, **vars(parsed.axes))
-    except ValidationError as error:
-        raise InputError(explain(error)) from None
-    return path.stem, parsed.run_dir, grid
+    return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
 
 
 def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
-    """The words with --learning-rates in place of the older --rnn-learning-rate and its like, which change one rate.
-
-    There, 0 stands for the optimizer's.
-    """
+    """Replaces the older --rnn-learning-rate and its like, where 0 is the optimizer's rate, with --learning-rates."""
     rest, changed, waiting = list[str](), dict[str, str](), iter(words)
     for word in waiting:
         if old := re.fullmatch(r"--(rnn|gru|lstm)[-_]learning[-_]rate(?:=(.*))?", word, re.DOTALL):
@@ -210,57 +186,38 @@ def _check_cells(names: Iterable[str]) -> None:
             raise InputError(str(error)) from None
 
 
-def _check_not_an_axis(option: str, grid: Grid) -> None:
-    """A field of the base that every model has its own of would be typed in vain."""
-    instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
-    if not grid.learning_rates.keys().isdisjoint(grid.cells):
-        instead["--optimizer.learning-rate"] = "--learning-rates"
-    if option in instead:
-        raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
+def _option(word: str) -> str:
+    return word.split("=", 1)[0].replace("_", "-")
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
-    """The command's dataclass from its words.
-
-    Raises:
-        InputError: what tyro says of them, in one line.
-    """
-    name = kind.__name__.lower()
-    known = _options(kind)
+    """The command's dataclass from its words; raises InputError with what tyro says of them, in one line."""
+    name, known = kind.__name__.lower(), _options(kind)
     for word in words:
-        option = word.split("=", 1)[0].replace("_", "-")
-        if word.startswith("--") and option not in (*known, "--help"):
+        if word.startswith("--") and (option := _option(word)) not in (*known, "--help"):
             raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
     box = io.StringIO()
+    # --train.tensorboard False, like every other field; the commands' own switches take no value.
+    flags = tyro.conf.FlagConversionOff if kind in (Train, Compare) else tyro.conf.FlagCreatePairsOff
+    how: Any = {"prog": f"charlstm {name}", "default": default, "registry": _REGISTRY, "config": (flags,)}
     try:
         with contextlib.redirect_stderr(box):
-            parsed: Any = tyro.cli(
-                kind,
-                args=words,
-                prog=f"charlstm {name}",
-                default=default,
-                registry=_REGISTRY,
-                # --train.tensorboard False, like every other field; the commands' own switches take no value.
-                config=(tyro.conf.FlagConversionOff,) if kind in (Train, Compare) else (tyro.conf.FlagCreatePairsOff,),
-            )
+            parsed = tyro.cli(kind, args=words, **how)
     except SystemExit as stop:
-        if stop.code:
-            if wrong := _validation_error(stop):
-                raise InputError(explain(wrong)) from None
-            raise InputError(f"{_one_sentence(box.getvalue())}; see `charlstm {name} --help`") from None
-        raise
+        if not stop.code:
+            raise
+        cause = stop.__context__
+        while cause is not None and not isinstance(cause, ValidationError):
+            cause = cause.__context__
+        if cause:
+            raise cause from None
+        lines = (line.strip("│╭╰╮╯─ \t") for line in box.getvalue().splitlines())
+        said = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
+        raise InputError(f"{said.removeprefix('Parsing error ')}; see `charlstm {name} --help`") from None
     for value in vars(parsed).values():
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Path):
-                check_path(each)
+        for path in (each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, Path)):
+            check_path(path)
     return parsed
-
-
-def _validation_error(error: BaseException | None) -> ValidationError | None:
-    """The error of a config from which tyro made its own, if that is why it stopped."""
-    while error is not None and not isinstance(error, ValidationError):
-        error = error.__context__
-    return error
 
 
 def _options(kind: type) -> list[str]:
@@ -270,22 +227,12 @@ def _options(kind: type) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
-def _one_sentence(box: str) -> str:
-    """What tyro's error box says, without the box."""
-    lines = (line.strip("│╭╰╮╯─ \t") for line in box.splitlines())
-    return " ".join(line for line in lines if line and not line.startswith("For full helptext")).removeprefix(
-        "Parsing error "
-    )
-
-
 def _positional(words: Sequence[str]) -> str | None:
     """The experiment among a train command's words, where every option takes one value."""
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word.startswith("-"):
-            skip = "=" not in word and word not in ("-h", "--help")
-        else:
+    waiting = iter(words)
+    for word in waiting:
+        if not word.startswith("-"):
             return word
+        if "=" not in word and word not in ("-h", "--help"):
+            next(waiting, None)
     return None

@@ -7,27 +7,19 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from charlstm.cli.arguments import (
-    Compare,
-    Corpora,
-    Eval,
-    Export,
-    Report,
-    Sample,
-    Train,
-    compare_arguments,
-    parse,
-    train_arguments,
-)
+from charlstm.cli import arguments
 from charlstm.cli.experiments import run_file
-from charlstm.config import explain
+from charlstm.cli.terminal import Reporter, write
+from charlstm.config import Experiment, explain
+from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
-from charlstm.support.files import one_line
+from charlstm.support.files import inside, one_line
 
 
 def main() -> None:
@@ -44,10 +36,8 @@ def run(words: Sequence[str]) -> int:
         return _dispatch(list(words))
     except ValidationError as error:
         return _fail(explain(error), 2)
-    except InputError as error:
-        return _fail(str(error), 2)
-    except TrainingError as error:
-        return _fail(str(error), 1)
+    except (InputError, TrainingError) as error:
+        return _fail(str(error), 2 if isinstance(error, InputError) else 1)
     except Interrupted as stop:
         print(f"{stop}; the same command continues from there", file=sys.stderr)
         return 128 + stop.signal_number
@@ -94,37 +84,41 @@ def _dispatch(words: list[str]) -> int:
 def overview() -> str:
     """What `charlstm --help` prints."""
     lines = "\n".join(f"  {usage:<20} {kind.__doc__}" for usage, (kind, _) in _COMMANDS.items())
-    return (
-        "charlstm: train, evaluate and sample character-level recurrent language models.\n\n"
-        f"usage: charlstm [--import FILE] COMMAND ...\n\n{lines}\n\n"
-        "`charlstm COMMAND --help` lists what a command takes; FILE is Python that registers a cell.\n"
-        "A first run: charlstm train"
-    )
+    return f"""charlstm: train, evaluate and sample character-level recurrent language models.
+
+usage: charlstm [--import FILE] COMMAND ...
+
+{lines}
+
+`charlstm COMMAND --help` lists what a command takes; FILE is Python that registers a cell.
+A first run: charlstm train"""
 
 
-def _train(words: list[str]) -> None:
-    name, parsed = train_arguments(words)
+def _place(config: Experiment, folder: Path | None, name: str) -> tuple[Experiment, Path]:
+    """The config with its corpus found, and the folder to write to."""
     from charlstm.data import corpora
     from charlstm.runs.folder import default_folder
 
-    data = parsed.config.data
-    config = replace(parsed.config, data=replace(data, corpus=corpora.resolve(data.corpus)))
-    folder = parsed.run_dir or default_folder(name)
-    _prepare()
+    data = replace(config.data, corpus=corpora.resolve(config.data.corpus))
+    return replace(config, data=data), folder or default_folder(name)
+
+
+def _train(words: list[str]) -> None:
+    name, parsed = arguments.train_arguments(words)
+    config, folder = _place(parsed.config, parsed.run_dir, name)
+    process.prepare()
     from charlstm.cli.progress import TrainProgress
-    from charlstm.cli.terminal import Reporter
     from charlstm.training.train import train
 
     train(config, folder, watch=TrainProgress(Reporter()), signals=True)
 
 
 def _eval(words: list[str]) -> None:
-    asked = parse(Eval, words)
-    _prepare()
+    asked = arguments.parse(arguments.Eval, words)
+    process.prepare()
     from charlstm.analysis.evaluate import evaluate
     from charlstm.analysis.gradient_reach import gradient_reach
     from charlstm.cli.summary import reach_table
-    from charlstm.cli.terminal import write
     from charlstm.data import corpora
     from charlstm.data.dataset import encode_pieces
     from charlstm.runs.loading import load_run
@@ -142,23 +136,14 @@ def _eval(words: list[str]) -> None:
     if not len(ids):
         raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
-    reach = None
-    if asked.lags:
-        try:
-            reach = gradient_reach(found.model, found.params, ids)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+    try:
+        reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
+    except ValueError as error:
+        raise InputError(str(error)) from None
     if asked.json:
-        values = {
-            "run": str(asked.run),
-            "step": found.step,
-            "split": None if asked.text else asked.split,
-            "text": str(asked.text) if asked.text else None,
-            "exact": asked.exact,
-            "characters": result.characters,
-            "loss": result.loss,
-            "bits_per_char": result.bits_per_char,
-        }
+        split, text = (asked.split, None) if asked.text is None else (None, str(asked.text))
+        values = {"run": str(asked.run), "step": found.step, "split": split, "text": text, "exact": asked.exact}
+        values |= result._asdict() | {"bits_per_char": result.bits_per_char}
         print(json.dumps(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})))
         return
     how = "in one row" if asked.exact else "in warmed rows"
@@ -171,11 +156,10 @@ def _eval(words: list[str]) -> None:
 
 
 def _sample(words: list[str]) -> None:
-    asked = parse(Sample, words)
+    asked = arguments.parse(arguments.Sample, words)
     if asked.num < 1:
         raise InputError(f"--num is {asked.num}; it must be at least 1")
-    _prepare()
-    from charlstm.cli.terminal import write
+    process.prepare()
     from charlstm.runs.loading import load_run
 
     found = load_run(asked.run, asked.checkpoint)
@@ -183,37 +167,29 @@ def _sample(words: list[str]) -> None:
     names = ("length", "temperature", "top_n", "seed")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
     seed = replace(found.config.sample, **given).seed
-    replace(found.config.sample, **given | {"seed": seed + asked.num - 1})  # checks all before anything is shown
+    replace(found.config.sample, **dict(given, seed=seed + asked.num - 1))  # checks all before anything is shown
     drawn: Iterable[Iterable[str]]
     if asked.stream:
         seeds = range(seed, seed + asked.num)
-        drawn = (found.stream(asked.prime, skip_unknown=asked.skip_unknown, **given | {"seed": each}) for each in seeds)
+        drawn = (found.stream(asked.prime, skip_unknown=asked.skip_unknown, **dict(given, seed=each)) for each in seeds)
     else:
         drawn = ([text] for text in found.samples(asked.prime, asked.num, skip_unknown=asked.skip_unknown, **given))
     for number, pieces in enumerate(drawn):
-        if asked.num > 1:
-            write(f"--- seed {seed + number} ---\n")
-        for piece in pieces:
+        head = [f"--- seed {seed + number} ---\n"] if asked.num > 1 else []
+        for piece in chain(head, pieces, ["\n"]):
             write(piece)
-        write("\n")
 
 
 def _compare(words: list[str]) -> None:
-    name, run_dir, grid = compare_arguments(words)
-    from charlstm.data import corpora
-    from charlstm.runs.folder import default_folder
-    from charlstm.support.files import inside
-
-    data = replace(grid.base.data, corpus=corpora.resolve(grid.base.data.corpus))
-    folder = run_dir or default_folder(name)
-    _prepare()
+    name, run_dir, grid = arguments.compare_arguments(words)
+    base, folder = _place(grid.base, run_dir, name)
+    process.prepare()
     from charlstm.cli.progress import GridProgress
-    from charlstm.cli.terminal import Reporter, write
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
 
     with GridProgress(Reporter()) as watch:
-        found = run_grid(replace(grid, base=replace(grid.base, data=data)), folder, watch=watch, signals=True)
+        found = run_grid(replace(grid, base=base), folder, watch=watch, signals=True)
     drawn = f"plots: {folder}/plots\npage: {folder}/report.html\n"
     try:  # before anything is shown: what they read may be malformed
         from charlstm.report.page import write_page
@@ -229,11 +205,10 @@ def _compare(words: list[str]) -> None:
 
 
 def _report(words: list[str]) -> None:
-    asked = parse(Report, words)
+    asked = arguments.parse(arguments.Report, words)
     if not asked.runs:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
-    _prepare()
-    from charlstm.cli.terminal import write
+    process.prepare()
     from charlstm.report.page import write_page
 
     output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"
@@ -242,9 +217,8 @@ def _report(words: list[str]) -> None:
 
 
 def _export(words: list[str]) -> None:
-    asked = parse(Export, words)
-    _prepare()
-    from charlstm.cli.terminal import write
+    asked = arguments.parse(arguments.Export, words)
+    process.prepare()
     from charlstm.runs.export import check_name, export
     from charlstm.runs.loading import load_run
 
@@ -256,7 +230,7 @@ def _export(words: list[str]) -> None:
 
 
 def _corpora(words: list[str]) -> None:
-    parse(Corpora, words)
+    arguments.parse(arguments.Corpora, words)
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -274,20 +248,14 @@ def _corpora(words: list[str]) -> None:
 
 
 _COMMANDS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
-    "train [EXPERIMENT]": (Train, _train),
-    "eval RUN": (Eval, _eval),
-    "sample RUN": (Sample, _sample),
-    "compare EXPERIMENT": (Compare, _compare),
-    "report RUN ...": (Report, _report),
-    "export RUN": (Export, _export),
-    "corpora": (Corpora, _corpora),
+    "train [EXPERIMENT]": (arguments.Train, _train),
+    "eval RUN": (arguments.Eval, _eval),
+    "sample RUN": (arguments.Sample, _sample),
+    "compare EXPERIMENT": (arguments.Compare, _compare),
+    "report RUN ...": (arguments.Report, _report),
+    "export RUN": (arguments.Export, _export),
+    "corpora": (arguments.Corpora, _corpora),
 }
-
-
-def _prepare() -> None:
-    from charlstm.support.process import prepare
-
-    prepare()
 
 
 def _print_notes(notes: Sequence[str]) -> None:

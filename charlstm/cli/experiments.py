@@ -2,7 +2,6 @@
 
 import errno
 import runpy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +15,12 @@ Kind = TypeVar("Kind", Experiment, Grid)
 
 def load_experiment(path: Path) -> Experiment:
     """CONFIG of an experiment file."""
-    return _load(path, "CONFIG", Experiment, {"GRID": "compare"})
+    return _load(path, "CONFIG", Experiment, "GRID", "compare")
 
 
 def load_grid(path: Path) -> Grid:
     """GRID of an experiment file."""
-    return _load(path, "GRID", Grid, {"CONFIG": "train"})
+    return _load(path, "GRID", Grid, "CONFIG", "train")
 
 
 def check_path(path: Path) -> None:
@@ -43,19 +42,16 @@ def run_file(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
     try:
         return runpy.run_path(str(path))
-    except ValidationError as error:
-        raise InputError(f"{path}: {explain(error)}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    except (ValidationError, InputError) as error:
+        what = explain(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path}: {what}") from None
     except (Exception, SystemExit) as error:
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
-def _load(path: Path, name: str, kind: type[Kind], others: Mapping[str, str]) -> Kind:
+def _load(path: Path, name: str, kind: type[Kind], other: str, command: str) -> Kind:
     defined = run_file(path)
     if isinstance(value := defined.get(name), kind):
         return value
-    hint = "".join(
-        f"; it has a {other}, for `charlstm {command}`" for other, command in others.items() if other in defined
-    )
+    hint = f"; it has a {other}, for `charlstm {command}`" if other in defined else ""
     raise InputError(f"{path} defines no {name} that is a charlstm.{kind.__name__}{hint}")

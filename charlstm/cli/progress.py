@@ -23,23 +23,32 @@ from charlstm.report.tables import write_tables
 from charlstm.runs.folder import Run
 from charlstm.training.loop import Watch, sample_of
 
-SECONDS_BETWEEN_LINES = 15.0
-"""Where no bar is drawn."""
+SECONDS_BETWEEN_LINES = 15.0  # where no bar is drawn
 
 
-class TrainProgress(Watch):
-    """Shows one run: its text and model, a bar, its validations; at the end its loss, a sample and what to do next."""
+class _Lines:
+    """What both have in common: a reporter, and a line now and then where it draws no bar."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter, self._last_line = reporter, -math.inf
-        self._steps = 0
 
     def line(self, text: str, style: str | None = None) -> None:
         self._reporter.line(text, style)
 
+    def _advance(self, done: float, state: str) -> bool:
+        """Moves the bar, and says whether a line is due instead."""
+        self._reporter.advance(done, state)
+        due = not self._reporter.has_bar and time.perf_counter() - self._last_line > SECONDS_BETWEEN_LINES
+        if due:
+            self._last_line = time.perf_counter()
+        return due
+
+
+class TrainProgress(_Lines, Watch):
+    """Shows one run: its text and model, a bar, its validations; at the end its loss, a sample and what to do next."""
+
     def begin(self, run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> None:
-        for each in summary.introduction(run, data, model, step, layout):
-            self.line(each)
+        self.line("\n".join(summary.introduction(run, data, model, step, layout)))
 
     def bar(self, step: int, steps: int) -> AbstractContextManager[None]:
         self._steps = steps
@@ -47,10 +56,7 @@ class TrainProgress(Watch):
 
     def advance(self, step: int, loss: float, chars_per_second: float) -> None:
         state = f"loss {loss:.3f}  {bits(loss):.3f} bits/char  {chars_per_second:,.0f} chars/s"
-        self._reporter.advance(step, state)
-        now = time.perf_counter()
-        if not self._reporter.has_bar and (now - self._last_line > SECONDS_BETWEEN_LINES or step == 1):
-            self._last_line = now
+        if self._advance(step, state):
             self.line(f"step {step:,} of {self._steps:,}: {state}")
 
     def validated(self, run: Run, step: int, found: Evaluation) -> None:
@@ -60,22 +66,17 @@ class TrainProgress(Watch):
         self, run: Run, data: Dataset, model: Model, params: Params, found: Evaluation | None, trained: bool
     ) -> None:
         if trained:
-            for each in summary.conclusion(run, data, found):
-                self.line(each)
+            self.line("\n".join(summary.conclusion(run, data, found)))
             write(sample_of(run, model, params) + "\n")
-        for each in summary.next_commands(run):
-            self.line(each)
+        self.line("\n".join(summary.next_commands(run)))
 
 
-class GridProgress(GridWatch):
-    """Shows a comparison: what is done, what is left, and the best so far. Used in a `with`, which ends the bar.
-
-    A step counts with its operations, as large models take longer.
-    """
+class GridProgress(_Lines, GridWatch):
+    """Shows a comparison, in a `with`. Progress counts operations, as large models take longer."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter, self._stack = reporter, ExitStack()
-        self._best = ""
+        super().__init__(reporter)
+        self._stack, self._best = ExitStack(), ""
 
     def __enter__(self) -> Self:
         return self
@@ -83,52 +84,43 @@ class GridProgress(GridWatch):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def line(self, text: str, style: str | None = None) -> None:
-        self._reporter.line(text, style)
-
     def begin_grid(self, models: Sequence[GridModel], seeds: int, folder: Path, data: Dataset) -> None:
         self._models, self._folder = list(models), folder
         self._weights = {each.name: count_operations(each.config.model, len(data.vocabulary)) for each in models}
+        self._work = {each.name: self._weights[each.name] * each.config.train.steps for each in models}
         self._finished = {each.name for each in models if len(list((folder / each.name).glob(f"*/{RESULT}"))) >= seeds}
-        self._total = self._work(models)
-        self._began, self._last_line, self._worked = time.perf_counter(), -math.inf, 0.0
-        for each in summary.grid_introduction(models, seeds, len(self._finished), folder, data):
-            self.line(each)
-        self._stack.enter_context(self._reporter.bar(self._done(None, 0), self._total, counts_steps=False))
+        self._began, self._worked = time.perf_counter(), 0.0
+        self.line("\n".join(summary.grid_introduction(models, seeds, len(self._finished), folder, data)))
+        self._stack.enter_context(self._reporter.bar(self._done(), sum(self._work.values()), counts_steps=False))
 
     def begin_model(self, model: GridModel) -> None:
         self._model, self._at = model, math.inf
 
     def advance(self, step: int, loss: float, chars_per_second: float) -> None:
-        model, done = self._model, self._done(self._model, step)
+        model, done = self._model, self._done(self._weights[self._model.name] * step)
         self._worked += max(done - self._at, 0)  # its first steps may be of another process
         self._at = done
         state = (
             f"{model.name} ({self._models.index(model) + 1} of {len(self._models)}) step {step:,} of"
             f" {model.config.train.steps:,}: loss {loss:.3f}  {chars_per_second:,.0f} chars/s{self._best}"
         )
-        self._reporter.advance(done, state)
-        now = time.perf_counter()
-        if not self._reporter.has_bar and now - self._last_line > SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            left = (now - self._began) * (self._total - done) / self._worked if self._worked else math.inf
+        if self._advance(done, state):
+            left = (
+                (time.perf_counter() - self._began) * (sum(self._work.values()) - done) / self._worked
+                if self._worked
+                else math.inf
+            )
             self.line(f"{state}; {summary.minutes(left)} left" if math.isfinite(left) else state)
 
     def end_model(self, model: GridModel, found: Results) -> None:
         write_tables(found, self._folder)
         new = model.name not in self._finished
         self._finished.add(model.name)
-        known = {row.name: row.validation.mean for row in found.models if row.validation}
-        if known:
-            best = min(known, key=known.__getitem__)
-            self._best = f"; best {best} {known[best]:.4f}"
-        self._reporter.advance(self._done(None, 0), f"{model.name} is done{self._best}")
+        if known := [(row.validation.mean, row.name) for row in found.models if row.validation]:
+            self._best = "; best {1} {0:.4f}".format(*min(known))
+        self._reporter.advance(self._done(), f"{model.name} is done{self._best}")
         if new:
             self.line(summary.model_line(next(row for row in found.models if row.name == model.name)))
 
-    def _done(self, current: GridModel | None, step: int) -> float:
-        finished = [each for each in self._models if each.name in self._finished]
-        return self._work(finished) + (self._weights[current.name] * step if current else 0)
-
-    def _work(self, models: Sequence[GridModel]) -> float:
-        return sum(self._weights[each.name] * each.config.train.steps for each in models)
+    def _done(self, current: float = 0) -> float:
+        return current + sum(work for name, work in self._work.items() if name in self._finished)

@@ -20,17 +20,14 @@ from charlstm.support.files import one_line
 
 def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> list[str]:
     """The text, the model, and the work ahead."""
-    config, steps = run.config, run.config.train.steps
-    depth = f"{config.model.cell}, {_count(config.model.num_layers, 'layer')} of {config.model.hidden_size}"
-    size = count_parameters(config.model, model.vocabulary_size)
-    where = f"continues after step {step:,} in" if step else "writes to"
-    epochs = steps / data.train.windows_per_epoch
+    config, steps, size = run.config.data, run.config.train.steps, count_parameters(model.config, model.vocabulary_size)
+    depth = f"{model.config.cell}, {_count(model.config.num_layers, 'layer')} of {model.config.hidden_size}"
+    work = f"{steps:,} steps of {config.batch_size} x {config.seq_length} {config.symbols}"
     return [
-        text_line(config.data, data),
+        text_line(config, data),
         f"model    {depth}: {size:,} parameters, on {_devices(layout)}",
-        f"train    {steps:,} steps of {config.data.batch_size} x {config.data.seq_length} {config.data.symbols},"
-        f" {epochs:.2f} epochs",
-        f"run      {where} {one_line(run.folder)}",
+        f"train    {work}, {steps / data.train.windows_per_epoch:.2f} epochs",
+        f"run      {f'continues after step {step:,} in' if step else 'writes to'} {one_line(run.folder)}",
     ]
 
 
@@ -63,11 +60,8 @@ def next_commands(run: Run) -> list[str]:
     words = " ".join(run.config.sample.prime.split()[:3])
     prime = f" --prime {shlex.quote(one_line(words))}" if words else ""
     split = " --split test" if run.config.data.test_fraction else ""
-    return [
-        "next:",
-        f"  charlstm sample {folder}{prime} --temperature 0.8 --stream",
-        f"  charlstm eval {folder}{split}",
-    ]
+    sample = f"  charlstm sample {folder}{prime} --temperature 0.8 --stream"
+    return ["next:", sample, f"  charlstm eval {folder}{split}"]
 
 
 def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder: Path, data: Dataset) -> list[str]:
@@ -88,10 +82,8 @@ def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder
 
 def model_line(row: ModelResult) -> str:
     """A model's losses in a few words."""
-    lost = sum(run.diverged_after is not None for run in row.seeds)
-    known = {"validation": row.validation, "test": row.test}
-    parts = [f"{name} {loss.mean:.4f}" for name, loss in known.items() if loss]
-    if lost:
+    parts = [f"{name} {loss.mean:.4f}" for name in ("validation", "test") if (loss := getattr(row, name))]
+    if lost := sum(run.diverged_after is not None for run in row.seeds):
         parts.append(f"{lost} of {len(row.seeds)} seeds diverged")
     return f"{row.name}: {', '.join(parts) or 'trained'}"
 
@@ -119,8 +111,8 @@ def _count(number: int, what: str) -> str:
 
 def _devices(layout: Layout) -> str:
     first = layout.mesh.devices.flat[0]
-    if first.platform == "cpu":
-        used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
-    else:
-        used = first.device_kind if layout.devices == 1 else f"{layout.devices} x {first.device_kind}"
+    one, many = (
+        ("the CPU", " cores of the CPU") if first.platform == "cpu" else (first.device_kind, f" x {first.device_kind}")
+    )
+    used = one if layout.devices == 1 else f"{layout.devices}{many}"
     return used if not layout.idle else f"{used}; {layout.idle} idle, since data.batch_size must share out evenly"

@@ -10,9 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from charlstm.support.text import printable
 
-SECONDS_BETWEEN_LINES = 15.0
-"""Where no bar is drawn."""
-
 
 def write(text: str) -> None:
     """Text to standard output, at once; as it is into a file or a pipe, `printable` on a terminal."""
@@ -41,17 +38,11 @@ class Reporter:
     def bar(self, done: float, total: float, *, counts_steps: bool = True) -> Iterator[None]:
         """Draws a bar while the block runs, from `done` of `total` on: counts of steps, or of whatever has no name."""
         counted = (TextColumn("step"), MofNCompleteColumn()) if counts_steps else (TaskProgressColumn(),)
-        columns = (
-            *counted,
-            BarColumn(bar_width=None),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-        )
+        told = TextColumn("{task.description}"), TimeRemainingColumn(compact=True), TextColumn("left")
+        columns = (*counted, BarColumn(bar_width=None), *told)
         progress = Progress(*columns, console=self._console, expand=True, disable=not self.has_bar)
         with progress:
-            self._task = progress.add_task("compiling", total=total)
-            progress.update(self._task, completed=done)
+            self._task = progress.add_task("compiling", total=total, completed=int(done))
             self._progress = progress
             yield
             self._progress = None

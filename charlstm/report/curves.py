@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from charlstm.runs.metrics import finite
 
-MAX_POINTS = 400
-"""Points of a drawn curve at most; a screen has hardly more columns."""
-WINDOW = 20
-"""Training steps that a point of a training curve averages, at least."""
+MAX_POINTS = 400  # of a drawn curve; a screen has hardly more columns
+WINDOW = 20  # training steps that a point of a training curve averages, at least
 
 Floats = NDArray[np.float64]
 
@@ -28,19 +26,14 @@ class Curve(NamedTuple):
 
 
 def points(records: Iterable[dict[str, Any]], *, validation: bool) -> Floats:
-    """Steps and losses [N, 2] of the training records, or of the validation records.
-
-    Raises:
-        InputError: a loss is not a finite number.
-    """
+    """Steps and losses [N, 2] of the training or the validation records; a loss that is not finite is an InputError."""
     rows = [(float(row["step"]), finite(row.get("loss"))) for row in records if ("split" in row) == validation]
     return np.array(rows, float).reshape(-1, 2)
 
 
 def smooth(rows: Floats, window: int) -> Floats:
     """Replaces each loss with the mean of the `window` losses that end there (of all, where there are fewer)."""
-    window = min(window, len(rows))
-    if window == 0:
+    if not (window := min(window, len(rows))):
         return rows
     return np.stack([rows[window - 1 :, 0], np.convolve(rows[:, 1], np.ones(window) / window, "valid")], 1)
 
@@ -71,6 +64,4 @@ def _average(seeds: Sequence[Floats]) -> Curve | None:
     # Of several records of a step, the last counts.
     ordered = [rows[np.argsort(rows[:, 0], kind="stable")] for rows in seeds]
     losses = np.stack([rows[np.searchsorted(rows[:, 0], step, "right") - 1, 1] for rows in ordered])
-    if len(losses) == 1:
-        return Curve(step, losses[0])
-    return Curve(step, losses.mean(0), losses.min(0), losses.max(0))
+    return Curve(step, losses[0]) if len(losses) == 1 else Curve(step, losses.mean(0), losses.min(0), losses.max(0))

@@ -41,10 +41,8 @@ class Entry:
     validation: Curve | None
     steps: int
     """Training steps that the config asks for; 0 while no seed is finished."""
-    compared: bool
-    """Whether this is a model of a comparison."""
-    confidence: float = 0.95
-    """Level of the intervals."""
+    compared: bool  # whether it is a model of a comparison
+    confidence: float = 0.95  # of the intervals
     note: str = ""
     """What is unfinished, such as "2 of 3 seeds finished"."""
 
@@ -55,36 +53,43 @@ class Entry:
 
 
 def gather(folders: Sequence[Path]) -> list[Entry]:
-    """The entries of all folders, in order.
+    """The entries of all folders, in order. Where a name occurs twice, the folder is added, and then a number.
 
     Raises:
         InputError: a folder is neither a run nor a comparison, a file in it is malformed, or there is nothing to show.
     """
-    found: list[tuple[Path, Entry]] = []
-    for folder in folders:
-        if results.is_comparison(folder):
-            found += [(folder, entry) for entry in _read_comparison(folder)]
-        elif folder.is_dir() and not Run.exists(folder):
-            raise InputError(f"{folder} is neither a run nor a comparison: it has no {CONFIG} and no {GRID}")
-        else:
-            found.append((folder, _read_run(folder)))
+    found = [(folder, entry) for folder in folders for entry in _read(folder)]
     if not found:
         raise InputError("there is nothing to show: the comparison has no models yet")
-    return _with_distinct_names(found)
+    count, seen, entries = Counter(entry.name for _, entry in found), Counter[str](), []
+    for folder, entry in found:
+        name = entry.name
+        if count[name] > 1:
+            name = one_line(folder / name if entry.compared else folder)
+        seen[name] += 1
+        name += f" ({seen[name]})" if seen[name] > 1 else ""
+        entries.append(replace(entry, result=replace(entry.result, name=name)))
+    return entries
+
+
+def _read(folder: Path) -> list[Entry]:
+    if results.is_comparison(folder):
+        return _read_comparison(folder)
+    if folder.is_dir() and not Run.exists(folder):
+        raise InputError(f"{folder} is neither a run nor a comparison: it has no {CONFIG} and no {GRID}")
+    return [_read_run(folder)]
 
 
 def _read_comparison(folder: Path) -> list[Entry]:
     found = results.read(folder)
     grid = read_json(path) if (path := inside(folder, GRID)).exists() else {}
-    seeds = grid.get("seeds")
-    if type(seeds) is not int:
-        seeds = max((len(model.seeds) for model in found.models), default=0)
+    seeds = max((len(model.seeds) for model in found.models), default=0)
+    seeds = asked if type(asked := grid.get("seeds")) is int else seeds
     entries = []
     for model in found.models:
         runs = tuple(Run.open(inside(folder, seed.run)) for seed in model.seeds)
         kept = [run for run, seed in zip(runs, model.seeds, strict=True) if seed.diverged_after is None]
         records = [metrics.read(run.folder) for run in kept]
-        unfinished = not runs or len(runs) < seeds
         entries.append(
             Entry(
                 result=model,
@@ -95,7 +100,7 @@ def _read_comparison(folder: Path) -> list[Entry]:
                 steps=runs[0].config.train.steps if runs else 0,
                 compared=True,
                 confidence=found.confidence,
-                note=f"{len(runs)} of {max(seeds, 1)} seeds finished" if unfinished else "",
+                note=f"{len(runs)} of {max(seeds, 1)} seeds finished" if len(runs) < max(seeds, 1) else "",
             )
         )
     return entries
@@ -135,17 +140,3 @@ def _read_run(folder: Path) -> Entry:
         compared=False,
         note="" if last >= config.train.steps else f"step {last:,} of {config.train.steps:,}",
     )
-
-
-def _with_distinct_names(found: Sequence[tuple[Path, Entry]]) -> list[Entry]:
-    """Adds the folder to a name that occurs twice, and a number where the folder does too."""
-    count, seen = Counter(entry.name for _, entry in found), Counter[str]()
-    entries = []
-    for folder, entry in found:
-        name = entry.name
-        if count[name] > 1:
-            name = one_line(folder / name if entry.compared else folder)
-        seen[name] += 1
-        name += f" ({seen[name]})" if seen[name] > 1 else ""
-        entries.append(replace(entry, result=replace(entry.result, name=name)))
-    return entries

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,49 +29,41 @@ class Series:
     low: Floats | None = None
     high: Floats | None = None
     line: bool = True
-    marks: bool = False
-    """Whether points are marked; on a line, only as many as tell it from others."""
+    marks: bool = False  # whether points are marked; on a line, only as many as tell it from others
     faint: bool = False
     spread: Literal["band", "bars"] = "band"
-    panel: str = ""
-    """Series of one panel share a pair of axes."""
+    panel: str = ""  # series of one panel share a pair of axes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
     """One picture; `losses` are in nats, and a second axis gives bits."""
 
     name: str
     title: str
-    caption: str
     x_title: str
     y_title: str
-    series: tuple[Series, ...]
+    series: Sequence[Series]
+    caption: str
+    _: KW_ONLY
     losses: bool = False
     x_log: bool = False
     y_log: bool = False
-    x_whole: bool = False
-    """Whether ticks stand at whole numbers only."""
+    x_whole: bool = False  # whether ticks stand at whole numbers only
     y_range: tuple[float, float] | None = None
-    levels: dict[str, float] = field(default_factory=dict)
-    """Labelled horizontal lines."""
+    levels: dict[str, float] = field(default_factory=dict)  # labelled horizontal lines
 
     @property
     def panels(self) -> list[str]:
-        """The panels, in order."""
         return [*dict.fromkeys(each.panel for each in self.series)]
 
 
 def figures(entries: Sequence[Entry]) -> list[Figure]:
-    """The figures that there is data for.
-
-    Raises:
-        InputError: a number to draw is not finite.
-    """
+    """The figures that there is data for; a number to draw that is not finite is an InputError."""
     styled = list(zip(entries, styles(entries), strict=True))
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
         drawn = [draw(styled, symbol_of(entries)) for draw in (_by_step, _by_depth, _by_compute, _by_lag, _by_distance)]
-    found = [figure for figure in drawn if figure is not None and figure.series]
+    found = [figure for figure in drawn if figure and figure.series]
     for each in (series for figure in found for series in figure.series):
         if not all(values is None or np.isfinite(values).all() for values in (each.x, each.y, each.low, each.high)):
             raise InputError("the results hold numbers too large to be drawn; put back the comparison's own")
@@ -87,12 +79,11 @@ def symbol_of(entries: Sequence[Entry]) -> str:
 _Styled = Sequence[tuple[Entry, Style]]
 
 
-def _series(
-    entry: Entry, style: Style, x: Floats, y: Floats, low: Floats | None = None, high: Floats | None = None, **how: Any
-) -> Series:
+def _series(entry: Entry, style: Style, x: Floats, y: Floats, *spread: Floats | None, **how: Any) -> Series:
     """One panel for each depth in a comparison; runs that nobody set side by side share one."""
     depth = entry.result.num_layers
     how.setdefault("panel", f"{depth} {'layer' if depth == 1 else 'layers'}" if entry.compared else "")
+    low, high = spread or (None, None)
     return Series(name=entry.name, style=style, x=x, y=y, low=low, high=high, **how)
 
 
@@ -105,16 +96,10 @@ def _by_step(styled: _Styled, symbol: str) -> Figure | None:
             series.append(_series(entry, style, curve.step, curve.loss, line=False, marks=True))
     if not series:
         return None
-    return Figure(
-        name="loss_vs_step",
-        title="Loss by step",
-        caption=f"Lines: training loss, averaged over steps. Marks: validation loss.{_about_seeds(series, styled)}",
-        x_title="training step",
-        y_title=f"nats per {symbol}",
-        series=tuple(series),
-        losses=True,
-        y_range=_loss_range(series, max(entry.corpus.vocabulary for entry, _ in styled)),
-    )
+    caption = f"Lines: training loss, averaged over steps. Marks: validation loss.{_about_seeds(series, styled)}"
+    y_range = _loss_range(series, max(entry.corpus.vocabulary for entry, _ in styled))
+    titles = "Loss by step", "training step", f"nats per {symbol}"
+    return Figure("loss_vs_step", *titles, series, caption, losses=True, y_range=y_range)
 
 
 def _by_depth(styled: _Styled, symbol: str) -> Figure | None:
@@ -135,33 +120,16 @@ def _by_depth(styled: _Styled, symbol: str) -> Figure | None:
         best = [min(row[depth], key=lambda loss: loss.mean) for depth in sorted(row)]
         bounds = np.array([[loss.mean] * 2 if loss.half is None else [loss.low, loss.high] for loss in best], float).T
         low, high = bounds if any(loss.half is not None for loss in best) else (None, None)
-        series.append(
-            Series(
-                name=name,
-                style=Style(colours[cell], settings.index((size, corpus)) % DASHES),
-                x=np.array(sorted(row), float),
-                y=np.array([loss.mean for loss in best]),
-                low=low,
-                high=high,
-                marks=True,
-                spread="bars",
-            )
-        )
+        style = Style(colours[cell], settings.index((size, corpus)) % DASHES)
+        x, y = np.array(sorted(row), float), np.array([loss.mean for loss in best])
+        series.append(Series(name=name, style=style, x=x, y=y, low=low, high=high, marks=True, spread="bars"))
     caption = f"{'Test' if tested else 'Best validation'} loss of each cell."
     if any(len(same) > 1 for row in losses.values() for same in row.values()):
         caption += " Of runs with the same cell, size and depth, the best."
     if any(each.low is not None for each in series):
         caption += f" Bars: {styled[0][0].confidence:.0%} confidence intervals over seeds."
-    return Figure(
-        name="loss_vs_depth",
-        title="Loss by depth",
-        caption=caption,
-        x_title="layers",
-        y_title=f"{'test' if tested else 'validation'} nats per {symbol}",
-        series=tuple(series),
-        losses=True,
-        x_whole=True,
-    )
+    titles = "Loss by depth", "layers", f"{'test' if tested else 'validation'} nats per {symbol}"
+    return Figure("loss_vs_depth", *titles, series, caption, losses=True, x_whole=True)
 
 
 def _by_compute(styled: _Styled, symbol: str) -> Figure:
@@ -172,16 +140,9 @@ def _by_compute(styled: _Styled, symbol: str) -> Figure:
         for entry, style in styled
         if (curve := entry.validation) is not None and (operations := entry.result.operations) and entry.steps
     ]
-    return Figure(
-        name="loss_vs_compute",
-        title="Loss by compute",
-        caption=f"Validation loss by the operations that training one seed took so far.{_about_seeds(series, styled)}",
-        x_title="floating-point operations",
-        y_title=f"validation nats per {symbol}",
-        series=tuple(series),
-        losses=True,
-        x_log=True,
-    )
+    caption = f"Validation loss by the operations that training one seed took so far.{_about_seeds(series, styled)}"
+    titles = "Loss by compute", "floating-point operations", f"validation nats per {symbol}"
+    return Figure("loss_vs_compute", *titles, series, caption, losses=True, x_log=True)
 
 
 def _by_lag(styled: _Styled, symbol: str) -> Figure | None:
@@ -196,20 +157,13 @@ def _by_lag(styled: _Styled, symbol: str) -> Figure | None:
                 series.append(_series(entry, style, lags.astype(float), fall[lags], marks=not faint, faint=faint))
     if not series:
         return None
-    untrained = " Thin dotted lines: before training." if any(each.faint for each in series) else ""
+    caption = "Norm of ∂loss(t)/∂h(t−k) relative to that at k = 0, in the layer where it reaches furthest: the median"
+    caption += " over t, and the mean over seeds."
+    caption += " Thin dotted lines: before training." if any(each.faint for each in series) else ""
     least, most = (pick(float(pick(each.y)) for each in series) for pick in (min, max))
-    return Figure(
-        name="gradient_vs_lag",
-        title="Gradient by lag",
-        caption="Norm of ∂loss(t)/∂h(t−k) relative to that at k = 0, in the layer where it reaches furthest: the median"
-        f" over t, and the mean over seeds.{untrained}",
-        x_title=f"lag k in {symbol}s",
-        y_title="gradient relative to its start",
-        series=tuple(series),
-        y_log=True,
-        y_range=(max(least, _SMALLEST) / 1.5, max(1, most) * 1.5),
-        levels={"reach": 0.01},
-    )
+    y_range = max(least, _SMALLEST) / 1.5, max(1, most) * 1.5
+    titles = "Gradient by lag", f"lag k in {symbol}s", "gradient relative to its start"
+    return Figure("gradient_vs_lag", *titles, series, caption, y_log=True, y_range=y_range, levels={"reach": 0.01})
 
 
 def _by_distance(styled: _Styled, symbol: str) -> Figure:
@@ -219,16 +173,9 @@ def _by_distance(styled: _Styled, symbol: str) -> Figure:
         if recall is not None and recall.distances and len(recall.distances) == len(recall.accuracy):
             series.append(_series(entry, style, np.array(recall.distances), np.array(recall.accuracy), marks=True))
             levels["chance"] = recall.chance
-    return Figure(
-        name="accuracy_vs_distance",
-        title="Recall by distance",
-        caption="How often the model predicts correctly what depends on something it read that far back.",
-        x_title=f"distance in {symbol}s",
-        y_title="accuracy",
-        series=tuple(series),
-        y_range=(0, 1.05),
-        levels=levels,
-    )
+    caption = "How often the model predicts correctly what depends on something it read that far back."
+    titles = "Recall by distance", f"distance in {symbol}s", "accuracy"
+    return Figure("accuracy_vs_distance", *titles, series, caption, y_range=(0, 1.05), levels=levels)
 
 
 def _about_seeds(series: Sequence[Series], styled: _Styled) -> str:

@@ -21,18 +21,10 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5
 _COLUMNS = 3
 _PANEL, _ALONE = (3.6, 3.1), (6.4, 3.8)  # inches
 _MARKS = 12  # on a line
-_INSIDE = 4  # names in a legend; more would cover the lines
 
 
 def plots(folders: Sequence[Path], output: Path) -> list[Path]:
-    """Draws the figures that there is data for, each as NAME.png and NAME.svg.
-
-    Args:
-        folders: of runs or comparisons.
-        output: the folder of the pictures, made if missing.
-
-    Returns:
-        The pictures' paths.
+    """Draws the figures of runs or comparisons, each as NAME.png and NAME.svg in the folder `output`; gives the paths.
 
     Raises:
         InputError: a folder is neither, a file in it is malformed, or matplotlib is not installed.
@@ -52,7 +44,7 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
     rows = math.ceil(len(panels) / columns)
     width, height = _ALONE if len(panels) == 1 else (_PANEL[0] * columns, _PANEL[1] * rows)
     names = max(len({each.name for each in series}) for series in panels.values())
-    height += 0.2 * rows * math.ceil(names / _COLUMNS) if names > _INSIDE else 0
+    height += 0.2 * rows * math.ceil(names / _COLUMNS)  # legends stand below, where they cover nothing
     # With the salt and without a date, the same figure gives the same file.
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.name, "font.size": 9, "axes.titlesize": 10}):
         picture, grid = plt.subplots(
@@ -73,8 +65,8 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
         picture.supxlabel(figure.caption, fontsize=8, color="0.3", wrap=True)
         paths = [output / f"{figure.name}.{ending}" for ending in ("png", "svg")]
         for path in paths:
-            drawn, ending = io.BytesIO(), path.suffix[1:]
-            picture.savefig(drawn, format=ending, dpi=200, metadata={"Date": None} if ending == "svg" else None)
+            drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else None
+            picture.savefig(drawn, format=path.suffix[1:], dpi=200, metadata=metadata)
             write_atomic(path, drawn.getvalue())  # which follows no link
         plt.close(picture)
     return paths
@@ -88,7 +80,7 @@ def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
         _plot(axes, each)
     for name, level in figure.levels.items():
         axes.axhline(level, color="0.5", linewidth=0.8, linestyle=":")
-        axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="top", color="0.4")
+        axes.annotate(f" {name}", (1, level), xycoords=("axes fraction", "data"), va="center", color="0.4", fontsize=8)
     if figure.x_log:
         axes.set_xscale("log")
         decades = np.log10(max(each.x.max() for each in figure.series) / min(each.x.min() for each in figure.series))
@@ -104,17 +96,11 @@ def _panel(axes: Any, figure: Figure, series: Sequence[Series]) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top"]].set_visible(False)
     marked = {each.name for each in series if each.marks}
-    handles = [
-        Line2D(
-            [], [], label=name.replace("$", r"\$"), **_look(style, marks=name in marked, line=True)
-        )  # no mathematics
-        for name, style in {each.name: each.style for each in series}.items()
-    ]
-    if len(handles) <= _INSIDE:
-        axes.legend(handles=handles, frameon=False, handlelength=4.5, fontsize=8, markerscale=0.8)
-    else:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": _COLUMNS, "columnspacing": 0.8}
-        axes.legend(handles=handles, frameon=False, handlelength=3.8, fontsize=7, markerscale=0.7, **below)
+    looks = {each.name: _look(each.style, marks=each.name in marked, line=True) for each in series}
+    # A dollar would begin mathematics.
+    handles = [Line2D([], [], label=name.replace("$", r"\$"), **look) for name, look in looks.items()]
+    below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": _COLUMNS, "columnspacing": 0.8}
+    axes.legend(handles=handles, frameon=False, handlelength=3.8, fontsize=7, markerscale=0.7, **below)
 
 
 def _plot(axes: Any, series: Series) -> None:
@@ -134,12 +120,12 @@ def _plot(axes: Any, series: Series) -> None:
 
 
 def _look(style: Style, *, marks: bool, line: bool) -> dict[str, Any]:
+    dash, marker = _DASHES[style.dash] if line else "none", _MARKERS[style.colour] if marks else "none"
+    edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}
     return {
         "color": _COLOURS[style.colour],
-        "linestyle": _DASHES[style.dash] if line else "none",
+        "linestyle": dash,
         "linewidth": 1.4,
-        "marker": _MARKERS[style.colour] if marks else "none",
+        "marker": marker,
         "markersize": 5,
-        "markeredgecolor": "black",
-        "markeredgewidth": 0.6,
-    }
+    } | edge

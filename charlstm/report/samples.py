@@ -1,17 +1,14 @@
 """The text that a page shows of each model: the newest sample of its run, or one drawn now."""
 
 import unicodedata
-from pathlib import Path
 from typing import NamedTuple
 
 from charlstm.report.entries import Entry
-from charlstm.runs.folder import Run
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, one_line
 from charlstm.support.text import printable
 
-SHOWN = 2000
-"""Characters of a sample that a page shows at most."""
+SHOWN = 2000  # characters of a sample, at most
 
 
 class Sample(NamedTuple):
@@ -23,23 +20,24 @@ class Sample(NamedTuple):
 
 
 def sample_of(entry: Entry) -> Sample:
-    """The newest sample file of the entry's first run, or else what its best checkpoint writes now.
-
-    Raises:
-        InputError: a symbolic link leads out of the run's folder.
-    """
+    """The newest sample file of the entry's first run (never one outside of it), or what its best checkpoint writes."""
     if not entry.runs:
         return Sample(entry.name, None, "no seed is finished yet")
     run = entry.runs[0]
-    if (newest := _newest_file(run)) is not None:
+    steps = [int(path.stem) for path in run.samples.glob("*.txt") if path.stem.isascii() and path.stem.isdigit()]
+    if steps and (newest := inside(run.samples, f"{max(steps)}.txt")).is_file():
         with newest.open("rb") as file:
             text = file.read(4 * (SHOWN + 1)).decode("utf-8", "replace")  # a character has at most four bytes
-        note = f"step {int(newest.stem):,}"
+        note = f"step {max(steps):,}"
     else:
+        from charlstm.runs.loading import load_run
+
         try:
-            text, note = _draw(run)
+            found = load_run(run.folder)
+            text = found.sample(length=min(run.config.sample.length, SHOWN + 1))  # a longer one begins the same
         except InputError as error:
             return Sample(entry.name, None, one_line(error))
+        note = "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])
     how = run.config.sample
     note += f", seed {run.config.seed}, temperature {how.temperature:g}{f', top {how.top_n}' if how.top_n else ''}"
     note += f", first {SHOWN:,} characters" if len(text) > SHOWN else ""
@@ -50,18 +48,3 @@ def legible(text: str) -> str:
     """Replaces control characters and direction marks with U+FFFD, and every kind of space with a plain one."""
     lines = text.replace("\r\n", "\n")  # a text read as bytes keeps its carriage returns
     return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in lines))
-
-
-def _newest_file(run: Run) -> Path | None:
-    names = [path.name for path in run.samples.glob("*.txt")] if run.samples.is_dir() else []
-    steps = [int(name[:-4]) for name in names if name[:-4].isascii() and name[:-4].isdigit()]
-    path = inside(run.samples, f"{max(steps)}.txt") if steps else None
-    return path if path is not None and path.is_file() else None
-
-
-def _draw(run: Run) -> tuple[str, str]:
-    from charlstm.runs.loading import load_run
-
-    found = load_run(run.folder)
-    length = min(run.config.sample.length, SHOWN + 1)  # a longer sample begins with the same characters
-    return found.sample(length=length), "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from charlstm.report.entries import Entry
 
-COLOURS, DASHES = 6, 5
-"""How many there are; each colour has a symbol of its own. Plots and page say which they are."""
+COLOURS, DASHES = 6, 5  # how many plots and page have; each colour has a symbol of its own
 _BUILT_IN = ("lstm", "gru", "rnn")
 
 

@@ -43,13 +43,7 @@ class Column(NamedTuple):
 
 
 def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] = ()) -> list[Column]:
-    """The columns that are not empty, the most important first.
-
-    Args:
-        models: one row each.
-        symbol: what a model predicts at each step: "character", "byte" or "symbol".
-        notes: a remark about each model for the small print below its name.
-    """
+    """The columns that are not empty, the most important first; `symbol` is what a model predicts at each step."""
     values: list[tuple[str, str, str, Callable[[ModelResult], Cell]]] = [
         ("test", "nats", "bits", lambda model: _loss(model.test)),
         ("difference", "nats", "", _difference),
@@ -62,8 +56,8 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
         ("seeds", "", "diverged", _seeds),
         ("FLOPs", "", "", lambda model: _number(model.operations, power_of_ten)),
     ]
-    names = [_name(model, note) for model, note in zip(models, notes or [""] * len(models), strict=True)]
-    columns = [Column("model", "", "", names)]
+    names = map(_name, models, notes or [""] * len(models))
+    columns = [Column("model", "", "", [*names])]
     for title, unit, small_unit, cell in values:
         cells = [cell(model) for model in models]
         if any(each.value is not None for each in cells):
@@ -73,35 +67,36 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
 
 def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> list[str]:
     """Sentences that a reader of `make_table` needs."""
-    lines = [f"Losses are in nats and bits per {symbol}."]
-    losses = [loss for model in models for loss in (model.validation, model.test)]
-    if any(loss is not None and loss.half is not None for loss in losses):
-        lines[0] += f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
-    if any(model.validation and model.test for model in models):
-        lines.append("The test loss is that of the step with the best validation loss.")
-    if any(model.difference for model in models):
-        names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
-        lines.append(f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.")
-    if any(model.published is not None for model in models):
-        lines.append("Published: the test loss that a paper reports, and ours minus it; negative is better.")
-    if any(model.reach for model in models):
-        lines.append(
-            f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
-            " ≥ if it is larger at the last lag measured."
-        )
-    if any(len(model.seeds) > 1 for model in models):
-        lines.append("Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.")
-    return lines
+    intervals = any(loss and loss.half is not None for model in models for loss in (model.validation, model.test))
+    spread = f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
+    names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
+    lines = {
+        f"Losses are in nats and bits per {symbol}.{spread if intervals else ''}": True,
+        "The test loss is that of the step with the best validation loss.": any(
+            model.validation and model.test for model in models
+        ),
+        f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.": any(
+            model.difference for model in models
+        ),
+        "Published: the test loss that a paper reports, and ours minus it; negative is better.": any(
+            model.published is not None for model in models
+        ),
+        f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
+        " ≥ if it is larger at the last lag measured.": any(model.reach for model in models),
+        "Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.": any(
+            len(model.seeds) > 1 for model in models
+        ),
+    }
+    return [line for line, needed in lines.items() if needed]
 
 
 def notes(results: Results) -> list[str]:
     """What a reader of a comparison's table must know, and which seeds diverged."""
-    diverged = [
-        f"{model.name}: DIVERGED with {', '.join(lost)}; its numbers are those of the other seeds"
-        for model in results.models
-        if (lost := _diverged(model))
-    ]
-    return explain(results.models, results.symbols.removesuffix("s"), results.confidence) + diverged
+    lines = explain(results.models, results.symbols.removesuffix("s"), results.confidence)
+    for model in results.models:
+        if lost := _diverged(model):
+            lines.append(f"{model.name}: DIVERGED with {', '.join(lost)}; its numbers are those of the other seeds")
+    return lines
 
 
 def write_tables(results: Results, folder: Path) -> None:
@@ -115,10 +110,9 @@ def markdown(results: Results) -> str:
     """The table and its notes as Markdown."""
     columns = _plain(results)
     titles = [f"{title} ({unit})" if unit else title for title, unit in columns]
-    lines = [titles, ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
-    return "\n".join(
-        [*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {note}" for note in notes(results)), ""]
-    )
+    rows = [titles, ["---", *["---:"] * (len(columns) - 1)], *zip(*columns.values(), strict=True)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(results)), ""])
 
 
 def show(results: Results) -> None:
@@ -139,12 +133,10 @@ def show(results: Results) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds in the one or two units that people use: "59.4 s", "5 min 1 s", "25 h 1 min"."""
-    rounded = round(seconds)
-    if rounded < 60:
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
         return f"{seconds:.1f} s"
-    if rounded < 3600:
-        return f"{rounded // 60} min {rounded % 60} s"
-    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def power_of_ten(value: float) -> str:
@@ -192,25 +184,19 @@ def _loss(loss: Interval | None) -> Cell:
 
 
 def _difference(model: ModelResult) -> Cell:
-    small = f"from {model.baseline}" if model.baseline else ""
-    return (
-        Cell() if model.difference is None else Cell(_spread(model.difference, sign="+"), model.difference.mean, small)
-    )
+    found, small = model.difference, f"from {model.baseline}" if model.baseline else ""
+    return Cell() if found is None else Cell(_spread(found, sign="+"), found.mean, small)
 
 
 def _published(model: ModelResult) -> Cell:
-    if model.published is None:
-        return Cell()
-    gap = f"{model.test.mean - model.published:+.4f}".replace("-", "−") if model.test else ""
-    return _number(model.published, "{:.4g}".format, gap)
+    gap = model.test.mean - model.published if model.test and model.published is not None else None
+    return _number(model.published, "{:.4g}".format, "" if gap is None else f"{gap:+.4f}".replace("-", "−"))
 
 
 def _reach(model: ModelResult) -> Cell:
-    if model.reach is None:
-        return Cell()
-    # Where a curve was cut off, an interval would mean nothing.
-    text = f"≥ {model.reach.mean:.1f}" if model.reaches_beyond else _spread(model.reach, digits=1)
-    return Cell(text, model.reach.mean)
+    if (reach := model.reach) is None:
+        return Cell()  # where a curve was cut off, an interval would mean nothing:
+    return Cell(f"≥ {reach.mean:.1f}" if model.reaches_beyond else _spread(reach, digits=1), reach.mean)
 
 
 def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1) -> str:
@@ -221,11 +207,10 @@ def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1)
 
 def _csv(results: Results) -> str:
     """One line per model, with every number in full."""
-    out = io.StringIO()
+    out, parts = io.StringIO(), [(name, part) for name in _INTERVALS for part in ("mean", "low", "high", "n")]
     writer = csv.writer(out, lineterminator="\n")
-    parts = ("mean", "low", "high", "n")
-    writer.writerow([*_SCALARS, *(f"{name}_{part}" for name in _INTERVALS for part in parts), "diverged"])
+    writer.writerow([*_SCALARS, *map("_".join, parts), "diverged"])
     for model in results.models:
-        numbers = [getattr(getattr(model, name), part, None) for name in _INTERVALS for part in parts]
+        numbers = [getattr(getattr(model, name), part, None) for name, part in parts]
         writer.writerow([*(getattr(model, name) for name in _SCALARS), *numbers, len(_diverged(model))])
     return out.getvalue()

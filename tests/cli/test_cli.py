@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,9 @@ def test_help_imports_no_jax() -> None:
         (["train", "--model.hidden-size", "0"], "at least 1"),
         (["train", "--model.hidden-size"], "hidden-size"),
         (["train", "--model.cell", "lstn"], "lstm"),
-        (["train", "--model.cell", "mgu"], "register_cell('mgu', ...) first"),
+        (["train", "--model.cell", "mgu"], "register_cell('mgu', ...) first, as in charlstm --import file sample run"),
+        (["--import", "nowhere.py", "train"], "there is no experiment file"),
+        (["--import", "cell.py"], "--import is followed by"),
         (["train", "--model.dropout", "1"], "model.dropout is 1.0; it must be below 1"),
         (["train", "--sample.seed", "-1"], "sample.seed is -1; it must be at least 0"),
         (["train", "--optimizer.learning-rate", "nan"], "finite"),
@@ -179,16 +182,13 @@ def test_hello_learns_to_spell(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_training_tells_the_baselines_and_the_next_command(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from charlstm.analysis.evaluate import Evaluation
     from charlstm.cli import summary
-    from charlstm.runs.folder import Run
+    from charlstm.runs.loading import load_run
 
-    run = Run.open(trained)
-    lines = "\n".join(summary.what_next(run))
+    run = load_run(trained).run
+    lines = "\n".join(summary.next_commands(run))
     assert f"charlstm sample {trained}" in lines
     assert "charlstm eval" in lines
-    ids = run.vocabulary.encode(TEXT)
-    from charlstm.data.windows import split
-
-    told = "\n".join(summary.conclusion(run, split(ids, 0.05, 0.05), Evaluation(1.0, 10)))
+    told = "\n".join(summary.conclusion(run, load_run(trained).data, Evaluation(1.0, 10)))
     assert f"{math.log2(len(run.vocabulary)):.4f}" in told
     assert "xz" in told
 
@@ -197,11 +197,10 @@ def in_numpy(folder: Path) -> float:
     """The loss on a run's validation split, by NumPy alone in float64."""
     from reference import text_nats
 
-    from charlstm.data.windows import split
-    from charlstm.runs.loading import trained
+    from charlstm.runs.loading import load_run
 
-    run, model, params, *_ = trained(folder)
-    return float(text_nats(model, params, split(run.vocabulary.encode(TEXT), 0.05, 0.05).validation).mean())
+    found = load_run(folder)
+    return float(text_nats(found.model, found.params, found.data.validation).mean())
 
 
 def test_eval_prints_nats_and_bits(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -256,6 +255,46 @@ def test_a_checkpoint_can_be_chosen(trained: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["step"] == 40
     assert "there is no checkpoint 7" in refusal(capsys, "eval", str(trained), "--checkpoint", "7")
     assert "best, latest, fresh or a step" in refusal(capsys, "eval", str(trained), "--checkpoint", "newest")
+
+
+CELL = """
+import jax, flax.linen as nn, charlstm
+
+class {name}(nn.RNNCellBase):
+    features: int
+
+    @nn.compact
+    def __call__(self, hidden, inputs):
+        hidden = nn.tanh(nn.Dense(self.features)(inputs) + nn.Dense(self.features)(hidden))
+        return hidden, hidden
+
+    def initialize_carry(self, rng, input_shape):
+        return jax.numpy.zeros((*input_shape[:-1], self.features))
+
+    num_feature_axes = 1
+
+charlstm.register_cell("typed_cell", {name})
+"""
+
+
+def test_a_file_that_registers_a_cell_is_run_first(tmp_path: Path) -> None:
+    """In a process of its own, as a cell stays registered."""
+    (tmp_path / "cell.py").write_text(CELL.format(name="TypedCell"))
+    (tmp_path / "text").write_text(TEXT)
+    sizes = ["--model.hidden-size", "4", "--data.batch-size", "2", "--data.seq-length", "8", "--train.steps", "2"]
+    typed = ["--data.corpus", "text", "--model.cell", "typed_cell", *sizes, "--sample.length", "5"]
+
+    def charlstm(*words: str) -> subprocess.CompletedProcess[str]:
+        path = {"PYTHONPATH": str(REPOSITORY)}
+        program = [sys.executable, "-m", "charlstm", *words]
+        return subprocess.run(program, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)
+
+    done = charlstm("--import", "cell.py", "train", "--run-dir", "run", "--train.tensorboard", "False", *typed)
+    assert done.returncode == 0, done.stderr
+    assert charlstm("--import", "cell.py", "sample", "run", "--length", "7").returncode == 0
+    unknown = charlstm("sample", "run")
+    assert unknown.returncode == 2
+    assert "register_cell('typed_cell', ...) first, as in charlstm --import FILE sample RUN" in unknown.stderr
 
 
 def test_corpora_lists_all_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,11 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from charlstm.analysis.evaluate import Evaluation
-from charlstm.analysis.gradient_reach import Lags
+from charlstm.analysis.gradient_reach import GradientReach
 from charlstm.cli import arguments, commands
 from charlstm.compare.results import Results
 from charlstm.report.entries import gather
-from charlstm.runs import loading as restore
-from charlstm.runs.checkpoint import Restored
+from charlstm.runs import loading
 from charlstm.runs.folder import Fingerprint
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import write_json
@@ -84,13 +83,10 @@ class _Checkpoints(OneCheckpoint):
     def best(self) -> int:
         return 30
 
-    def restore(self, step: int, like: Any) -> Any:
+    def restore_params(self, step: int, like: Any) -> Any:
         if step != 30:
             raise InputError(f"there is no checkpoint {step}")
         return like
-
-    def restore_newest(self, like: Any) -> Restored:
-        return Restored(30, like, (), 1)
 
 
 def _page(folders: list[Path], output: Path) -> None:
@@ -114,7 +110,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / f"{name}.py").write_text(program)
     found = Results(name="grid", corpus="text", symbols="characters", vocabulary=3, confidence=0.95, models=())
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise TrainingError("begun")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -125,20 +121,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.data.corpora._check_hash", lambda *_: None)
         patch.setattr("charlstm.support.process.prepare", lambda: None)
         patch.setattr("charlstm.training.train.train", stop)
-        patch.setattr("charlstm.compare.runner.compare", lambda *_: found)
+        patch.setattr("charlstm.compare.runner.run_grid", lambda *_, **__: found)
         patch.setattr("charlstm.report.plots.plots", lambda *_: [])
         patch.setattr("charlstm.report.page.write_page", _page)
         patch.setattr("charlstm.runs.export.tensors", lambda *_: {})
         patch.setattr("charlstm.runs.export.write_atomic", lambda *_: None)
         patch.setattr("charlstm.analysis.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
-        patch.setattr(
-            "charlstm.analysis.gradient_reach.gradient_lags", lambda *_, **__: Lags(np.array([[1.0, 0.5, 0.001]]))
-        )
+        found_reach = GradientReach(np.array([[1.0, 0.5, 0.001]]))
+        patch.setattr("charlstm.analysis.gradient_reach.gradient_reach", lambda *_, **__: found_reach)
         patch.setattr("charlstm.analysis.sample.stream", lambda *_: iter([np.array([1, 2])]))
         patch.setattr("charlstm.analysis.sample.samples", lambda *_: iter([np.array([1, 2])]))
-        patch.setattr(restore, "Checkpoints", _Checkpoints)
-        patch.setattr(restore, "initial_state", lambda *_: SimpleNamespace(params={}))
-        patch.setattr("jax.eval_shape", lambda make: make())
+        patch.setattr(loading, "Checkpoints", _Checkpoints)
+        patch.setattr(loading, "_first_state", lambda *_: SimpleNamespace(params={}))
         yield folder
 
 
@@ -196,7 +190,7 @@ def test_a_line_of_any_words_is_answered_or_refused(place: Path, words: list[str
 
 def test_all_commands_are_tried() -> None:
     """And what is replaced above is what the commands reach."""
-    listed = [line.split()[0] for line in commands._overview().splitlines() if line.startswith("  ")]
+    listed = [line.split()[0] for line in commands.overview().splitlines() if line.startswith("  ")]
     assert sorted(listed) == sorted(KINDS)
 
 
@@ -215,7 +209,7 @@ def test_each_command_is_answered(place: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
 def test_too_little_memory_is_said(place: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("charlstm.training.train.train", fail)
