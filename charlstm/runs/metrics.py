@@ -7,9 +7,9 @@ import mmap
 import os
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from charlstm.core.loss import bits
 from charlstm.support.errors import InputError
@@ -22,29 +22,21 @@ _IN_MEMORY = 32
 """Bytes that records take in memory for each byte of their file, where lines are very short."""
 
 
-class Metrics:
-    """Writes a metrics.jsonl. The first `append` opens the file, and `close` closes it.
+class Metrics(AbstractContextManager["Metrics"]):
+    """Writes a metrics.jsonl, which the first `append` opens.
 
-    Lines are buffered until `flush`. Flush before a checkpoint is saved: a run that continues from it then has all
-    lines up to its step.
+    Lines are buffered. Flush before a checkpoint is saved: a run that continues from it then has all lines up to it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line of JSON values; `read` returns floats to the bit.
-
-        Raises:
-            ValueError: there is no whole-number "step", or a value is NaN or infinite. Nothing is written then.
-        """
+        """Adds a line; raises ValueError where a record has no whole-number step, or a value is NaN or infinite."""
         if not _has_step(record):
             raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
@@ -54,7 +46,7 @@ class Metrics:
         self._file.write(line)
 
     def flush(self) -> None:
-        """Returns once every line is on the disk, where it survives a power cut."""
+        """Returns once every line is on the disk."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -72,8 +64,7 @@ class Metrics:
     def truncate_after(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines of later steps and a torn last one; returns the validation records that stay.
 
-        Raises:
-            InputError: as `read` and `best_loss`; the file is as it was.
+        Raises InputError as `read` and `best_loss` do; the file is as it was then.
         """
         self.close()
         if not self.path.exists():
@@ -109,15 +100,8 @@ def training_record(
     step: int, epoch: float | None, loss: float, grad_norm: float, learning_rate: float | None, chars_per_second: float
 ) -> dict[str, Any]:
     """The line of one update; what is None is left out."""
-    record = {
-        "step": step,
-        "epoch": epoch,
-        "loss": loss,
-        "bits_per_char": bits(loss),
-        "grad_norm": grad_norm,
-        "learning_rate": learning_rate,
-        "chars_per_second": chars_per_second,
-    }
+    record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": grad_norm}
+    record |= {"learning_rate": learning_rate, "chars_per_second": chars_per_second}
     return {name: value for name, value in record.items() if value is not None}
 
 
@@ -139,11 +123,9 @@ def finite(value: object) -> float:
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
-    """The seconds that a run's updates took, and the median of symbols per second; None where a line has no speed.
+    """The seconds that a run's updates of so many symbols took, and the median of symbols per second.
 
-    Args:
-        records: the run's metrics.
-        symbols: how many an update reads.
+    Both are None where a line has no speed.
     """
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
     known = [found for speed in speeds if (found := number(speed)) is not None and found > 0]
@@ -164,21 +146,17 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 if len(line) == _LONGEST:
                     raise InputError(f"line {place} of {path} has more than {_LONGEST:,} bytes; delete that line")
                 return
-            yield line, _parsed(path, place, line)
+            try:
+                record = parse_json(line)
+            except ValueError as error:
+                raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
+            if not _has_step(record):
+                raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
+            yield line, record
 
 
-def _parsed(path: Path, place: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = parse_json(line)
-    except ValueError as error:
-        raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
-    if not isinstance(record, dict) or not _has_step(record):
-        raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
-    return record
-
-
-def _has_step(record: dict[str, Any]) -> bool:
-    return type(step := record.get("step")) is int and 0 <= step < 2**63
+def _has_step(record: Any) -> bool:
+    return isinstance(record, dict) and type(step := record.get("step")) is int and 0 <= step < 2**63
 
 
 def _whole(path: Path) -> int:
