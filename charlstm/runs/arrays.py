@@ -107,9 +107,7 @@ def stored_loss(folder: Path) -> float | None:
 def reading(folder: Path, item: str, most: float = math.inf) -> Iterator[Path]:
     """Checks that an item of a checkpoint, which the block then reads, holds no link or pipe and at most `most` bytes.
 
-    Raises:
-        BrokenError: it cannot be read, through its own fault.
-        TrainingError: the system failed, such as with too many open files, which says nothing about the checkpoint.
+    Raises BrokenError for a fault of its own, and TrainingError where the system failed, as with too many open files.
     """
     try:
         if problem := find_foreign(folder) or find_foreign(folder / item, most):

@@ -79,7 +79,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self.close()
 
     def close(self) -> None:
-        """Waits for the save in progress and frees what Orbax holds. Closing again does nothing."""
+        """Waits for the save in progress and frees what Orbax holds."""
         self._reader.close()
         if self._writer is not None:
             try:
@@ -102,17 +102,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """Copies a state to the host, so that its buffers may be donated, and writes it in the background.
 
         An intact checkpoint of the step, for a state of these shapes, stays as it is, except that it gets a validation
-        loss if it has none; a broken one is replaced.
-
-        Args:
-            step: updates done so far; names the checkpoint.
-            state: a NamedTuple or dict of pytrees of jax.Arrays.
-            validation_loss: the lowest is best; None, NaN and infinity never are.
-            devices: how many share the rows of a batch, to be told by `restore_newest`; by default, how many hold it.
-
-        Raises:
-            TrainingError: this checkpoint or the one before it could not be written.
-            TypeError: a leaf is not a jax.Array.
+        loss if it has none; a broken one is replaced. `devices` share the rows of a batch; by default, those that hold
+        the state are counted. Raises TrainingError if this checkpoint or the one before it could not be written.
         """
         if self._writer is None:
             raise RuntimeError(f"{self._folder} is open for reading only, or closed")
@@ -152,16 +143,10 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return self._best(self.steps())
 
     def restore(self, step: int, like: Any, *, params_only: bool = False) -> Any:
-        """The state saved at a step, bit for bit, on the default device.
+        """The state saved at a step, bit for bit, on the default device; with `params_only` only {"params": ...}.
 
-        Args:
-            step: one of `steps()`.
-            like: jax.Arrays or jax.ShapeDtypeStructs: the structure, shapes and dtypes to expect.
-            params_only: read nothing but the params, which are all that is in `like`, a dict.
-
-        Raises:
-            InputError: there is no such checkpoint, it is damaged, or it is of another model.
-            TrainingError: the system failed while it was read.
+        Raises InputError if there is no such checkpoint, if it is damaged or not `like` what is expected, and
+        TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
@@ -177,9 +162,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def restore_newest(self, like: Any) -> Restored | None:
         """The newest intact state; None without a checkpoint. The next save removes the broken ones that were skipped.
 
-        Raises:
-            InputError: there are checkpoints, and none can be used.
-            TrainingError: the system failed while one was read, which neither skips nor removes it.
+        Raises InputError where none can be used. A failure of the system, a TrainingError, skips and removes none.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):

@@ -107,8 +107,7 @@ class TrainedRun:
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own, from the empty state: ``.nats``, ``.characters`` and ``.nats_per_char``.
 
-        Raises:
-            InputError: a line has a character that the model does not know, and `skip_unknown` does not leave it out.
+        `skip_unknown` leaves out characters that the vocabulary lacks, for which it raises InputError otherwise.
         """
         symbols = self.config.data.symbols
         ids = [self.vocabulary.encode(to_symbols(line, symbols), skip_unknown=skip_unknown) for line in lines]

@@ -52,7 +52,7 @@ class Metrics(AbstractContextManager["Metrics"]):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flushes and closes; a later `append` opens the file again."""
+        """A later `append` opens the file again."""
         if self._file is not None:
             try:
                 self.flush()
@@ -62,10 +62,7 @@ class Metrics(AbstractContextManager["Metrics"]):
                     file.close()
 
     def truncate_after(self, step: int) -> list[dict[str, Any]]:
-        """Drops the lines of later steps and a torn last one; returns the validation records that stay.
-
-        Raises InputError as `read` and `best_loss` do; the file is as it was then.
-        """
+        """Drops the lines of later steps and a torn last one; returns the validation records that stay."""
         self.close()
         if not self.path.exists():
             return []
@@ -123,10 +120,7 @@ def finite(value: object) -> float:
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
-    """The seconds that a run's updates of so many symbols took, and the median of symbols per second.
-
-    Both are None where a line has no speed.
-    """
+    """The seconds that updates of so many symbols took, and the median speed; None where a line has no speed."""
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
     known = [found for speed in speeds if (found := number(speed)) is not None and found > 0]
     if not known or len(known) < len(speeds):

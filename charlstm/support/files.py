@@ -49,8 +49,7 @@ def inside(folder: Path, name: str) -> Path:
 def find_foreign(folder: Path, most: float = math.inf) -> str | None:
     """Describes what in a folder, at any depth, is neither a file nor a folder, or that its files are too large.
 
-    A link would lead elsewhere, and a pipe block a reader. None if there is no such thing, and the files have at most
-    `most` bytes together.
+    A link would lead elsewhere, and a pipe block a reader. None where all of it is as it should be.
     """
     waiting, size = [str(folder)], 0
     while waiting:
@@ -93,11 +92,7 @@ def _reject_constant(name: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        InputError: there is no such file, it is too large, or it holds no JSON object.
-    """
+    """The JSON object in a file; raises InputError where the file is missing, too large, or holds no JSON object."""
     if not path.is_file():  # which a named pipe is not either
         raise InputError(f"there is no file {path}")
     if (size := path.stat().st_size) > LIMIT:

@@ -48,15 +48,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(values: object, kind: type[Kind], *, unknown: Literal["forbid", "ignore"] = "forbid") -> Kind:
-    """A dataclass from nested dictionaries; fields that are left out take their defaults.
+    """A dataclass from plain JSON values; raises InputError for a field that is unknown, missing or impossible.
 
-    Args:
-        values: plain JSON values.
-        kind: a pydantic dataclass with the config `STRICT`.
-        unknown: whether a field that does not exist is an error, or is passed over.
-
-    Raises:
-        InputError: a field does not exist, is missing, or has an impossible value.
+    `kind` has the config `STRICT`; a field that does not exist is passed over where `unknown` says so.
     """
     try:
         return _reader(kind).validate_python(values, extra=unknown)
