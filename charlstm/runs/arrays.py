@@ -21,8 +21,7 @@ from charlstm.support.errors import TrainingError
 from charlstm.support.files import find_foreign, one_line, read_json
 
 RECORD = "integrity.json"
-_UNSEALED = {"step", "validation_loss", "leaves", "devices"}
-"""The keys of a record written before records had a SHA-256 of their own."""
+_UNSEALED = {"step", "validation_loss", "leaves", "devices"}  # the keys of a record before it had a SHA-256 of its own
 _SYSTEM_FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 

@@ -27,10 +27,8 @@ from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path, write_json
 from charlstm.support.limits import memory
 
-_UNFINISHED = ".orbax-checkpoint-tmp"
-"""In the name of what Orbax writes, and of what is being removed."""
-_BYTES_PER_ARRAY = 2**16
-"""Allowed on disk beside an array's own bytes; Orbax writes about 2 kB."""
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
+_BYTES_PER_ARRAY = 2**16  # allowed on disk beside an array's own bytes; Orbax writes about 2 kB
 
 # Orbax logs a traceback of every error that it raises, too.
 _ORBAX = os.path.dirname(ocp.__file__)
@@ -47,10 +45,9 @@ class Restored(NamedTuple):
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
-    """The checkpoints in a folder: the `keep` newest, and the best by validation loss.
+    """The checkpoints in a folder: the `keep` newest, and the best by validation loss. Not thread-safe.
 
-    A folder has one writer at a time. Opening one that is not read_only makes it, or removes what a killed save left
-    behind, and nothing else. Not thread-safe; close it, or use it in a `with`.
+    A folder has one writer at a time, which makes it, or removes what a killed save left behind and nothing else.
     """
 
     def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
@@ -135,7 +132,6 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return self._steps()
 
     def latest(self) -> int | None:
-        """The newest step; None without a checkpoint."""
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
@@ -145,8 +141,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def restore(self, step: int, like: Any, *, params_only: bool = False) -> Any:
         """The state saved at a step, bit for bit, on the default device; with `params_only` only {"params": ...}.
 
-        Raises InputError if there is no such checkpoint, if it is damaged or not `like` what is expected, and
-        TrainingError where the system failed.
+        Raises InputError unless there is one, it is intact and `like` it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
@@ -212,10 +207,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _add_loss(self, step: int, state: Any, loss: float | None) -> None:
         """Adds the loss to a checkpoint of this very state that has none; its arrays are not touched."""
-        if loss is None or arrays.stored_loss(self._path(step)) is not None:
-            return
         record = arrays.read_record(self._path(step))
-        if record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
+        owed = loss is not None and arrays.stored_loss(self._path(step)) is None
+        if owed and record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
             with self._writing():
                 write_json(self._path(step) / "integrity" / RECORD, arrays.seal(record | {"validation_loss": loss}))
             self._losses[step] = loss

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import mmap
 import os
 import statistics
 from collections.abc import Iterator, Sequence
@@ -23,10 +22,7 @@ _IN_MEMORY = 32
 
 
 class Metrics(AbstractContextManager["Metrics"]):
-    """Writes a metrics.jsonl, which the first `append` opens.
-
-    Lines are buffered. Flush before a checkpoint is saved: a run that continues from it then has all lines up to it.
-    """
+    """Writes a metrics.jsonl. Lines are buffered; flush before a checkpoint, so that those up to its step are there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +38,7 @@ class Metrics(AbstractContextManager["Metrics"]):
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         if self._file is None:
             self._file = self.path.open("ab")
-            self._file.truncate(_whole(self.path))  # or the line would go on a torn one
+            self._file.truncate(self.path.read_bytes().rfind(b"\n") + 1)  # or the line would go on a torn one
         self._file.write(line)
 
     def flush(self) -> None:
@@ -82,8 +78,7 @@ class Metrics(AbstractContextManager["Metrics"]):
 def read(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's metrics.jsonl, in order; none without the file. A torn last line is left out.
 
-    Raises:
-        InputError: a line, named by its number, is not a JSON object with a step; or memory is too small for them.
+    Raises InputError for a line that is not a JSON object with a step, and where memory is too small for them.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():
@@ -151,11 +146,3 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 def _has_step(record: Any) -> bool:
     return isinstance(record, dict) and type(step := record.get("step")) is int and 0 <= step < 2**63
-
-
-def _whole(path: Path) -> int:
-    """Bytes up to and with the last newline."""
-    if not path.stat().st_size:  # which cannot be mapped
-        return 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.rfind(b"\n") + 1

@@ -47,10 +47,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def find_foreign(folder: Path, most: float = math.inf) -> str | None:
-    """Describes what in a folder, at any depth, is neither a file nor a folder, or that its files are too large.
-
-    A link would lead elsewhere, and a pipe block a reader. None where all of it is as it should be.
-    """
+    """Describes a link, a pipe or such inside of a folder, or that its files are larger than `most` together, if so."""
     waiting, size = [str(folder)], 0
     while waiting:
         with os.scandir(waiting.pop()) as entries:
