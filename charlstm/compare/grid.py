@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from charlstm.config import Experiment, Grid, check_cell
 from charlstm.core.size import count_parameters, match_parameters, name_of
-from charlstm.runs.folder import check_continues
+from charlstm.runs.folder import continued
 from charlstm.support.errors import InputError
 from charlstm.support.schema import sentence
 
@@ -85,7 +85,7 @@ def check_same_grid(old: Grid, new: Grid, vocabulary_size: int, begun: Callable[
             continue
         if name not in after:
             raise InputError(f"the comparison began with {name} too, which this grid lacks; use another --run-dir")
-        check_continues(model.config, after[name].config)
+        continued(model.config, after[name].config)
         if model.config.train.steps != after[name].config.train.steps:
             raise InputError("train.steps cannot change in a comparison that has begun; use another --run-dir")
         if max(runs) >= new.seeds:

@@ -1,7 +1,6 @@
 """The arrays of a state as bits, on the host and back on a device, and the integrity record that finds a changed one.
 
-A leaf is a jax.Array, or a jax.ShapeDtypeStruct where only shape and dtype are known. A typed random key is stored as
-its key data.
+A leaf is a jax.Array, or a jax.ShapeDtypeStruct; a typed random key is stored as its key data.
 """
 
 import errno
@@ -10,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from charlstm.support.errors import TrainingError
 from charlstm.support.files import find_foreign, one_line, read_json
 
 RECORD = "integrity.json"
-"""The file of a checkpoint's item `integrity`."""
-_UNSEALED = {"step", "validation_loss", "leaves", "devices"}
-"""The keys of a record written before records had a SHA-256 of their own."""
+_UNSEALED = {"step", "validation_loss", "leaves", "devices"}  # the keys of a record before it had a SHA-256 of its own
 _SYSTEM_FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 
@@ -51,20 +48,12 @@ def to_device(host: Any, like: Any) -> Any:
 
 def blank(like: Any) -> Any:
     """Uninitialized arrays of the shapes and dtypes that `to_host` would return."""
-
-    def empty(form: Any) -> np.ndarray:
-        bits = jax.eval_shape(jax.random.key_data, form) if _is_key(form) else form
-        return np.empty(bits.shape, bits.dtype)
-
-    return jax.tree.map(empty, like)
+    bits = jax.tree.map(lambda form: jax.eval_shape(jax.random.key_data, form) if _is_key(form) else form, like)
+    return jax.tree.map(lambda form: np.empty(form.shape, form.dtype), bits)
 
 
 def leaf_records(state: Any, host: Any) -> list[dict[str, Any]]:
-    """Name, shape, dtype and SHA-256 of each leaf, in tree order, as JSON values.
-
-    Raises:
-        TypeError: a leaf is not a jax.Array.
-    """
+    """Name, shape, dtype and SHA-256 of each leaf, in tree order, as JSON values; TypeError for one that is none."""
     return [form | {"sha256": _sha256(bits)} for form, bits in zip(_forms(state), jax.tree.leaves(host), strict=True)]
 
 
@@ -84,9 +73,10 @@ def find_mismatch(records: Any, like: Any) -> str | None:
 
 def find_damage(records: list[dict[str, Any]], host: Any) -> str | None:
     """Names the first array whose bits differ from those recorded; None if there is none."""
-    pairs = zip(records, jax.tree.leaves(host), strict=True)
-    names = (entry["name"] for entry, bits in pairs if _sha256(bits) != entry.get("sha256"))
-    return next((f"{name} does not match its SHA-256" for name in names), None)
+    for entry, bits in zip(records, jax.tree.leaves(host), strict=True):
+        if _sha256(bits) != entry.get("sha256"):
+            return f"{entry['name']} does not match its SHA-256"
+    return None
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +86,7 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The integrity record of a checkpoint.
-
-    Raises:
-        BrokenError: it is missing, malformed, or does not match its SHA-256.
-        TrainingError: the system failed.
-    """
+    """The integrity record of a checkpoint. Raises as `reading`, also if it does not match its SHA-256."""
     with reading(folder, "integrity") as path:
         record = read_json(path / RECORD)
     if record != seal(record) if "sha256" in record else not record.keys() <= _UNSEALED:
@@ -111,22 +96,17 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def stored_loss(folder: Path) -> float | None:
     """The validation loss of a checkpoint; None if it has none, or is broken."""
-    try:
+    with suppress(BrokenError):
         loss = read_record(folder).get("validation_loss")
-    except BrokenError:
-        return None
-    return loss if isinstance(loss, float) and math.isfinite(loss) else None
+        return loss if isinstance(loss, float) and math.isfinite(loss) else None
+    return None
 
 
 @contextmanager
 def reading(folder: Path, item: str, most: float = math.inf) -> Iterator[Path]:
-    """Checks an item of a checkpoint, which the block then reads; tells a broken one from a failure of the system.
+    """Checks that an item of a checkpoint, which the block then reads, holds no link or pipe and at most `most` bytes.
 
-    No link is followed, no pipe waited for, and no item of more bytes than `most` read.
-
-    Raises:
-        BrokenError: it cannot be read, through its own fault.
-        TrainingError: the system failed, such as with too many open files, which says nothing about the checkpoint.
+    Raises BrokenError for a fault of its own, and TrainingError where the system failed, as with too many open files.
     """
     try:
         if problem := find_foreign(folder) or find_foreign(folder / item, most):
@@ -137,9 +117,8 @@ def reading(folder: Path, item: str, most: float = math.inf) -> Iterator[Path]:
     except Exception as error:
         text = f"{error} {error.__context__}"  # TensorStore's is no OSError, and ends with the system's words
         if why := next((each for each in map(os.strerror, _SYSTEM_FAILURES) if each in text), None):
-            raise TrainingError(
-                f"{folder} cannot be read: {why}; mend that, or move it away to go on without it"
-            ) from error
+            message = f"{folder} cannot be read: {why}; mend that, or move it away to go on without it"
+            raise TrainingError(message) from error
         raise BrokenError(f"its {item} cannot be read ({type(error).__name__}: {reason(error)})") from error
 
 

@@ -1,12 +1,10 @@
 """Checkpoints of a run: a state to disk and back, bit for bit. The only module that imports Orbax.
 
 A checkpoint is the folder STEP, which Orbax renames into place once it is complete. Its items are `params`; `state`,
-the other fields; and `integrity`, a JSON record with the name, shape, dtype and SHA-256 of every array, the validation
-loss and the number of devices. Old checkpoints hold the params in `state`. Reading one executes nothing.
+the other fields; and `integrity`, a JSON record. Old checkpoints hold the params in `state`. Reading executes nothing.
 
-Orbax writes, atomically and asynchronously (`AsyncCheckpointer`). Which checkpoints stay is decided here: the stock
-`BestN` ranks by a metrics file of Orbax's own, which old checkpoints lack, and of which one torn copy raises whenever
-`CheckpointManager` opens the folder (0.12.8, `_get_metrics` catches FileNotFoundError alone).
+Which checkpoints stay is decided here: Orbax's manager ranks by a metrics file that old checkpoints lack, and raises
+where one copy of it is torn (0.12.8, `CheckpointManager._get_metrics`).
 """
 
 import logging
@@ -14,9 +12,10 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,10 +27,8 @@ from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path, write_json
 from charlstm.support.limits import memory
 
-_UNFINISHED = ".orbax-checkpoint-tmp"
-"""In the name of what Orbax writes, and of what is being removed."""
-_BYTES_PER_ARRAY = 2**16
-"""Allowed on disk beside an array's own bytes; Orbax writes about 2 kB."""
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
+_BYTES_PER_ARRAY = 2**16  # allowed on disk beside an array's own bytes; Orbax writes about 2 kB
 
 # Orbax logs a traceback of every error that it raises, too.
 _ORBAX = os.path.dirname(ocp.__file__)
@@ -39,25 +36,18 @@ logging.getLogger("absl").addFilter(lambda record: not record.pathname.startswit
 
 
 class Restored(NamedTuple):
-    """A state from disk, the step it was saved at, and one line for each newer checkpoint that is broken."""
+    """A state from disk, one line for each newer checkpoint that is broken, and how many devices held it, if known."""
 
     step: int
     state: Any
     notes: tuple[str, ...]
     devices: int | None
-    """How many devices held it when it was saved."""
 
 
-class Checkpoints:
-    """The checkpoints in a folder: the `keep` newest, and the best by validation loss.
+class Checkpoints(AbstractContextManager["Checkpoints"]):
+    """The checkpoints in a folder: the `keep` newest, and the best by validation loss. Not thread-safe.
 
-    A folder has one writer at a time; opening one removes what a killed save left behind, and nothing else. Not
-    thread-safe; close it, or use it in a `with`.
-
-    Args:
-        folder: made if missing, unless read_only.
-        keep: how many of the newest checkpoints stay; at least 1.
-        read_only: write nothing.
+    A folder has one writer at a time, which makes it, or removes what a killed save left behind and nothing else.
     """
 
     def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
@@ -75,22 +65,18 @@ class Checkpoints:
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            items: Any = {
-                each: ocp.PyTreeCheckpointHandler(type_handler_registry=types) for each in ("params", "state")
-            }
-            handler = ocp.CompositeCheckpointHandler(integrity=ocp.JsonCheckpointHandler(filename=RECORD), **items)
+            params, state = (ocp.PyTreeCheckpointHandler(type_handler_registry=types) for _ in range(2))
+            record = ocp.JsonCheckpointHandler(filename=RECORD)
+            handler = ocp.CompositeCheckpointHandler(params=params, state=state, integrity=record)
             # Where a folder cannot be made, the threads that write to it would keep the process for five minutes.
             options = ocp.AsyncOptions(create_directories_asynchronously=False)
             self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Waits for the save in progress and frees what Orbax holds. Closing again does nothing."""
+        """Waits for the save in progress and frees what Orbax holds."""
         self._reader.close()
         if self._writer is not None:
             try:
@@ -110,26 +96,16 @@ class Checkpoints:
                 self._remove({*steps[: -self._keep]} - {self._best(steps)})
 
     def save(self, step: int, state: Any, validation_loss: float | None = None, devices: int | None = None) -> None:
-        """Starts to save a state; the files are written in the background.
+        """Copies a state to the host, so that its buffers may be donated, and writes it in the background.
 
-        The state is copied to the host before this returns, so its buffers may be donated or overwritten. An intact
-        checkpoint of the step, for a state of these shapes, stays as it is, except that it gets a validation loss if it
-        has none; a broken one is replaced.
-
-        Args:
-            step: updates done so far; names the checkpoint.
-            state: a NamedTuple or dict of pytrees of jax.Arrays.
-            validation_loss: the lowest is best; None, NaN and infinity never are.
-            devices: how many share the rows of a batch, to be told by `restore_newest`; by default, how many hold it.
-
-        Raises:
-            TrainingError: this checkpoint or the one before it could not be written.
-            TypeError: a leaf is not a jax.Array.
+        An intact checkpoint of the step, for a state of these shapes, stays as it is, except that it gets a validation
+        loss if it has none; a broken one is replaced. `devices` share the rows of a batch; by default, those that hold
+        the state are counted. Raises TrainingError if this checkpoint or the one before it could not be written.
         """
         if self._writer is None:
             raise RuntimeError(f"{self._folder} is open for reading only, or closed")
         self.wait()
-        loss = float(validation_loss) if validation_loss is not None and math.isfinite(validation_loss) else None
+        loss = None if validation_loss is None or not math.isfinite(validation_loss) else float(validation_loss)
         if step in self._steps() and step not in self._broken:
             try:
                 self._load(step, state)
@@ -156,7 +132,6 @@ class Checkpoints:
         return self._steps()
 
     def latest(self) -> int | None:
-        """The newest step; None without a checkpoint."""
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
@@ -164,16 +139,9 @@ class Checkpoints:
         return self._best(self.steps())
 
     def restore(self, step: int, like: Any, *, params_only: bool = False) -> Any:
-        """The state saved at a step, bit for bit, on the default device.
+        """The state saved at a step, bit for bit, on the default device; with `params_only` only {"params": ...}.
 
-        Args:
-            step: one of `steps()`.
-            like: jax.Arrays or jax.ShapeDtypeStructs: the structure, shapes and dtypes to expect.
-            params_only: read nothing but the params, which are all that is in `like`, a dict.
-
-        Raises:
-            InputError: there is no such checkpoint, it is damaged, or it is of another model.
-            TrainingError: the system failed while it was read.
+        Raises InputError unless there is one, it is intact and `like` it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
@@ -187,13 +155,9 @@ class Checkpoints:
         return self.restore(step, {"params": like}, params_only=True)["params"]
 
     def restore_newest(self, like: Any) -> Restored | None:
-        """The newest intact state; its notes name the broken ones that were skipped. None without a checkpoint.
+        """The newest intact state; None without a checkpoint. The next save removes the broken ones that were skipped.
 
-        The next save removes the broken ones, which would otherwise count among the newest.
-
-        Raises:
-            InputError: there are checkpoints, and none can be used.
-            TrainingError: the system failed while one was read, which neither skips nor removes it.
+        Raises InputError where none can be used. A failure of the system, a TrainingError, skips and removes none.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
@@ -230,9 +194,8 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Removes what a killed or failed save left; only to be called while none is in progress."""
-        for path in self._folder.iterdir():
-            if _UNFINISHED in path.name:
-                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+        for path in [path for path in self._folder.iterdir() if _UNFINISHED in path.name]:
+            path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -244,10 +207,9 @@ class Checkpoints:
 
     def _add_loss(self, step: int, state: Any, loss: float | None) -> None:
         """Adds the loss to a checkpoint of this very state that has none; its arrays are not touched."""
-        if loss is None or arrays.stored_loss(self._path(step)) is not None:
-            return
         record = arrays.read_record(self._path(step))
-        if record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
+        owed = loss is not None and arrays.stored_loss(self._path(step)) is None
+        if owed and record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
             with self._writing():
                 write_json(self._path(step) / "integrity" / RECORD, arrays.seal(record | {"validation_loss": loss}))
             self._losses[step] = loss
@@ -255,36 +217,36 @@ class Checkpoints:
     def _load(self, step: int, like: Any, params_only: bool = False) -> Any:
         records = arrays.read_record(self._path(step)).get("leaves", [])
         if params_only and isinstance(records, list):
-            records = [each for each in records if isinstance(each, dict) and _is_param(str(each.get("name")))]
+            names = ((each, f"{each.get('name')}/") for each in records if isinstance(each, dict))
+            records = [each for each, name in names if name.startswith("params/")]
         if problem := arrays.find_mismatch(records, like):
             raise BrokenError(problem)
         blank = arrays.blank(like)
         if os.path.lexists(self._path(step) / "params"):
-            host = _join({name: self._read(step, name, tree) for name, tree in _split(blank).items()}, like)
+            items = {name: self._read(step, name, tree) for name, tree in _split(blank).items()}
+            fields = items.pop("state", {}) | items
+            host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
-            host = self._read(step, "state", blank, partial=params_only)
+            host = self._read(step, "state", blank, params_only)
         if problem := arrays.find_damage(records, host):
             raise BrokenError(problem)
         return arrays.to_device(host, like)
 
-    def _read(self, step: int, item: str, blank: Any, partial: bool = False) -> Any:
+    def _read(self, step: int, item: str, blank: Any, params_only: bool = False) -> Any:
         """An item as NumPy arrays, since the shardings on disk may name devices that are not here."""
-        leaves = jax.tree.leaves(blank)
-        most = memory() if partial else _BYTES_PER_ARRAY * (1 + len(leaves)) + 4 * sum(bits.nbytes for bits in leaves)
-        forms = jax.tree.map(
-            lambda bits: ocp.ArrayRestoreArgs(restore_type=np.ndarray, dtype=bits.dtype, global_shape=bits.shape), blank
-        )
-        with arrays.reading(self._path(step), item, most) as path:
-            args = ocp.args.PyTreeRestore(blank, restore_args=forms, partial_restore=partial)
+        sizes = [_BYTES_PER_ARRAY + 4 * bits.nbytes for bits in jax.tree.leaves(blank)]
+        form = partial(ocp.ArrayRestoreArgs, restore_type=np.ndarray)
+        forms = jax.tree.map(lambda bits: form(dtype=bits.dtype, global_shape=bits.shape), blank)
+        args = ocp.args.PyTreeRestore(blank, restore_args=forms, partial_restore=params_only)
+        with arrays.reading(self._path(step), item, memory() if params_only else _BYTES_PER_ARRAY + sum(sizes)) as path:
             return self._reader.restore(path, args=args)
 
 
 class _NumpyHandler(ocp.type_handlers.NumpyHandler):
-    """Awaits one array at a time, and reads none that is not as expected.
+    """Awaits one array at a time, and reads none that is not as expected, such as one of terabytes.
 
     Orbax gathers all of them: the first error closes the event loop that the others report to, and each of those then
-    prints "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files). It also reads any
-    shape that a file claims, such as one of terabytes.
+    prints "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files).
     """
 
     def __init__(self) -> None:
@@ -292,10 +254,9 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
         self._writes: list[Any] = []
 
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        args = args or [ocp.SaveArgs()] * len(infos)
-        triples = zip(values, infos, args, strict=True)
-        writes = [await super(_NumpyHandler, self).serialize([value], [info], [arg]) for value, info, arg in triples]
-        started = [future for futures in writes for future in futures]
+        started = list[Any]()
+        for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(infos), strict=True):
+            started += await super().serialize([value], [info], [arg])
         self._writes += started
         return started
 
@@ -322,13 +283,3 @@ def _split(state: Any) -> dict[str, Any]:
     fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
     items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
     return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
-
-
-def _join(items: dict[str, Any], like: Any) -> Any:
-    """The inverse of `_split`, for a state with params."""
-    fields = items.pop("state", {}) | items
-    return fields if isinstance(like, dict) else like._replace(**fields)
-
-
-def _is_param(name: str) -> bool:
-    return f"{name}/".startswith("params/")

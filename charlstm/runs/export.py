@@ -1,4 +1,4 @@
-"""A trained model becomes one safetensors file that others load without charlstm: PyTorch's names and layouts.
+"""A trained model as one safetensors file that others load without charlstm, with PyTorch's names and layouts.
 
 Tensors are float32; L counts layers from 0, G the gates of the cell (rnn 1, gru 3: r, z, n, lstm 4: i, f, g, o), D is V
 for layer 0, which reads one-hot rows, and H above it:
@@ -8,7 +8,7 @@ for layer 0, which reads one-hot rows, and H above it:
     head.weight [V, H], head.bias [V]                   logits of the next symbol, from the top layer's hidden state
 
 These are the state of `torch.nn.RNN` (tanh), `GRU` or `LSTM` under the name rnn, and of a `Linear` under the name head.
-The metadata's entry "charlstm" is one JSON object, with what `about` gives.
+The metadata's entry "charlstm" is what `about` gives, as JSON.
 """
 
 import json
@@ -21,54 +21,46 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
+from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
 from charlstm.runs.loading import TrainedRun
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, one_line, write_atomic
 
 NAME = "model.safetensors"
-"""Where a run's export goes inside its folder, if nothing else is asked for."""
-VERSION = 1
+_VERSION = 1
 """Of the names and layouts above; it grows when one of them changes."""
 
 
 def export(found: TrainedRun, output: Path | None = None) -> Path:
-    """Writes a model's parameters and vocabulary to one file, whole or not at all. The same model, the same bytes.
+    """Writes a model to a file, by default `NAME` in the run's folder, and returns its path.
 
-    Args:
-        found: what is written.
-        output: the file; `NAME` in the run's folder where it is None.
-
-    Returns:
-        The file that was written.
+    The same model gives the same bytes.
 
     Raises:
-        InputError: the file's name does not end in .safetensors, it cannot be written, or a symbolic link in the run's
-            folder leads out of it.
+        InputError: the cell is not a built-in one, the file's name does not end in .safetensors, it cannot be written,
+            or it is a symbolic link that leads out of the run's folder.
     """
+    if (cell := found.model.config.cell) not in BUILT_IN:
+        raise InputError(f"the cell of {found.run.folder} is {cell!r}; only {', '.join(BUILT_IN)} can be exported")
     path = inside(found.run.folder, NAME) if output is None else output
     check_name(path)
     data = save(tensors(found.model, found.params), {"charlstm": json.dumps(about(found))})
     try:
         write_atomic(path, data)
     except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"{one_line(path)} cannot be written: {why}; use another --output") from None
+        raise InputError(f"{one_line(path)} cannot be written: {error.strerror}; use another --output") from None
     return path
 
 
 def check_name(path: Path) -> None:
-    """Raises InputError unless a name ends in .safetensors: a slip overwrites neither a run's own file nor a text."""
+    """Raises InputError unless a name ends in .safetensors, so that a slip overwrites nothing else."""
     if not path.name.endswith(".safetensors"):
         raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")
 
 
 def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:
-    """The parameters by the names and in the layouts above.
-
-    PyTorch has two biases where one does; the second is zero, but for the part of the gru's that its reset gate
-    multiplies.
-    """
+    """The parameters by the names above. PyTorch's second bias is zero but for the gru's new gate."""
     fast = replace(model, config=replace(model.config, recurrence="fast"))  # the Flax stack leaves the gates apart
     fused: Any = jax.device_get(fast.fuse(params))
     named = {"head.weight": fused["head"]["kernel"].T, "head.bias": fused["head"]["bias"]}
@@ -82,14 +74,10 @@ def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:
 
 
 def about(found: TrainedRun) -> dict[str, Any]:
-    """What a reader has to know beside the tensors, as JSON values.
-
-    One entry of the metadata holds all of it: safetensors writes entries in an order that changes from save to save.
-    Its JSON is ASCII, whose escapes carry lone surrogates too.
-    """
+    """What a reader has to know beside the tensors; one entry, since safetensors changes their order in each save."""
     config, vocabulary = found.model.config, found.run.vocabulary
     return {
-        "format_version": VERSION,
+        "format_version": _VERSION,
         "charlstm_version": version("charlstm"),
         "cell": config.cell,
         "num_layers": config.num_layers,

@@ -2,29 +2,32 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from charlstm.config import Experiment
+from charlstm.config import CELLS, Experiment
 from charlstm.data.dataset import Fingerprint
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.config_file import read_config, write_config
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path, inside, one_line, read_json, write_atomic, write_json
-from charlstm.support.schema import flat
+from charlstm.support.schema import flat, from_dict, to_dict
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
+_WRITTEN_BY = "written_by"
+"""The key beside the config's own: versions by package, and `program` if a program of its own made the run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk. `Run.create` makes one and `Run.open` opens one; neither touches its checkpoints."""
+    """A run on disk, which `Run.create` makes and `Run.open` opens; neither touches its checkpoints."""
 
     folder: Path
     config: Experiment
@@ -33,8 +36,8 @@ class Run:
     program: bool = False
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
 
-    @classmethod
-    def exists(cls, folder: Path) -> bool:
+    @staticmethod
+    def exists(folder: Path) -> bool:
         """Whether the folder holds a run, so that `open` rather than `create` is meant."""
         return os.path.lexists(folder / CONFIG)
 
@@ -42,11 +45,7 @@ class Run:
     def create(
         cls, folder: Path, config: Experiment, vocabulary: Vocabulary, fingerprint: Fingerprint, program: bool = False
     ) -> "Run":
-        """Makes the folder and its files; config.json comes last, so that a crash on the way leaves no run.
-
-        Raises:
-            InputError: it holds a run, part of one or a comparison, or it cannot be made.
-        """
+        """Makes the folder and its files, config.json last, so that a crash on the way leaves no run."""
         make_folder(folder)
         present = [name for name in (CONFIG, METRICS, CHECKPOINTS, GRID) if os.path.lexists(folder / name)]
         if present:
@@ -56,32 +55,25 @@ class Run:
             _check_links(folder)
             vocabulary.save(folder / VOCABULARY)
             write_json(folder / CORPUS, asdict(fingerprint))
-            write_config(folder / CONFIG, config, program)
+            _write_config(folder / CONFIG, config, program)
         except OSError as error:
             raise _cannot_be_made(folder, error) from None
         return run
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """The run in a folder.
-
-        Raises:
-            InputError: there is no such folder, it is not a run, one of its files is malformed or too large, or a
-                symbolic link in it leads out of it.
-        """
+        """The run in a folder; raises InputError for what is none, is malformed, or has links that lead out of it."""
         if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
             raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
         if not cls.exists(folder):
             raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")
         _check_links(folder)
-        if not (folder / VOCABULARY).is_file():  # a named pipe would block the reader for good
-            raise InputError(f"there is no file {folder / VOCABULARY}; put back the run's own file")
-        config, program = read_config(folder / CONFIG)
-        vocabulary = Vocabulary.load(folder / VOCABULARY)
+        if not (path := folder / VOCABULARY).is_file():  # a named pipe would block the reader for good
+            raise InputError(f"there is no file {path}; put back the run's own file")
+        config, program = _read_config(folder / CONFIG)
+        vocabulary = Vocabulary.load(path)
         if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
-            raise InputError(
-                f"{folder / VOCABULARY} is malformed: it holds more than bytes; put back the run's own file"
-            )
+            raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
         return cls(folder, config, vocabulary, read_fingerprint(folder / CORPUS), program)
 
     @property
@@ -105,14 +97,10 @@ class Run:
         return self.samples / f"{step}.txt"
 
     def extended(self, config: Experiment) -> "Run":
-        """This run with another config, in config.json too: more `train.steps` or another time loop.
-
-        Raises:
-            InputError: as `check_continues`.
-        """
+        """This run with another config, in config.json too: more `train.steps` or another time loop."""
         run = replace(self, config=continued(self.config, config))
         if run.config != self.config:
-            write_config(self.folder / CONFIG, run.config, self.program)
+            _write_config(self.folder / CONFIG, run.config, self.program)
         return run
 
     def check_text(self, fingerprint: Fingerprint, vocabulary: Vocabulary) -> None:
@@ -122,19 +110,20 @@ class Run:
             raise InputError(f"{self.folder / VOCABULARY} is not that of the run's text; put back the run's own file")
 
     def write_sample(self, step: int, text: str) -> Path:
-        """Writes samples/STEP.txt atomically, as UTF-8 in which lone surrogates, which a model may draw, stay."""
+        """Writes samples/STEP.txt, as UTF-8 in which lone surrogates, which a model may draw, stay."""
         self.samples.mkdir(exist_ok=True)
         path = self.sample(step)
         write_atomic(path, text.encode("utf-8", "surrogatepass"))
         return path
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a run's folder if it is missing.
+def _check_links(folder: Path) -> None:
+    for name in (CONFIG, VOCABULARY, CORPUS, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD):
+        inside(folder, name)
 
-    Raises:
-        InputError: it cannot be made, or could hold no checkpoints.
-    """
+
+def make_folder(folder: Path) -> None:
+    """Makes a run's folder if it is missing; raises InputError where it cannot be, or could hold no checkpoints."""
     check_orbax_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,75 +139,41 @@ def _cannot_be_made(folder: Path, error: OSError) -> Exception:
 
 @contextmanager
 def system_errors_as_training_errors(folder: Path) -> Iterator[None]:
-    """Raises TrainingError where the system fails the block, such as on a full disk or in a folder that is gone."""
+    """Raises TrainingError where the system fails the block, such as on a full disk."""
     try:
         yield
     except BrokenPipeError:  # of our output, not of a file
         raise
     except OSError as error:
-        raise TrainingError(
-            f"{error.filename or folder}: {error.strerror or error}; mend that, and the same command goes on from the"
-            " newest checkpoint"
-        ) from error
+        what = f"{error.filename or folder}: {error.strerror or error}"
+        raise TrainingError(f"{what}; mend that, and the same command goes on from the newest checkpoint") from error
 
 
 def default_folder(name: str) -> Path:
-    """The folder of a run that is given none: ``runs/NAME``.
-
-    Raises:
-        InputError: the name is not that of one folder.
-    """
+    """``runs/NAME``, the folder of a run that is given none; raises InputError unless the name is that of a folder."""
     if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
         raise InputError(f"{name!r} cannot name a folder; use --run-dir")
     return Path("runs") / name
 
 
-def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, by dotted name, with the old value and the new."""
-    before, after = flat(old), flat(new)
-    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
-
-
-def check_continues(old: Experiment, new: Experiment) -> None:
-    """Raises InputError unless `new` can continue a run of `old`: only `train.steps` grew, or the time loop changed.
-
-    All time loops compute the same values, so that a run can move between machines.
-    """
-    changed = changed_fields(old, new)
-    changed.pop("model.recurrence", None)
-    if "train.steps" in changed and changed["train.steps"][1] > changed["train.steps"][0]:
-        del changed["train.steps"]
-    if changed:
-        changes = ", ".join(f"{name} was {before!r} and is {after!r}" for name, (before, after) in changed.items())
-        raise InputError(
-            f"the run began with another config: {one_line(changes, 2000)}; only a larger train.steps can continue it,"
-            " so use another --run-dir"
-        )
-
-
 def continued(old: Experiment, new: Experiment) -> Experiment:
     """The config with which a run of `old` continues as `new`; a time loop of "auto" leaves the run its own.
 
-    Raises:
-        InputError: as `check_continues`.
+    Raises InputError unless only `train.steps` grew, or the time loop changed: all of them compute the same values.
     """
-    check_continues(old, new)
-    if new.model.recurrence != "auto":
-        return new
-    return replace(new, model=replace(new.model, recurrence=old.model.recurrence))
-
-
-def _check_links(folder: Path) -> None:
-    for name in (CONFIG, VOCABULARY, CORPUS, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD):
-        inside(folder, name)
+    before, after = flat(old), flat(new)
+    free = {"model.recurrence"} | ({"train.steps"} if new.train.steps > old.train.steps else set())
+    changed = [name for name in before if before[name] != after[name] and name not in free]
+    if changed:
+        changes = ", ".join(f"{name} was {before[name]!r} and is {after[name]!r}" for name in changed)
+        what = f"the run began with another config: {one_line(changes, 2000)}"
+        raise InputError(f"{what}; only a larger train.steps can continue it, so use another --run-dir")
+    recurrence = old.model.recurrence if new.model.recurrence == "auto" else new.model.recurrence
+    return replace(new, model=replace(new.model, recurrence=recurrence))
 
 
 def read_fingerprint(path: Path) -> Fingerprint:
-    """The fingerprint in a folder's corpus.json.
-
-    Raises:
-        InputError: there is no such file, or it is malformed.
-    """
+    """The fingerprint in a folder's corpus.json; raises InputError where it is missing or malformed."""
     values = read_json(path)
     hints = {"corpus": str, "sha256": str, "characters": int}
     if set(values) != set(hints) or any(type(values[name]) is not hint for name, hint in hints.items()):
@@ -229,8 +184,47 @@ def read_fingerprint(path: Path) -> Fingerprint:
 def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
     """Raises InputError if a text is not the one that a folder began with."""
     if (then.sha256, then.characters) != (now.sha256, now.characters):
-        raise InputError(
-            f"the text of {one_line(now.corpus)} changed since {folder} began: it had {then.characters:,}"
-            f" characters (SHA-256 {then.sha256[:12]}), and has {now.characters:,} ({now.sha256[:12]}); bring the"
-            " old text back, or use another --run-dir"
-        )
+        had, has = (f"{each.characters:,} characters (SHA-256 {each.sha256[:12]})" for each in (then, now))
+        what = f"the text of {one_line(now.corpus)} changed since {folder} began: it had {had}, and has {has}"
+        raise InputError(f"{what}; bring the old text back, or use another --run-dir")
+
+
+def _write_config(path: Path, config: Experiment, program: bool) -> None:
+    """Writes a config and what wrote it."""
+    versions = _versions() | ({"program": True} if program else {})
+    write_json(path, to_dict(config) | {_WRITTEN_BY: versions})
+
+
+def _read_config(path: Path) -> tuple[Experiment, bool]:
+    """The config in a file, and whether a program of its own made the run."""
+    values = read_json(path)
+    written_by = values.pop(_WRITTEN_BY, {})
+    try:
+        if not isinstance(written_by, dict):
+            raise InputError(f"{_WRITTEN_BY} must be an object")
+        config = from_dict(values, Experiment)
+    except (ValueError, RecursionError) as error:
+        theirs = str(written_by.get("charlstm", "")) if isinstance(written_by, dict) else ""
+        ours, why = str(_versions().get("charlstm", "")), one_line(error)
+        if _release(theirs) > _release(ours):
+            newer = f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})"
+            raise InputError(f"{newer}; upgrade charlstm to read it: {why}") from None
+        raise InputError(f"{path} is malformed: {why}; put back the run's own file") from None
+    if (cell := config.model.cell) not in CELLS:
+        call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
+        raise InputError(f"the cell of {path} is not registered; import the file that calls {call} first")
+    return config, written_by.get("program") is True
+
+
+def _versions() -> dict[str, Any]:
+    found = dict[str, Any]()
+    for package in ("charlstm", "jax", "flax", "orbax-checkpoint"):
+        with suppress(PackageNotFoundError):  # charlstm, run from a source tree
+            found[package] = version(package)
+    return found
+
+
+def _release(text: str) -> list[int]:
+    """The numbers of a version such as 1.2.3, without what comes after them."""
+    match = re.match(r"\d{1,9}(\.\d{1,9}){0,3}", text)
+    return [int(part) for part in match[0].split(".")] if match else []

@@ -13,7 +13,7 @@ import optax
 from charlstm.analysis.evaluate import Evaluation, evaluate
 from charlstm.analysis.sample import text_stream, texts
 from charlstm.analysis.score import Score, score
-from charlstm.config import Experiment, SampleConfig
+from charlstm.config import Experiment, TrainConfig
 from charlstm.core.network import Model, Params
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import TrainState, init_state
@@ -39,21 +39,15 @@ class TrainedRun:
 
     @property
     def config(self) -> Experiment:
-        """Every field of the run."""
         return self.run.config
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The characters that the model knows."""
         return self.run.vocabulary
 
     @cached_property
     def data(self) -> Dataset:
-        """The run's own text.
-
-        Raises:
-            InputError: the text is gone, or is not the one that the run read.
-        """
+        """The run's own text; raises InputError if it is gone, or is not the one that the run read."""
         data = Dataset.read(self.config.data)
         self.run.check_text(data.fingerprint, data.vocabulary)
         return data
@@ -111,24 +105,16 @@ class TrainedRun:
         return evaluate(self.model, self.params, ids, rows=1 if exact else None)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
-        """The loss of each line on its own, from the empty state.
+        """The loss of each line on its own, from the empty state: ``.nats``, ``.characters`` and ``.nats_per_char``.
 
-        Args:
-            lines: texts without their newlines.
-            skip_unknown: leave out characters that the vocabulary lacks.
-
-        Returns:
-            For each line ``.nats`` in total, ``.characters``, and their quotient ``.nats_per_char``.
-
-        Raises:
-            InputError: a line has a character that the model does not know.
+        `skip_unknown` leaves out characters that the vocabulary lacks, for which it raises InputError otherwise.
         """
         symbols = self.config.data.symbols
         ids = [self.vocabulary.encode(to_symbols(line, symbols), skip_unknown=skip_unknown) for line in lines]
         return score(self.model, self.params, ids)
 
     def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
-        """The whole state after `step` updates, to continue from.
+        """The state after `step` updates, to continue from.
 
         Args:
             tx: the optax transformation that the run was trained with; by default the one in its config.
@@ -143,7 +129,7 @@ class TrainedRun:
     def _sampling(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> dict[str, Any]:
         # The config's own prime was written before the vocabulary was known; only a given one is taken at its word.
         skip = skip_unknown or prime is None
-        config: SampleConfig = replace(self.config.sample, **how, **({} if prime is None else {"prime": prime}))
+        config = replace(self.config.sample, **how, **({} if prime is None else {"prime": prime}))
         known = {"model": self.model, "params": self.params, "vocabulary": self.vocabulary}
         return known | {"symbols": self.config.data.symbols, "config": config, "skip_unknown": skip}
 
@@ -160,9 +146,9 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str = "best") -> Traine
         InputError: the folder is not a run, or the checkpoint is missing or damaged.
     """
     run = Run.open(Path(folder))
-    # What was trained with cuDNN can be read where there is no GPU: the parameters are the same.
-    anywhere = replace(run.config.model, recurrence="auto") if run.config.model.recurrence == "cudnn" else None
-    config = replace(run.config, model=anywhere) if anywhere else run.config
+    config = run.config
+    if config.model.recurrence == "cudnn":  # it can be read where there is no GPU: the parameters are the same
+        config = replace(config, model=replace(config.model, recurrence="auto"))
     model = make_model(config, len(run.vocabulary))
     if checkpoint == "fresh":
         return TrainedRun(run, model, _first_state(config, model).params, 0)
@@ -176,9 +162,8 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str = "best") -> Traine
                 raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")
             return TrainedRun(run, model, checkpoints.restore_params(int(checkpoint), like), int(checkpoint))
         best = checkpoints.best() if checkpoint == "best" else None
-        wanted = [*([] if best is None else [best]), *reversed(steps)]
         notes: list[str] = []
-        for step in dict.fromkeys(wanted):
+        for step in sorted(steps, key=lambda step: (step == best, step), reverse=True):
             try:
                 return TrainedRun(run, model, checkpoints.restore_params(step, like), step, tuple(notes))
             except InputError as error:
@@ -187,23 +172,18 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str = "best") -> Traine
 
 
 def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: TrainState) -> None:
-    """Saves a program's own training as a run, which ``charlstm sample``, ``eval`` and the others then take.
-
-    On a run that this function made, it adds a checkpoint.
+    """Saves a program's own training as a run, which ``charlstm sample`` and ``eval`` take, or adds a checkpoint to it.
 
     Args:
         folder: of the run, made when missing.
         data: what was read, as `read_text` gives it.
-        model: what was trained.
-        state: what `make_train_step` gives.
+        model, state: what was trained, and what its training step gives.
 
     Raises:
         InputError: the folder holds something else, or a run of another model or text.
         TrainingError: the checkpoint cannot be written.
     """
     path, step = Path(folder), int(state.step)
-    config = Experiment(data=data.config, model=model.config)
-    config = replace(config, train=replace(config.train, steps=max(step, 1)))
     if Run.exists(path):
         run = Run.open(path)
         if not run.program or run.config.model != model.config:
@@ -212,6 +192,7 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
         if step > run.config.train.steps:
             run = run.extended(replace(run.config, train=replace(run.config.train, steps=step)))
     else:
+        config = Experiment(data=data.config, model=model.config, train=TrainConfig(steps=max(step, 1)))
         run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
         checkpoints.save(step, state)

@@ -16,16 +16,10 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.
 
 @contextmanager
 def only_writer(folder: Path, say: Callable[[str], object] | None = None) -> Iterator[None]:
-    """Locks a run's folder while the block runs, so that no second process trains into it.
+    """Locks a run's folder while the block runs; raises InputError if another process has locked it.
 
     The lock is the system's, and ends with the process. Where the file system has none (Lustre without -o flock, some
-    FUSE mounts) or this process may not make one, the block runs without.
-
-    Args:
-        say: gets one line if there is no lock.
-
-    Raises:
-        InputError: another process has locked the folder.
+    FUSE mounts) or this process may not make one, the block runs without, and `say` gets a line about it.
     """
     with warnings.catch_warnings(action="ignore"):  # of a system without fcntl
         from filelock import FileLock, SoftFileLock, Timeout

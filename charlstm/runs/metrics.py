@@ -3,13 +3,12 @@
 import itertools
 import json
 import math
-import mmap
 import os
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from charlstm.core.loss import bits
 from charlstm.support.errors import InputError
@@ -22,45 +21,34 @@ _IN_MEMORY = 32
 """Bytes that records take in memory for each byte of their file, where lines are very short."""
 
 
-class Metrics:
-    """Writes a metrics.jsonl. The first `append` opens the file, and `close` closes it.
-
-    Lines are buffered until `flush`. Flush before a checkpoint is saved: a run that continues from it then has all
-    lines up to its step.
-    """
+class Metrics(AbstractContextManager["Metrics"]):
+    """Writes a metrics.jsonl. Lines are buffered; flush before a checkpoint, so that those up to its step are there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line of JSON values; `read` returns floats to the bit.
-
-        Raises:
-            ValueError: there is no whole-number "step", or a value is NaN or infinite. Nothing is written then.
-        """
+        """Adds a line; raises ValueError where a record has no whole-number step, or a value is NaN or infinite."""
         if not _has_step(record):
             raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         if self._file is None:
             self._file = self.path.open("ab")
-            self._file.truncate(_whole(self.path))  # or the line would go on a torn one
+            self._file.truncate(self.path.read_bytes().rfind(b"\n") + 1)  # or the line would go on a torn one
         self._file.write(line)
 
     def flush(self) -> None:
-        """Returns once every line is on the disk, where it survives a power cut."""
+        """Returns once every line is on the disk."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flushes and closes; a later `append` opens the file again."""
+        """A later `append` opens the file again."""
         if self._file is not None:
             try:
                 self.flush()
@@ -70,11 +58,7 @@ class Metrics:
                     file.close()
 
     def truncate_after(self, step: int) -> list[dict[str, Any]]:
-        """Drops the lines of later steps and a torn last one; returns the validation records that stay.
-
-        Raises:
-            InputError: as `read` and `best_loss`; the file is as it was.
-        """
+        """Drops the lines of later steps and a torn last one; returns the validation records that stay."""
         self.close()
         if not self.path.exists():
             return []
@@ -94,8 +78,7 @@ class Metrics:
 def read(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's metrics.jsonl, in order; none without the file. A torn last line is left out.
 
-    Raises:
-        InputError: a line, named by its number, is not a JSON object with a step; or memory is too small for them.
+    Raises InputError for a line that is not a JSON object with a step, and where memory is too small for them.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():
@@ -109,15 +92,8 @@ def training_record(
     step: int, epoch: float | None, loss: float, grad_norm: float, learning_rate: float | None, chars_per_second: float
 ) -> dict[str, Any]:
     """The line of one update; what is None is left out."""
-    record = {
-        "step": step,
-        "epoch": epoch,
-        "loss": loss,
-        "bits_per_char": bits(loss),
-        "grad_norm": grad_norm,
-        "learning_rate": learning_rate,
-        "chars_per_second": chars_per_second,
-    }
+    record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": grad_norm}
+    record |= {"learning_rate": learning_rate, "chars_per_second": chars_per_second}
     return {name: value for name, value in record.items() if value is not None}
 
 
@@ -139,12 +115,7 @@ def finite(value: object) -> float:
 
 
 def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float | None, float | None]:
-    """The seconds that a run's updates took, and the median of symbols per second; None where a line has no speed.
-
-    Args:
-        records: the run's metrics.
-        symbols: how many an update reads.
-    """
+    """The seconds that updates of so many symbols took, and the median speed; None where a line has no speed."""
     speeds = [record.get("chars_per_second") for record in records if "split" not in record]
     known = [found for speed in speeds if (found := number(speed)) is not None and found > 0]
     if not known or len(known) < len(speeds):
@@ -164,26 +135,14 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 if len(line) == _LONGEST:
                     raise InputError(f"line {place} of {path} has more than {_LONGEST:,} bytes; delete that line")
                 return
-            yield line, _parsed(path, place, line)
+            try:
+                record = parse_json(line)
+            except ValueError as error:
+                raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
+            if not _has_step(record):
+                raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
+            yield line, record
 
 
-def _parsed(path: Path, place: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = parse_json(line)
-    except ValueError as error:
-        raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
-    if not isinstance(record, dict) or not _has_step(record):
-        raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
-    return record
-
-
-def _has_step(record: dict[str, Any]) -> bool:
-    return type(step := record.get("step")) is int and 0 <= step < 2**63
-
-
-def _whole(path: Path) -> int:
-    """Bytes up to and with the last newline."""
-    if not path.stat().st_size:  # which cannot be mapped
-        return 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.rfind(b"\n") + 1
+def _has_step(record: Any) -> bool:
+    return isinstance(record, dict) and type(step := record.get("step")) is int and 0 <= step < 2**63

@@ -9,19 +9,12 @@ from charlstm.support.limits import memory
 
 
 def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Model:
-    """The model of a config.
-
-    Raises:
-        InputError: its cell is not known, these devices cannot run what it asks for, or this machine has less memory
-            than so many states of its training.
-    """
+    """The model of a config; raises InputError where it cannot run here, or memory cannot hold its training states."""
     try:
         model = Model(config.model, vocabulary_size)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if (
-        config.model.cell in BUILT_IN
-    ):  # by arithmetic, before anything is made: a stranger's config may ask for terabytes
+    if config.model.cell in BUILT_IN:  # before anything is made: a stranger's config may ask for terabytes
         check_memory(config, vocabulary_size, states)
     return model
 

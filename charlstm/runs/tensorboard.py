@@ -2,20 +2,16 @@
 
 import socket
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 
-class TensorBoard:
+class TensorBoard(AbstractContextManager["TensorBoard"]):
     """Writes a run's event files, in the caller's thread; without a folder it writes nothing.
 
-    tensorboardX's SummaryWriter and FileWriter write in a thread of their own, which dies with a traceback on a full
-    disk; `add_scalar` and `close` then wait for it forever (2.6.5; tensorflow/tensorboard#6167 is the same bug).
-
-    Args:
-        folder: where the files go.
-        step: that training continues from; TensorBoard hides what an earlier process wrote after it.
+    Training continues from `step`; TensorBoard hides what an earlier process wrote after it. tensorboardX's own writers
+    have a thread that dies on a full disk, and `close` waits for it forever (2.6.5; cf. tensorflow/tensorboard#6167).
     """
 
     def __init__(self, folder: Path | None, step: int) -> None:
@@ -32,14 +28,13 @@ class TensorBoard:
             # tensorboardX takes what comes before a colon for a kind of store.
             names = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
             numbers = [int(name) for name in names if name.isdecimal() and len(name) < 20]
-            number = max([time.time_ns(), *(1 + each for each in numbers)])
-            path = folder.absolute() / f"events.out.tfevents.{number}.{socket.gethostname()}"
-            self._writer = RecordWriter(str(path))
+            number = max(time.time_ns(), *(1 + each for each in numbers), 0)
+            name = f"events.out.tfevents.{number}.{socket.gethostname()}"
+            self._writer = RecordWriter(str(folder.absolute() / name))
             self._write(step + 1, file_version="brain.Event:2")
             self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds values by name, at a step."""
         if self._writer is not None:
             for name, value in scalars.items():
                 self._write(step, summary=self._scalar(name, value))
@@ -47,9 +42,6 @@ class TensorBoard:
     def _write(self, step: int, **content: Any) -> None:
         assert self._writer is not None
         self._writer.write(self._event(step=step, wall_time=time.time(), **content).SerializeToString())
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:

@@ -24,10 +24,7 @@ def one_line(text: object, length: int = 300) -> str:
 
 
 def check_orbax_path(folder: Path, characters: str = "[]*?\\") -> None:
-    """Raises InputError for a path that Orbax or TensorStore take for another one.
-
-    To Orbax it is a pattern, by which it would silently lose a checkpoint; to TensorStore a backslash is a slash.
-    """
+    """Raises InputError for a path that Orbax takes for a pattern, or TensorStore for another path."""
     path = str(folder.absolute())
     found = [each for each in characters if each in path] + ["gs:/"] * ("gs:/" in path)
     found += [part for part in folder.absolute().parts[1:2] if part in _STORES]
@@ -36,11 +33,7 @@ def check_orbax_path(folder: Path, characters: str = "[]*?\\") -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of `name` in `folder`.
-
-    Raises:
-        InputError: a symbolic link there leads out of the folder.
-    """
+    """The path of `name` in `folder`; raises InputError where a symbolic link there leads out of the folder."""
     path = folder / name
     try:
         resolved = path.resolve()
@@ -54,17 +47,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def find_foreign(folder: Path, most: float = math.inf) -> str | None:
-    """Describes what in a folder, at any depth, is neither a file nor a folder, or that its files are too large.
-
-    A link would lead elsewhere, and a pipe block a reader. None if there is no such thing.
-
-    Args:
-        folder: of a stranger.
-        most: bytes of all its files together.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """Describes a link, a pipe or such inside of a folder, or that its files are larger than `most` together, if so."""
     waiting, size = [str(folder)], 0
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -80,11 +63,7 @@ def find_foreign(folder: Path, most: float = math.inf) -> str | None:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: it is not UTF-8, not JSON, nested too deep, or has NaN or Infinity in it.
-    """
+    """The value of a JSON text; raises ValueError if it is not UTF-8, not JSON, nested too deep, or has NaN in it."""
     try:
         value = json.loads(text, parse_constant=_reject_constant)
     except RecursionError:
@@ -109,21 +88,12 @@ def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def check_size(path: Path) -> None:
-    """Raises InputError unless a path is a file, which a named pipe is not, of at most LIMIT bytes."""
-    if not path.is_file():
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises InputError where the file is missing, too large, or holds no JSON object."""
+    if not path.is_file():  # which a named pipe is not either
         raise InputError(f"there is no file {path}")
     if (size := path.stat().st_size) > LIMIT:
         raise InputError(f"{path} has {size} bytes, and more than {LIMIT} are not read; put the run's own file there")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        InputError: there is no such file, it is too large, or it holds no JSON object.
-    """
-    check_size(path)
     try:
         value = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:

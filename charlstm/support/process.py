@@ -8,9 +8,9 @@ from pathlib import Path
 
 from charlstm.support.limits import cores
 
-CACHE_AT_LEAST_SECONDS = 0.1
+_CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
-MOST_CPU_DEVICES = 4
+_MOST_CPU_DEVICES = 4
 """More cores help inside of each product, where rows would get too few; two were measured, not four."""
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h of glibc
@@ -20,8 +20,7 @@ def prepare() -> None:
     """To be called before anything runs on a device: XLA keeps what it compiled for the next process, and its memory.
 
     The platform's cache folder is used, unless `JAX_COMPILATION_CACHE_DIR` names another;
-    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. An entry is found again only by the same program, shapes,
-    version of JAX and kind of device, so a stale one is never run.
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off.
     """
     _keep_freed_memory()
     use_wide_vectors()
@@ -30,7 +29,7 @@ def prepare() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", CACHE_AT_LEAST_SECONDS)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_AT_LEAST_SECONDS)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := _cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
@@ -38,8 +37,7 @@ def prepare() -> None:
 def _keep_freed_memory() -> None:
     """On a CPU, XLA frees its temporaries after each step, and glibc gives large blocks back to the system at once.
 
-    The next step then waits for the same pages to be zeroed again, for up to a third of its time. Kept pages count as
-    the process's memory, as they would at each step's peak.
+    The next step then waits for the same pages to be zeroed again, for up to a third of its time.
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
@@ -67,7 +65,7 @@ def _make_devices_of_cores() -> None:
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
-            jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))
+            jax.config.update("jax_num_cpu_devices", min(cores(), _MOST_CPU_DEVICES))
 
 
 def _cache_folder() -> Path | None:
@@ -75,8 +73,6 @@ def _cache_folder() -> Path | None:
     import pooch
 
     folder = Path(pooch.os_cache("charlstm")) / "compiled"
-    try:
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
     return folder if os.access(folder, os.W_OK) else None

@@ -1,8 +1,7 @@
 """One reader for every typed dataclass: configs, grids and the results of a comparison, from JSON values and back.
 
-The dataclasses are pydantic's, so a field's bounds stand beside its type and hold on construction too. Scalars are
-strict: no text becomes a number, and no bool a whole one. A whole number is a float where one belongs, and a list a
-tuple.
+The dataclasses are pydantic's, so a field's bounds hold on construction too. Scalars are strict: no text becomes a
+number, and no bool a whole one. A whole number is a float where one belongs, and a list a tuple.
 """
 
 import dataclasses
@@ -48,24 +47,15 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(
-    values: object, kind: type[Kind], prefix: str = "", *, unknown: Literal["forbid", "ignore"] = "forbid"
-) -> Kind:
-    """A dataclass from nested dictionaries; fields that are left out take their defaults.
+def from_dict(values: object, kind: type[Kind], *, unknown: Literal["forbid", "ignore"] = "forbid") -> Kind:
+    """A dataclass from plain JSON values; raises InputError for a field that is unknown, missing or impossible.
 
-    Args:
-        values: plain JSON values.
-        kind: a pydantic dataclass with the config `STRICT`.
-        prefix: what stands before the names of its fields in a message, such as ``model.``.
-        unknown: whether a field that does not exist is an error, or is passed over.
-
-    Raises:
-        InputError: a field does not exist, is missing, or has an impossible value.
+    `kind` has the config `STRICT`; a field that does not exist is passed over where `unknown` says so.
     """
     try:
         return _reader(kind).validate_python(values, extra=unknown)
     except ValidationError as error:
-        raise InputError(sentence(error, kind, prefix)) from None
+        raise InputError(sentence(error, kind)) from None
 
 
 @lru_cache
@@ -74,17 +64,14 @@ def _reader(kind: type[Kind]) -> TypeAdapter[Kind]:
 
 
 def sentence(error: ValidationError, kind: type | None = None, prefix: str = "") -> str:
-    """What is wrong, in one line: ``model.hidden_size is 0; it must be at least 1``.
+    """The first problem in one line, such as ``model.hidden_size is 0; it must be at least 1``.
 
-    Args:
-        error: of which the first problem is told.
-        kind: the dataclass that was read or made; a hint at the field that was meant is taken from it.
-        prefix: as in `from_dict`.
+    A hint at a field that may be meant is taken from the dataclass `kind`; `prefix` stands before the fields' names.
     """
     first = error.errors(include_url=False)[0]
     what, where, context, value = first["type"], first["loc"], first.get("ctx", {}), first["input"]
-    path = prefix + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
-    path = path.rstrip(".")
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
+    path = (prefix + path.lstrip(".")).rstrip(".")
     if what.startswith("missing"):
         line = f"{path} is missing"
     elif what == "unexpected_keyword_argument":
@@ -109,12 +96,9 @@ def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:
 
 def flat(config: Any) -> dict[str, Any]:
     """Every field by its dotted name, as the command line calls it: ``{"seed": 0, "data.corpus": ...}``."""
-    return {
-        name: value
-        for group, values in to_dict(config).items()
-        for name, value in (
-            ((f"{group}.{key}", inner) for key, inner in values.items())
-            if isinstance(values, dict)
-            else ((group, values),)
+    found = dict[str, Any]()
+    for group, values in to_dict(config).items():
+        found |= (
+            {f"{group}.{key}": inner for key, inner in values.items()} if isinstance(values, dict) else {group: values}
         )
-    }
+    return found

@@ -8,18 +8,20 @@ import jax
 import numpy as np
 import pytest
 import reference
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, random_carry, random_ids, random_params, small_model
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from charlstm import config as registry
 from charlstm.config import Cell, DataConfig, Experiment, Symbols
 from charlstm.core.network import Model
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.export import NAME, about, export
 from charlstm.runs.folder import Fingerprint, Run
-from charlstm.runs.loading import Trained
+from charlstm.runs.loading import TrainedRun
 from charlstm.support.errors import InputError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
@@ -30,11 +32,11 @@ every_model = pytest.mark.parametrize(("cell", "layers"), [(cell, layers) for ce
 
 def trained(
     folder: Path, model: Model, params: Any, letters: str = LETTERS, symbols: Symbols = "characters"
-) -> Trained:
+) -> TrainedRun:
     """A run that never trained: the parameters are what a test says."""
     config = Experiment(data=DataConfig(symbols=symbols), model=model.config)
     run = Run(folder, config, Vocabulary.of(letters), Fingerprint("made_up", "0" * 64, 1))
-    return Trained(run, model, params, 7, ())
+    return TrainedRun(run, model, params, 7)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -189,3 +191,12 @@ def test_a_file_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, nam
     with pytest.raises(InputError, match=name.split("/")[0]):
         export(trained(tmp_path, model, random_params(model, 0)), tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_registered_cell_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """PyTorch has no names for its kernels."""
+    monkeypatch.setitem(registry.CELLS, "mgu", nn.MGUCell)
+    model = small_model("mgu", vocabulary=len(set(LETTERS)))
+    with pytest.raises(InputError, match="the cell of .* is 'mgu'; only rnn, gru, lstm can be exported") as error:
+        export(trained(tmp_path, model, model.init(jax.random.key(0))))
+    assert str(error.value).isprintable() and not list(tmp_path.iterdir())

@@ -8,7 +8,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,27 +22,24 @@ from hypothesis import strategies as st
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 
-from charlstm.training.begin import Text
-
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.compare import results
 from charlstm.compare import runner as compare
-from charlstm.compare import statistics as tally
 from charlstm.compare.grid import grid_models
 from charlstm.compare.results import Outcome
+from charlstm.compare.statistics import tabulate
 from charlstm.config import Experiment, Grid
-from charlstm.core.optimizer import learning_rate
-from charlstm.core.step import initial_state
+from charlstm.core.network import Model
+from charlstm.core.optimizer import learning_rate, make_optimizer
+from charlstm.core.step import init_state
+from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.data.windows import Batches, split
+from charlstm.data.windows import WindowedText, split
 from charlstm.report import tables
 from charlstm.report.entries import gather
 from charlstm.report.figures import figures
 from charlstm.report.page import configs
-from charlstm.runs import arrays as leaves
-from charlstm.runs import loading as restore
-from charlstm.runs import metrics
-from charlstm.runs.checkpoint import Restored
+from charlstm.runs import arrays, loading, metrics
 from charlstm.runs.folder import Run, read_fingerprint
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import write_json
@@ -59,7 +55,7 @@ class Place:
     folder: Path
     config: Experiment
     grid: Grid
-    text: Text
+    text: Dataset
 
     @property
     def run(self) -> Path:
@@ -76,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (folder / "text").write_text(TEXT)
     asked = config(cell="gru", size=4, steps=30, corpus=str(folder / "text"))
     grid = Grid(cells=("rnn", "gru"), layers=(1,), sizes=(4,), seeds=2, base=asked)
-    text = Text.read(asked)
+    text = Dataset.read(asked.data)
     for kind, name, value in (("Experiment", "CONFIG", asked), ("Grid", "GRID", grid)):
         program = f"from charlstm.support.schema import from_dict\nfrom charlstm.config import {kind}\n"
         (folder / f"{name}.py").write_text(f"{program}{name} = from_dict({to_dict(value)!r}, {kind})\n")
@@ -96,7 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield made
 
 
-def _finish(folder: Path, asked: Experiment, text: Text) -> None:
+def _finish(folder: Path, asked: Experiment, text: Dataset) -> None:
     """A run that is trained and measured."""
     make_run(folder, asked, steps=30, vocabulary="".join(text.vocabulary.characters), sample="a long road")
     write_json(folder / "corpus.json", asdict(text.fingerprint))
@@ -111,7 +107,7 @@ def _finish(folder: Path, asked: Experiment, text: Text) -> None:
 
 def _tallied(place: Place) -> results.Results:
     models = grid_models(place.grid, len(place.text.vocabulary))
-    return tally.tally(place.comparison, place.grid, models, len(place.text.vocabulary))
+    return tabulate(place.comparison, place.grid, models, len(place.text.vocabulary))
 
 
 # What each file is read by. A reader gives a result or raises InputError, and then it was of no use to anything.
@@ -130,7 +126,7 @@ def _config(place: Place) -> None:
     ids = found.vocabulary.encode(TEXT)
     data = found.config.data
     train = split(ids, data.validation_fraction, data.test_fraction, data.stretches).train
-    Batches(train, data.batch_size, data.seq_length)
+    WindowedText(train, data.batch_size, data.seq_length)
 
 
 def _vocabulary(place: Place) -> None:
@@ -179,10 +175,6 @@ def _results(place: Place) -> None:
     _shown(place.comparison)
 
 
-def _seeds(place: Place) -> None:
-    assert compare._groups(place.comparison / "gru-1x4", grid_models(place.grid, 9)[1], 2) == []
-
-
 def _shown(folder: Path) -> None:
     """All that a page says of a folder."""
     shown = gather([folder])
@@ -203,7 +195,6 @@ FILES: dict[str, Callable[[Place], None]] = {
     f"{SEED}/result.json": _measured,
     f"{SEED}/measures.json": _measured,
     "grid/results.json": _results,
-    "grid/gru-1x4/training/seeds.json": _seeds,
 }
 
 
@@ -213,7 +204,7 @@ def valid(place: Place) -> dict[str, Any]:
     found = {}
     for name in FILES:
         path = place.folder / name
-        text = path.read_text() if path.exists() else '{"numbers": [0, 1]}'
+        text = path.read_text()
         found[name] = [json.loads(line) for line in text.splitlines()] if name.endswith("l") else json.loads(text)
     return found
 
@@ -353,22 +344,21 @@ class _Checkpoints(OneCheckpoint):
     def best(self) -> None:
         return None
 
-    def restore_newest(self, like: Any) -> Restored:
-        state = _state(self.asked, self.symbols)
-        if problem := leaves.find_mismatch(leaves.leaf_records(state, leaves.to_host(state)), like):
+    def restore_params(self, step: int, like: Any) -> Any:
+        params = _params(self.asked, self.symbols)
+        if problem := arrays.find_mismatch(arrays.leaf_records(params, arrays.to_host(params)), like):
             raise InputError(problem)
-        return Restored(30, state, (), 1)
+        return params
 
 
-_STATES: dict[int, Any] = {}
+_PARAMS: dict[int, Any] = {}
 
 
-def _state(asked: Experiment, symbols: int) -> Any:
-    from charlstm.core.network import Model
-
-    if symbols not in _STATES:
-        _STATES[symbols] = initial_state(asked, Model(asked.model, symbols))
-    return _STATES[symbols]
+def _params(asked: Experiment, symbols: int) -> Any:
+    if symbols not in _PARAMS:
+        chain = make_optimizer(asked.optimizer, asked.train.steps)
+        _PARAMS[symbols] = init_state(Model(asked.model, symbols), chain, asked.data.batch_size, asked.seed).params
+    return _PARAMS[symbols]
 
 
 def _begin(*_: Any) -> None:
@@ -400,9 +390,8 @@ def test_a_command_on_any_json_ends_well_or_says_one_line(
     before = path.read_bytes()
     _Checkpoints.asked, _Checkpoints.symbols = place.config, len(place.text.vocabulary)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restore, "Checkpoints", _Checkpoints)
-        patch.setattr("charlstm.training.train.Checkpoints", lambda *_: nullcontext())
-        patch.setattr("charlstm.training.train.first_state", _begin)
+        patch.setattr(loading, "Checkpoints", _Checkpoints)
+        patch.setattr("charlstm.training.train.open_member", _begin)
         patch.setattr("charlstm.analysis.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
         patch.setattr("charlstm.report.plots.plots", lambda *_: [])
         try:
