@@ -50,9 +50,10 @@ class Dataset:
         vocabulary = Vocabulary.of(_hashed(pieces, digest))
         ids = encode_pieces(vocabulary, pieces)
         check_length(len(ids), config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
-        train, *held_out = split(ids, config.validation_fraction, config.test_fraction, config.stretches)
+        train, validation, test = split(ids, config.validation_fraction, config.test_fraction, config.stretches)
         windows = WindowedText(train, config.batch_size, config.seq_length)
-        return cls(vocabulary, windows, *held_out, Fingerprint(config.corpus, digest.hexdigest(), len(ids)), config)
+        fingerprint = Fingerprint(config.corpus, digest.hexdigest(), len(ids))
+        return cls(vocabulary, windows, validation, test, fingerprint, config)
 
     def ids(self, split: str) -> NDArray[Any]:
         """The ids of "train", "validation" or "test", [N]."""

@@ -3,7 +3,7 @@
     I grew up in Egypt. We hid. He ran. He sat. I still speak Arabic.
 
 The country and the sentences in between are drawn independently, so a model that predicts the language's first letter
-better than chance remembers the country. Hochreiter and Schmidhuber (1997, experiment 2) compare networks on one like it.
+better than chance remembers the country. Hochreiter and Schmidhuber (1997, experiment 2) test networks on such a task.
 """
 
 import re
