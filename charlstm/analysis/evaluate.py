@@ -1,7 +1,4 @@
-"""The exact loss of a text: every character is predicted once.
-
-The first character has nothing before it: it is predicted from the zero carry, so its loss is that of softmax(bias).
-"""
+"""The exact loss of a text: every character is predicted once, the first one from the zero carry."""
 
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +23,6 @@ class Evaluation(NamedTuple):
 
     @property
     def bits_per_char(self) -> float:
-        """The same loss in bits."""
         return bits(self.loss)
 
 
@@ -47,8 +43,7 @@ def evaluate(
     Args:
         model, params: what predicts.
         ids: [N] the text.
-        rows: parts of the text that run side by side, fewer where one would be shorter than its warm-up; by default
-            `default_rows(N)`.
+        rows: parts of the text that run side by side, fewer where one would be shorter than its warm-up.
         window: characters a compiled call reads, T; it changes speed and memory, not the loss.
     """
     characters = len(ids)

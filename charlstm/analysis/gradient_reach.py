@@ -23,10 +23,9 @@ BLOCK = 32  # positions that are read side by side: a gradient keeps the gates o
 
 
 class GradientReach(NamedTuple):
-    """The gradient of a character's loss in the hidden states before it."""
+    """Norms [L, K+1] in float64: the median over positions t of the norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
 
     norms: np.ndarray
-    """[L, K+1] float64: the median over positions t of the Euclidean norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
 
     def reach(self, fraction: float = 0.01) -> list[int | None]:
         """`reach` of each layer."""

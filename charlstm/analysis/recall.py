@@ -23,15 +23,12 @@ WARMUP = 2  # sentences at the start of each row that do not count
 WINDOW = 128  # characters that a compiled call reads, T
 INITIALS = tuple(language[0] for language in recall_text.LANGUAGES.values())  # one of them is right
 
+# Rows of text, B of one length N, to the likeliest initial after each character: [B, N] places in `INITIALS`.
 Reader = Callable[[Sequence[str]], NDArray[Any]]
-"""Rows of text, B of one length N, to the likeliest initial after each character: [B, N] places in `INITIALS`."""
 
 
 class Recall(NamedTuple):
-    """What a reader remembers: its fraction of right answers at each distance, in so many sentences of each.
-
-    `chance` is the accuracy of a guess. The standard error of an accuracy p is √(p (1 - p) / sentences).
-    """
+    """The accuracy at each distance, and of a guess; its standard error is √(accuracy (1 - accuracy) / sentences)."""
 
     distances: tuple[int, ...]
     accuracy: tuple[float, ...]
@@ -56,9 +53,6 @@ def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) ->
     """Asks a reader for the language in so many sentences of each distance, none of which is in a corpus.
 
     What counts is which of the languages' initials it finds likeliest, not whether it knows that one must follow.
-
-    Raises:
-        ValueError: no sentence has one of the distances, or there are no sentences to read.
     """
     if sentences < 1:
         raise ValueError(f"sentences is {sentences}; it must be at least 1")
@@ -102,6 +96,6 @@ def _right(read: Reader, distance: int, count: int) -> float:
 
 
 @compiled
-def _answers(model: Model, params: Params, candidates: Array, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+def _answers(model: Model, params: Params, candidates: Any, ids: Array, carry: Carry) -> tuple[Array, Carry]:
     hidden, carry = model.read(model.fuse(params), ids, carry)
     return jnp.argmax(model.head(params, hidden)[..., candidates], -1).T, carry

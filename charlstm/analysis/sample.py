@@ -1,6 +1,6 @@
 """Text from parameters, a prime and a seed, by one compiled loop.
 
-The loop runs in chunks of a fixed size: one compilation and constant memory suffice for any length. The noise of the n-th
+It runs in chunks of a fixed size: one compilation and constant memory suffice for any length. The noise of the n-th
 character follows from the seed and n alone, so a text depends on neither its length nor those drawn beside it.
 """
 
@@ -62,17 +62,10 @@ def text_stream(
     skip_unknown: bool,
     stop: str | None = None,
 ) -> Iterator[str]:
-    """The prime of `config` and then what `stream` draws after it, as text.
+    """The prime of `config` and then what `stream` draws after it, as text; bytes that are not UTF-8 become U+FFFD.
 
-    Args:
-        model, params: what predicts.
-        vocabulary, symbols: what ids stand for; bytes are decoded as UTF-8, with U+FFFD where they are not.
-        config: how to draw, and the prime.
-        skip_unknown: leaves out characters of the prime that the vocabulary lacks.
-        stop: the text ends with its first occurrence in what is drawn, or after `config.length` symbols.
-
-    Raises:
-        ValueError: the prime has unknown characters that are not skipped; at once, before anything is yielded.
+    The text ends with the first `stop` in what is drawn, or after `config.length` symbols. Raises ValueError at once if
+    the prime has characters that the vocabulary lacks and that are not skipped.
     """
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
     pieces = map(vocabulary.decode, chain([prime], stream(model, params, prime, config)))
@@ -135,10 +128,9 @@ def choose(logits: Array, noise: Array, temperature: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def block_keeps_bits(model: Model, top_n: int) -> bool:
-    """Whether BLOCK streams side by side equal each alone in every bit: both programs are run and compared.
+    """Whether BLOCK streams side by side equal each alone in every bit, as a product may sum in another order.
 
-    The order in which a product sums depends on its shape and on the machine, never on the numbers, so a chunk with
-    random parameters and states stands for all.
+    That order depends on shapes and on the machine, never on numbers: a chunk of random ones stands for all.
     """
     rng = np.random.default_rng(0)
     forms = jax.eval_shape(lambda key: _for_sampling(model)(model.init(key)), jax.random.key(0))
