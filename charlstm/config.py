@@ -23,8 +23,7 @@ Each = TypeVar("Each")
 
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
 NonNegative = Annotated[Whole, Field(ge=0)]
-# Far beyond what can be trained, and few enough that reading a config never takes minutes.
-Width = Annotated[Whole, Field(ge=1, le=2**16)]
+Width = Annotated[Whole, Field(ge=1, le=2**16)]  # this and the next: far beyond what can be trained, yet soon read
 Depth = Annotated[Whole, Field(ge=1, le=100)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Probability = Annotated[Number, Field(ge=0, lt=1)]

@@ -50,10 +50,7 @@ def accuracy(
 
 
 def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) -> Recall:
-    """Asks a reader for the language in so many sentences of each distance, none of which is in a corpus.
-
-    What counts is which of the languages' initials it finds likeliest, not whether it knows that one must follow.
-    """
+    """Which of the languages' initials a reader finds likeliest, in sentences of each distance that no corpus has."""
     if sentences < 1:
         raise ValueError(f"sentences is {sentences}; it must be at least 1")
     right = tuple(_right(read, distance, sentences) for distance in distances)
@@ -90,7 +87,7 @@ def _right(read: Reader, distance: int, count: int) -> float:
     found = []
     for answers, row in zip(read([text.ljust(length) for text in texts]), dealt, strict=True):
         starts = accumulate((len(each.text) for each in row), initial=0)
-        for start, each in islice(zip(starts, row, strict=False), WARMUP, None):
+        for start, each in [*zip(starts, row, strict=False)][WARMUP:]:
             found.append(answers[start + each.decisive - 1] == recall_text.COUNTRIES.index(each.country))
     return int(np.sum(found[:count])) / count
 

@@ -77,10 +77,7 @@ _CORPORA = {
 
 
 def load(corpus: str, symbols: Symbols) -> str:
-    """The text of a named corpus or of a file, normalised as `TextFile` says; InputError if there is none.
-
-    Memory peaks at about twice the text.
-    """
+    """The text of a named corpus or of a file, normalised as `TextFile` says; memory peaks at about twice the text."""
     if recall_text.is_named(corpus):
         return recall_text.text(corpus)
     if (known := _CORPORA.get(corpus)) is None:

@@ -23,10 +23,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The V characters that a model knows: single code points, in strictly ascending order. The id of one is its index.
-
-    Raises InputError where the characters are not that, or there are none.
-    """
+    """The V characters that a model knows: single code points, in strictly ascending order. The id of one is its index."""
 
     characters: tuple[str, ...]
 
