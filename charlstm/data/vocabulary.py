@@ -23,7 +23,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The V characters that a model knows: single code points, in strictly ascending order. The id of one is its index."""
+    """The V characters that a model knows: single code points, in strictly ascending order, by id."""
 
     characters: tuple[str, ...]
 
