@@ -1,7 +1,6 @@
 """The built-in cells: one step forward and backward, without the matrix products.
 
-Shapes: B batch, H hidden, G gates of the cell. The equations, the order of the gates and the names of their kernels are
-those of Flax's `SimpleCell`, `GRUCell` and `LSTMCell`.
+Shapes: B batch, H hidden, G gates. Equations, gates and names are those of Flax's `SimpleCell`, `GRUCell`, `LSTMCell`.
 """
 
 from typing import Any, ClassVar

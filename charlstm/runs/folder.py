@@ -212,7 +212,10 @@ def _read_config(path: Path) -> tuple[Experiment, bool]:
         raise InputError(f"{path} is malformed: {why}; put back the run's own file") from None
     if (cell := config.model.cell) not in CELLS:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
-        raise InputError(f"the cell of {path} is not registered; import the file that calls {call} first")
+        raise InputError(
+            f"the cell of {path} is not registered; import the file that calls {call} first, as in"
+            " charlstm --import FILE sample RUN"
+        )
     return config, written_by.get("program") is True
 
 
