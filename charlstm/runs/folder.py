@@ -96,11 +96,11 @@ class Run:
         """The file of the text that was sampled after a step."""
         return self.samples / f"{step}.txt"
 
-    def extended(self, config: Experiment) -> "Run":
-        """This run with another config, in config.json too: more `train.steps` or another time loop."""
-        run = replace(self, config=continued(self.config, config))
-        if run.config != self.config:
-            _write_config(self.folder / CONFIG, run.config, self.program)
+    def extended(self, config: Experiment, program: bool = False) -> "Run":
+        """This run as a `config` with more `train.steps`, or with another time loop, continues it; on disk too."""
+        run = replace(self, config=continued(self.config, config), program=self.program or program)
+        if run != self:
+            _write_config(self.folder / CONFIG, run.config, run.program)
         return run
 
     def check_text(self, fingerprint: Fingerprint, vocabulary: Vocabulary) -> None:

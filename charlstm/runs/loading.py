@@ -134,7 +134,7 @@ class TrainedRun:
         return known | {"symbols": self.config.data.symbols, "config": config, "skip_unknown": skip}
 
 
-def load_run(folder: str | os.PathLike[str], checkpoint: str = "best") -> TrainedRun:
+def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedRun:
     """Opens a run's folder, also while the run trains. Nothing in it is changed or executed.
 
     Args:
@@ -145,7 +145,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str = "best") -> Traine
     Raises:
         InputError: the folder is not a run, or the checkpoint is missing or damaged.
     """
-    run = Run.open(Path(folder))
+    run, checkpoint = Run.open(Path(folder)), str(checkpoint)
     config = run.config
     if config.model.recurrence == "cudnn":  # it can be read where there is no GPU: the parameters are the same
         config = replace(config, model=replace(config.model, recurrence="auto"))

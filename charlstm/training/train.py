@@ -90,7 +90,7 @@ def train(
         first = partial(init_state, model, chain, rows, config.seed)
         opened = replace(run, config=config)
         member, state = open_member(opened, first, layout.devices, watch.line, stack)
-        run.extended(config)  # after all that can fail
+        run.extended(config, program)  # after all that can fail
         one = OneRun(model, chain, layout, loss or mean_nats, schedule)
         loop = Loop([member], one, model, data, [state], watch, _raise_not_finite, callbacks)
         watch.begin(opened, data, model, loop.step, layout)
