@@ -2,6 +2,7 @@
 
 import json
 import signal
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,13 @@ def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> Non
             signal.raise_signal(number)
 
     patch.setattr(TensorBoard, "add", add_and_stop)
+
+
+def unpack_before_rebuild(folder: Path) -> Path:
+    """Unpacks the folders that the version before the rebuild wrote."""
+    with tarfile.open(Path(__file__).parent / "data" / "before_rebuild.tar.xz") as archive:
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, filter="data")
+        else:  # Python 3.11 before 3.11.4
+            archive.extractall(folder)
+    return folder

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ import orbax.checkpoint as ocp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import unpack_before_rebuild
 
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import init_state
@@ -643,9 +643,7 @@ def test_broken_params_are_named(tmp_path: Path, damage: Any) -> None:
 def before_rebuild(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders written when a checkpoint held everything in the item `state`."""
     folder = tmp_path_factory.mktemp("before")
-    with tarfile.open(Path(__file__).parents[1] / "data" / "before_rebuild.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return unpack_before_rebuild(folder)
 
 
 @pytest.mark.parametrize("name", ["run", "plain"])

@@ -5,13 +5,13 @@ comparison that was stopped share checkpoints in a folder of their model.
 """
 
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_runs import unpack_before_rebuild
 
 import charlstm
 from charlstm import cli
@@ -20,7 +20,6 @@ from charlstm.runs.metrics import read
 
 pytestmark = pytest.mark.slow
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "before_rebuild.tar.xz"
 PRIME = "I grew up in "
 STOPPED = ["--train.steps", "300", "--train.validate-every", "100", "--train.checkpoint-every", "10"]
 """The options that the stopped comparison was begun with."""
@@ -31,9 +30,7 @@ each_run = pytest.mark.parametrize(("name", "of_loss", "of_losses"), [("run", 1e
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path
+    return unpack_before_rebuild(tmp_path)
 
 
 @pytest.fixture
