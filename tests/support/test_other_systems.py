@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TAKEN_AWAY = """
-import os, signal, subprocess, sys  # the standard library's own need of them is this system's
+import asyncio, os, signal, subprocess, sys  # the standard library's own need of them is this system's
 for name in {modules}:
     sys.modules[name] = None  # `import name` raises ModuleNotFoundError
 for name in ("sysconf", "sched_getaffinity"):
