@@ -12,6 +12,7 @@ for name in {modules}:
     sys.modules[name] = None  # `import name` raises ModuleNotFoundError
 for name in ("sysconf", "sched_getaffinity"):
     delattr(os, name)
+os.process_cpu_count = os.cpu_count  # which would ask for the affinity
 for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTSTP", "SIGCONT"):
     delattr(signal, name)
 import ctypes
