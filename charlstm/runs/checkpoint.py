@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -195,7 +196,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def _sweep(self) -> None:
         """Removes what a killed or failed save left; only to be called while none is in progress."""
         for path in [path for path in self._folder.iterdir() if _UNFINISHED in path.name]:
-            path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+            path.unlink() if path.is_symlink() or not path.is_dir() else _remove_tree(path)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -283,3 +284,15 @@ def _split(state: Any) -> dict[str, Any]:
     fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
     items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
     return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
+
+
+def _remove_tree(path: Path) -> None:
+    """Removes a folder; a thread of Orbax's that a failed save left may still add a file meanwhile."""
+    for _ in range(40):
+        try:
+            return shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            time.sleep(0.05)
+    shutil.rmtree(path)
