@@ -7,6 +7,7 @@ Which checkpoints stay is decided here: Orbax's manager ranks by a metrics file 
 where one copy of it is torn (0.12.8, `CheckpointManager._get_metrics`).
 """
 
+import errno
 import logging
 import math
 import os
@@ -288,11 +289,11 @@ def _split(state: Any) -> dict[str, Any]:
 
 def _remove_tree(path: Path) -> None:
     """Removes a folder; a thread of Orbax's that a failed save left may still add a file meanwhile."""
-    for _ in range(40):
+    for wait in (0.05, 0.1, 0.2, 0.4, 0.8, 0):
         try:
-            return shutil.rmtree(path)
+            shutil.rmtree(path)
+            break
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
+            if error.errno != errno.ENOTEMPTY or not wait:
                 raise
-            time.sleep(0.05)
-    shutil.rmtree(path)
+            time.sleep(wait)
