@@ -132,9 +132,7 @@ def _eval(words: list[str]) -> None:
         ids, what = encode_pieces(found.vocabulary, pieces), str(asked.text)
     else:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
-        ids, what = found.data.ids(asked.split), f"{asked.split} split"
-    if not len(ids):
-        raise InputError(f"the {what} of {asked.run} is empty; its fraction in the run's config is 0")
+        ids, what = found.ids(asked.split), f"{asked.split} split"
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
     try:
         reach = gradient_reach(found.model, found.params, ids) if asked.lags else None

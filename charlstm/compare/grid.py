@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from charlstm.config import Experiment, Grid, check_cell
+from charlstm.config import Experiment, Grid
 from charlstm.core.size import count_parameters, match_parameters, name_of
 from charlstm.runs.folder import continued
 from charlstm.support.errors import InputError
@@ -39,8 +39,6 @@ def grid_models(grid: Grid, vocabulary_size: int) -> list[GridModel]:
     axes = list(itertools.product(grid.cells, grid.layers))
     found: list[GridModel] = []
     try:
-        for cell in grid.cells:
-            check_cell(cell)
         for size in grid.sizes:
             ours = {(cell, layers): _model(grid, size, cell, layers, vocabulary_size) for cell, layers in axes}
             baseline = ours.get((grid.baseline_cell, grid.baseline_layers))

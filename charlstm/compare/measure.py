@@ -13,7 +13,7 @@ from charlstm.core.network import Params
 from charlstm.data.dataset import Dataset
 from charlstm.data.recall_text import is_named
 from charlstm.runs.loading import load_run
-from charlstm.support.errors import InputError
+from charlstm.runs.models import first_state
 
 
 def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
@@ -22,8 +22,7 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
     The test split chose nothing. What cannot be measured on this text is None.
     """
     run = load_run(folder, str(step))
-    if run.vocabulary != data.vocabulary:
-        raise InputError(f"{folder}/vocabulary.json is not that of the run's text; put back the run's own file")
+    run.run.check_vocabulary(data.vocabulary)
     text = data.validation if len(data.validation) else data.train.ids
     lags = min(LAGS, len(text) - 2)
     test = evaluate(run.model, run.params, data.test).loss if len(data.test) else math.nan
@@ -38,6 +37,6 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
     return {
         "test": test if math.isfinite(test) else None,
         "gradient": norms(run.params),
-        "fresh_gradient": norms(load_run(folder, "fresh").params),
+        "fresh_gradient": norms(first_state(run.config, run.model).params),
         "recall": recall,
     }

@@ -25,8 +25,9 @@ from charlstm.compare.measure import measure_run
 from charlstm.compare.results import RESULTS, Outcome, Results
 from charlstm.compare.statistics import MEASURES, RESULT, outcome, tabulate
 from charlstm.config import Experiment, Grid
+from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
-from charlstm.core.step import TrainState, init_state
+from charlstm.core.step import TrainState
 from charlstm.data.dataset import Dataset
 from charlstm.runs.folder import (
     CORPUS,
@@ -40,7 +41,7 @@ from charlstm.runs.folder import (
 )
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import best_loss, read, time_taken
-from charlstm.runs.models import make_model
+from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, one_line, read_json, write_json
 from charlstm.support.schema import from_dict, to_dict
@@ -138,11 +139,11 @@ class _Comparison:
             return SeedProgram(network, tx, schedule, rows, count, chunk_of(train, step), share_seeds)
 
         with ExitStack() as stack:
+            devices = program(len(missing), 0).row_devices
             groups: dict[int, list[tuple[Member, TrainState]]] = {}
             for number in missing:
                 run = self._open_run(folders[number], model.run(number), stack)
-                first = partial(init_state, network, tx, rows, run.config.seed)
-                devices = program(len(missing), 0).row_devices
+                first = partial(first_state, run.config, network)
                 member, state = open_member(run, first, devices, self.watch.line, stack, restart=True)
                 groups.setdefault(int(state.step), []).append((member, state))
             for step, group in sorted(groups.items()):
@@ -150,7 +151,7 @@ class _Comparison:
 
                 def diverged(member: Member, what: str, count: int = len(members)) -> None:
                     self.watch.line(f"{model.name}: seed {member.run.config.seed} diverged; {what}", "yellow")
-                    self._conclude(member, count)
+                    self._conclude(member, network, count)
 
                 loop = Loop(members, program(len(members), step), network, self.data, states, self.watch, diverged)
                 try:
@@ -159,7 +160,7 @@ class _Comparison:
                     raise Interrupted(stop.signal_number, stop.step, model.name) from None
                 for member in members:
                     if member.diverged_after is None:
-                        self._conclude(member, len(members))
+                        self._conclude(member, network, len(members))
 
     def measure(self, model: GridModel) -> None:
         """Measures the trained runs that have not been, on the parameters of the step that was best by validation."""
@@ -181,7 +182,7 @@ class _Comparison:
         stack.enter_context(only_writer(folder, self.watch.line))
         return run
 
-    def _conclude(self, member: Member, count: int) -> None:
+    def _conclude(self, member: Member, model: Model, count: int) -> None:
         """Leaves a sample and, last, the result of a run that has ended; `count` runs shared the time."""
         run, diverged = member.run, member.diverged_after
         member.metrics.flush()
@@ -191,7 +192,6 @@ class _Comparison:
         seconds, speed = time_taken(records, run.config.data.batch_size * run.config.data.seq_length)
         best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
         if best is not None:
-            model = make_model(run.config, len(run.vocabulary))
             params = member.checkpoints.restore_params(best, jax.eval_shape(model.init, jax.random.key(0)))
             run.write_sample(best, sample_of(run, model, params))
         result = Outcome(

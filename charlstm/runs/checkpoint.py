@@ -258,8 +258,9 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
         started = list[Any]()
         for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(infos), strict=True):
-            started += await super().serialize([value], [info], [arg])
-        self._writes += started
+            writes = await super().serialize([value], [info], [arg])
+            self._writes += writes  # at once, as the next array may fail
+            started += writes
         return started
 
     def join(self) -> None:

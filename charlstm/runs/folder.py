@@ -106,6 +106,10 @@ class Run:
     def check_text(self, fingerprint: Fingerprint, vocabulary: Vocabulary) -> None:
         """Raises InputError if a text or its vocabulary is not the run's; the text's name does not matter."""
         check_text(self.folder, self.fingerprint, fingerprint)
+        self.check_vocabulary(vocabulary)
+
+    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Raises InputError if a text's vocabulary is not the run's."""
         if vocabulary != self.vocabulary:
             raise InputError(f"{self.folder / VOCABULARY} is not that of the run's text; put back the run's own file")
 

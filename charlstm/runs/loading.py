@@ -9,20 +9,20 @@ from typing import Any
 
 import jax
 import optax
+from numpy.typing import NDArray
 
 from charlstm.analysis.evaluate import Evaluation, evaluate
 from charlstm.analysis.sample import text_stream, texts
 from charlstm.analysis.score import Score, score
 from charlstm.config import Experiment, TrainConfig
 from charlstm.core.network import Model, Params
-from charlstm.core.optimizer import make_optimizer
-from charlstm.core.step import TrainState, init_state
+from charlstm.core.step import TrainState
 from charlstm.data.corpora import to_symbols
 from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
-from charlstm.runs.models import make_model
+from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError
 
 
@@ -51,6 +51,13 @@ class TrainedRun:
         data = Dataset.read(self.config.data)
         self.run.check_text(data.fingerprint, data.vocabulary)
         return data
+
+    def ids(self, split: str) -> NDArray[Any]:
+        """The ids of "train", "validation" or "test" of the run's own text, [N]; raises InputError if it is empty."""
+        ids = self.data.ids(split)
+        if not len(ids):
+            raise InputError(f"the {split} split of {self.run.folder} is empty; its fraction in the run's config is 0")
+        return ids
 
     def sample(
         self, prime: str | None = None, *, num: int = 1, skip_unknown: bool = False, stop: str | None = None, **how: Any
@@ -99,10 +106,7 @@ class TrainedRun:
         Raises:
             InputError: the split is empty, or the text is not the one that the run read.
         """
-        ids = self.data.ids(split)
-        if not len(ids):
-            raise InputError(f"the {split} split of {self.run.folder} is empty; its fraction in the run's config is 0")
-        return evaluate(self.model, self.params, ids, rows=1 if exact else None)
+        return evaluate(self.model, self.params, self.ids(split), rows=1 if exact else None)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own, from the empty state: ``.nats``, ``.characters`` and ``.nats_per_char``.
@@ -122,7 +126,7 @@ class TrainedRun:
         Raises:
             InputError: the checkpoint is of another optimizer, or damaged.
         """
-        like = jax.eval_shape(partial(_first_state, self.config, self.model, tx))
+        like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
         with Checkpoints(self.run.checkpoints, keep=1, read_only=True) as checkpoints:
             return checkpoints.restore(self.step, like)
 
@@ -151,7 +155,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
         config = replace(config, model=replace(config.model, recurrence="auto"))
     model = make_model(config, len(run.vocabulary))
     if checkpoint == "fresh":
-        return TrainedRun(run, model, _first_state(config, model).params, 0)
+        return TrainedRun(run, model, first_state(config, model).params, 0)
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(run.checkpoints, keep=1, read_only=True) as checkpoints:
         steps = checkpoints.steps()
@@ -196,8 +200,3 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
         run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
     with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
         checkpoints.save(step, state)
-
-
-def _first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:
-    chain = tx or make_optimizer(config.optimizer, config.train.steps)
-    return init_state(model, chain, config.data.batch_size, config.seed)

@@ -1,9 +1,13 @@
-"""The model of a config, made only where this machine can run it."""
+"""The model of a config, made only where this machine can run it, and the state that its training begins with."""
+
+import optax
 
 from charlstm.config import Experiment
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model
+from charlstm.core.optimizer import make_optimizer
 from charlstm.core.size import count_parameters
+from charlstm.core.step import TrainState, init_state
 from charlstm.support.errors import InputError
 from charlstm.support.limits import memory
 
@@ -17,6 +21,12 @@ def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Mod
     if config.model.cell in BUILT_IN:  # before anything is made: a stranger's config may ask for terabytes
         check_memory(config, vocabulary_size, states)
     return model
+
+
+def first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:
+    """The state before the first update; `tx` takes the place of the optimizer that the config describes."""
+    chain = tx or make_optimizer(config.optimizer, config.train.steps)
+    return init_state(model, chain, config.data.batch_size, config.seed)
 
 
 def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> None:

@@ -78,7 +78,7 @@ class SeedProgram:
     share_seeds: bool
     """Whether devices share the runs rather than the rows of a batch."""
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Of the seeds where devices share those, else of the rows."""
         return Layout.of(self._stacked if self.share_seeds else self.batch_size)

@@ -17,11 +17,11 @@ from charlstm.config import Experiment
 from charlstm.core.loss import mean_nats
 from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
-from charlstm.core.step import Loss, TrainState, init_state
+from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.folder import Run, continued, make_folder, system_errors_as_training_errors
 from charlstm.runs.lock import only_writer
-from charlstm.runs.models import make_model
+from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member
@@ -86,8 +86,7 @@ def train(
             run = Run.create(folder, config, data.vocabulary, fingerprint, program=program)
         schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
         chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
-        layout, rows = Layout.of(config.data.batch_size), config.data.batch_size
-        first = partial(init_state, model, chain, rows, config.seed)
+        layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
         opened = replace(run, config=config)
         member, state = open_member(opened, first, layout.devices, watch.line, stack)
         run.extended(config, program)  # after all that can fail

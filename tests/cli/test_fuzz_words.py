@@ -132,7 +132,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.analysis.sample.stream", lambda *_: iter([np.array([1, 2])]))
         patch.setattr("charlstm.analysis.sample.samples", lambda *_: iter([np.array([1, 2])]))
         patch.setattr(loading, "Checkpoints", _Checkpoints)
-        patch.setattr(loading, "_first_state", lambda *_: SimpleNamespace(params={}))
+        patch.setattr(loading, "first_state", lambda *_: SimpleNamespace(params={}))
         yield folder
 
 

@@ -16,6 +16,7 @@ from small_runs import SMALL, TEXT, bits, stop_at, timeless_metrics
 
 from charlstm import cli
 from charlstm.compare import runner
+from charlstm.config import Experiment
 from charlstm.core.network import Model
 from charlstm.core.step import TrainState
 from charlstm.runs.folder import Run
@@ -208,15 +209,15 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
 
 def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: Path, tmp_path: Path) -> None:
     """It is stopped and goes on after that, too."""
-    folder, first = tmp_path / "diverged", runner.init_state
+    folder, first = tmp_path / "diverged", runner.first_state
 
-    def poisoned(model: Model, tx: Any, batch_size: int, seed: int) -> TrainState:
-        state = first(model, tx, batch_size, seed)
+    def poisoned(config: Experiment, model: Model) -> TrainState:
+        state = first(config, model)
         broken = jax.tree.map(lambda part: part * np.float32(np.nan), state.params)
-        return state._replace(params=broken) if seed == 1 and model.config.cell == "rnn" else state
+        return state._replace(params=broken) if config.seed == 1 and model.config.cell == "rnn" else state
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "init_state", poisoned)
+        patch.setattr(runner, "first_state", poisoned)
         stop_at(patch, 9, signal.SIGINT)
         assert cli.run(words(template, folder)) == 130
     assert cli.run(words(template, folder)) == 0
