@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 from reference import assert_trees_equal
 
@@ -35,10 +34,8 @@ def seed_program(cell: Cell, runs: int) -> SeedProgram:
         model=Model(replace(CONFIG.model, cell=cell), V),
         tx=make_optimizer(optimizer, steps),
         schedule=learning_rate(optimizer, steps),
-        batch_size=B,
         runs=runs,
         chunk=chunk_of(CONFIG.train),
-        share_seeds=runs >= jax.local_device_count(),
     )
 
 
@@ -61,10 +58,9 @@ def windows_of(program: Program) -> Iterator[Window]:
 
 
 def assert_each_is_as_alone(program: SeedProgram) -> None:
-    """A run alone must have as many devices: one of its own, where devices share the seeds."""
+    """A run alone must have one device, too."""
     ours, metrics = trained(program, first_states(program), 3)
-    layout = Layout.of(1) if program.share_seeds else program.layout
-    alone = OneRun(program.model, program.tx, layout, mean_nats, program.schedule)
+    alone = OneRun(program.model, program.tx, Layout.of(1), mean_nats, program.schedule)
     for run, state in enumerate(first_states(program)):
         (wanted,), last = trained(alone, [state], 3 * program.chunk)
         assert_trees_equal(ours[run], wanted)

@@ -87,22 +87,17 @@ class Measures:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SeedResult:
-    """One finished training. Losses are nats per character."""
+class SeedResult(Outcome):
+    """One finished training."""
 
-    seed: Int64
     run: Line
     """The run's folder, inside the comparison's."""
-    best_step: Int64 | None = None
-    validation: Finite | None = None
     test: Finite | None = None
-    diverged_after: Int64 | None = None
-    """The last step before the loss was no longer finite."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelResult:
-    """One model over its seeds. What is unknown, or not known yet, is None."""
+    """One model over its seeds; losses are in nats per character. What is unknown, or not known yet, is None."""
 
     name: Line
     cell: Line
@@ -118,7 +113,6 @@ class ModelResult:
     """Training time of all seeds together."""
     chars_per_second: Finite | None = None
     validation: Interval | None = None
-    """Nats per character, like the next three."""
     test: Interval | None = None
     difference: Interval | None = None
     """Of the test loss, this model's minus the baseline's, paired by seed."""
@@ -158,16 +152,11 @@ def read(folder: Path) -> Results:
     path = inside(folder, RESULTS)
     if not path.exists():
         raise InputError(f"{folder} has no {RESULTS} yet; run its `charlstm compare` again, which writes it")
-    return parse(read_json(path), path)
-
-
-def parse(values: Mapping[str, Any], source: object = RESULTS) -> Results:
-    """Results from JSON values. Text becomes one printable line, unknown fields are ignored; errors name `source`."""
-    return typed(values, Results, source)
+    return typed(read_json(path), Results, path)
 
 
 def typed(values: Mapping[str, Any], kind: type[Kind], source: object) -> Kind:
-    """A dataclass of this module from JSON values, as `parse` reads one."""
+    """A dataclass of this module from JSON values; unknown fields are ignored, and errors name `source`."""
     try:
         return from_dict(values, kind, unknown="ignore")
     except InputError as error:

@@ -11,7 +11,6 @@ is measured, and not trained.
 
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +20,13 @@ from pathlib import Path
 import jax
 
 from charlstm.compare.grid import GridModel, check_same_grid, grid_models
-from charlstm.compare.measure import measure_run
 from charlstm.compare.results import RESULTS, Outcome, Results
-from charlstm.compare.statistics import MEASURES, RESULT, outcome, tabulate
+from charlstm.compare.statistics import MEASURES, RESULT, measure_run, outcome, tabulate
 from charlstm.config import Experiment, Grid
+from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
+from charlstm.core.sharding import Layout
 from charlstm.core.step import TrainState
 from charlstm.data.dataset import Dataset
 from charlstm.runs.folder import (
@@ -39,19 +39,16 @@ from charlstm.runs.folder import (
     read_fingerprint,
     system_errors_as_training_errors,
 )
+from charlstm.runs.loading import first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import best_loss, read, time_taken
-from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, one_line, read_json, write_json
 from charlstm.support.schema import from_dict, to_dict
 from charlstm.training.loop import Loop, Watch, sample_of
 from charlstm.training.member import Member, open_member
-from charlstm.training.seeds import SeedProgram, chunk_of
+from charlstm.training.seeds import OneRun, Program, SeedProgram, chunk_of
 from charlstm.training.signals import Received, collected
-
-_LEFT_BY_OLDER = "training"
-"""A model's folder of common checkpoints, as earlier versions kept them while its seeds trained."""
 
 
 class GridWatch(Watch):
@@ -91,7 +88,6 @@ def run_grid(
     models = grid_models(grid, len(data.vocabulary))
     for model in models:
         make_model(model.config, len(data.vocabulary), states=grid.seeds)
-    _check_kind(folder)
     make_folder(folder)
     with system_errors_as_training_errors(folder), ExitStack() as stack:
         stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
@@ -123,44 +119,44 @@ class _Comparison:
     def train(self, model: GridModel) -> None:
         """Trains the runs of a model that have no result yet: together those that stand at the same step."""
         here = inside(self.folder, model.name)
-        if os.path.lexists(here / _LEFT_BY_OLDER):
-            shutil.rmtree(inside(here, _LEFT_BY_OLDER))
         folders = [_seed_folder(here, model, number) for number in range(self.grid.seeds)]
         missing = [number for number, each in enumerate(folders) if not (each / RESULT).exists()]
         if not missing:
             return
         network = make_model(model.config, len(self.data.vocabulary))
-        train, rows = model.config.train, model.config.data.batch_size
-        tx = make_optimizer(model.config.optimizer, train.steps)
-        schedule = learning_rate(model.config.optimizer, train.steps)
-        share_seeds = self.grid.seeds >= jax.local_device_count()
-
-        def program(count: int, step: int) -> SeedProgram:
-            return SeedProgram(network, tx, schedule, rows, count, chunk_of(train, step), share_seeds)
-
+        train, optimizer = model.config.train, model.config.optimizer
+        tx, schedule = make_optimizer(optimizer, train.steps), learning_rate(optimizer, train.steps)
+        # Fewer runs than devices train one by one, and the devices share the rows of each.
+        alone = OneRun(network, tx, Layout.of(model.config.data.batch_size), mean_nats, schedule)
+        one_by_one = self.grid.seeds < jax.local_device_count()
         with ExitStack() as stack:
-            devices = program(len(missing), 0).row_devices
             groups: dict[int, list[tuple[Member, TrainState]]] = {}
             for number in missing:
                 run = self._open_run(folders[number], model.run(number), stack)
-                first = partial(first_state, run.config, network)
+                first, devices = partial(first_state, run.config, network), alone.row_devices if one_by_one else 1
                 member, state = open_member(run, first, devices, self.watch.line, stack, restart=True)
-                groups.setdefault(int(state.step), []).append((member, state))
-            for step, group in sorted(groups.items()):
-                members, states = [member for member, _ in group], [state for _, state in group]
+                groups.setdefault(number if one_by_one else int(state.step), []).append((member, state))
+            for _, group in sorted(groups.items()):
+                members, states = zip(*group, strict=True)
+                chunk = chunk_of(train, int(states[0].step))
+                program = alone if one_by_one else SeedProgram(network, tx, schedule, len(group), chunk)
+                self._train_group(model, program, members, states)
 
-                def diverged(member: Member, what: str, count: int = len(members)) -> None:
-                    self.watch.line(f"{model.name}: seed {member.run.config.seed} diverged; {what}", "yellow")
-                    self._conclude(member, network, count)
+    def _train_group(
+        self, model: GridModel, program: Program, members: Sequence[Member], states: Sequence[TrainState]
+    ) -> None:
+        def diverged(member: Member, what: str) -> None:
+            self.watch.line(f"{model.name}: seed {member.run.config.seed} diverged; {what}", "yellow")
+            self._conclude(member, program.model, len(members))
 
-                loop = Loop(members, program(len(members), step), network, self.data, states, self.watch, diverged)
-                try:
-                    loop.run(self.received)
-                except Interrupted as stop:
-                    raise Interrupted(stop.signal_number, stop.step, model.name) from None
-                for member in members:
-                    if member.diverged_after is None:
-                        self._conclude(member, network, len(members))
+        loop = Loop(members, program, self.data, states, self.watch, diverged)
+        try:
+            loop.run(self.received)
+        except Interrupted as stop:
+            raise Interrupted(stop.signal_number, stop.step, model.name) from None
+        for member in members:
+            if member.diverged_after is None:
+                self._conclude(member, program.model, len(members))
 
     def measure(self, model: GridModel) -> None:
         """Measures the trained runs that have not been, on the parameters of the step that was best by validation."""
@@ -209,18 +205,13 @@ def _seed_folder(folder: Path, model: GridModel, number: int) -> Path:
     return inside(folder, f"seed-{model.run(number).seed}")
 
 
-def _check_kind(folder: Path) -> None:
+def _open(folder: Path, grid: Grid, data: Dataset) -> None:
+    """Begins a grid in its folder, or raises InputError where this grid cannot go on from what is there."""
     if not (folder / GRID).exists():
         present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
         if present or Run.exists(folder):
             what = "is a run" if Run.exists(folder) else f"holds {present[0]}"
             raise InputError(f"{folder} {what}, and is no comparison; use another --run-dir")
-
-
-def _open(folder: Path, grid: Grid, data: Dataset) -> None:
-    """Begins a grid in its folder, or raises InputError where this grid cannot go on from what is there."""
-    _check_kind(folder)
-    if not (folder / GRID).exists():
         write_json(folder / GRID, to_dict(grid))
     path = inside(folder, GRID)
     try:

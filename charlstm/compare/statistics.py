@@ -1,29 +1,36 @@
-"""The runs of a comparison become its table: means with intervals over seeds, and differences from a baseline.
+"""What is measured of a comparison's runs, and its table: means with intervals over seeds, and differences.
 
 Intervals are Student's t over seeds, and those of a difference are of the differences seed by seed (Student 1908). They
 say how much of a figure is the seed's doing, not the text's: all runs read the same one.
 """
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from charlstm.analysis.gradient_reach import reach
+from charlstm.analysis.evaluate import evaluate
+from charlstm.analysis.gradient_reach import LAGS, gradient_reach, reach
+from charlstm.analysis.recall import accuracy, distances_of
 from charlstm.compare.grid import GridModel
-from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Recall, Results, SeedResult, typed
+from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Results, SeedResult, typed
 from charlstm.config import Grid
+from charlstm.core.network import Params
 from charlstm.core.size import count_training_operations
+from charlstm.data.dataset import Dataset
+from charlstm.data.recall_text import is_named
+from charlstm.runs.loading import first_state, load_run
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, read_json
 
 RESULT, MEASURES = "result.json", "measures.json"
-"""In the folder of a run: what its training came to, and what `measure` says of its best parameters."""
+"""In the folder of a run: what its training came to, and what `measure_run` says of its best parameters."""
 CONFIDENCE = 0.95
 
 
@@ -62,16 +69,39 @@ def furthest_reach(norms: Sequence[Sequence[float]]) -> tuple[int, bool]:
     return max(len(norms[0]) - 1 if lag is None else lag for lag in lags), None in lags
 
 
+def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
+    """The JSON values of `results.Measures`, of a run's parameters as they were after a step.
+
+    The test split chose nothing. What cannot be measured on this text is None.
+    """
+    run = load_run(folder, str(step))
+    run.run.check_vocabulary(data.vocabulary)
+    text = data.validation if len(data.validation) else data.train.ids
+    lags = min(LAGS, len(text) - 2)
+    test = evaluate(run.model, run.params, data.test).loss if len(data.test) else math.nan
+
+    def norms(params: Params) -> list[list[float]] | None:
+        found = gradient_reach(run.model, params, text, lags=lags).norms if lags > 0 else np.array(math.nan)
+        return found.tolist() if np.isfinite(found).all() else None
+
+    corpus, recall = run.config.data.corpus, None
+    if is_named(corpus):
+        recall = accuracy(run.model, run.params, run.vocabulary, distances_of(corpus))._asdict()
+    return {
+        "test": test if math.isfinite(test) else None,
+        "gradient": norms(run.params),
+        "fresh_gradient": norms(first_state(run.config, run.model).params),
+        "recall": recall,
+    }
+
+
 def outcome(folder: Path) -> Outcome:
     """A trained run's result.json. Raises InputError where there is none, or it is malformed."""
     path = inside(folder, RESULT)
     return typed(read_json(path), Outcome, path)
 
 
-class _Finished(NamedTuple):
-    run: str
-    outcome: Outcome
-    measures: Measures
+_Finished = tuple[SeedResult, Measures]
 
 
 def _runs(folder: Path, model: GridModel, seeds: int) -> Iterator[_Finished]:
@@ -80,25 +110,25 @@ def _runs(folder: Path, model: GridModel, seeds: int) -> Iterator[_Finished]:
         if (folder / name / RESULT).exists():
             path = inside(folder, f"{name}/{MEASURES}")
             measures = typed(read_json(path), Measures, path) if path.exists() else Measures()
-            yield _Finished(name, outcome(inside(folder, name)), measures)
+            yield SeedResult(run=name, test=measures.test, **vars(outcome(inside(folder, name)))), measures
 
 
-def _by_seed(runs: Sequence[_Finished], part: str, field: str) -> dict[int, Any]:
+def _by_seed(runs: Sequence[_Finished], field: str) -> dict[int, Any]:
     """A figure by seed. A run that diverged has none: what it was before that is not what its training leads to."""
-    known = {run.outcome.seed: getattr(getattr(run, part), field) for run in runs if run.outcome.diverged_after is None}
+    steady = [(seed, measures) for seed, measures in runs if seed.diverged_after is None]
+    known = {seed.seed: (vars(seed) | vars(measures))[field] for seed, measures in steady}
     return {seed: value for seed, value in known.items() if value is not None}
 
 
 def _row(model: GridModel, runs: Mapping[str, Sequence[_Finished]], vocabulary_size: int) -> ModelResult:
-    mine, config = runs[model.name], model.config
-    figures = partial(_by_seed, mine, "measures")
-    test, gradients = figures("test"), figures("gradient")
-    theirs = _by_seed(runs[model.baseline], "measures", "test") if model.baseline else {}
+    config, seeds = model.config, tuple(seed for seed, _ in runs[model.name])
+    figures = partial(_by_seed, runs[model.name])
+    test, gradients, recalls = figures("test"), figures("gradient"), list(figures("recall").values())
+    theirs = _by_seed(runs[model.baseline], "test") if model.baseline else {}
     symbols = config.train.steps * config.data.batch_size * config.data.seq_length
-    times = [run.outcome.seconds for run in mine if run.outcome.seconds is not None]
-    speeds = [run.outcome.chars_per_second for run in mine if run.outcome.chars_per_second is not None]
+    times = [seed.seconds for seed in seeds if seed.seconds is not None]
+    speeds = [seed.chars_per_second for seed in seeds if seed.chars_per_second is not None]
     reaches = [furthest_reach(norms) for norms in gradients.values()]
-    recalls: list[Recall] = list(figures("recall").values())
     return ModelResult(
         name=model.name,
         cell=config.model.cell,
@@ -110,7 +140,7 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[_Finished]], vocabulary_s
         operations=float(count_training_operations(config.model, vocabulary_size) * symbols),
         seconds=sum(times) if times else None,
         chars_per_second=statistics.fmean(speeds) if speeds else None,
-        validation=interval(list(_by_seed(mine, "outcome", "validation").values())),
+        validation=interval(list(figures("validation").values())),
         test=interval(list(test.values())),
         difference=difference(test, theirs),
         published=model.published,
@@ -120,17 +150,7 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[_Finished]], vocabulary_s
         gradient=_mean(list(gradients.values())),
         fresh_gradient=_mean(list(figures("fresh_gradient").values())),
         recall=replace(recalls[0], accuracy=_mean([each.accuracy for each in recalls])) if recalls else None,
-        seeds=tuple(
-            SeedResult(
-                seed=run.outcome.seed,
-                run=run.run,
-                best_step=run.outcome.best_step,
-                validation=run.outcome.validation,
-                test=run.measures.test,
-                diverged_after=run.outcome.diverged_after,
-            )
-            for run in mine
-        ),
+        seeds=seeds,
     )
 
 

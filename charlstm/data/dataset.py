@@ -8,22 +8,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from charlstm.config import DataConfig
 from charlstm.data import corpora
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.data.windows import WindowedText, check_length, split
+from charlstm.support.schema import STRICT, Text, Whole
 
 _CHUNK = 1 << 22  # characters that are held as bytes at a time
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=STRICT)
 class Fingerprint:
     """Which text it is: what it is called, the SHA-256 of its UTF-8, and how many characters it has."""
 
-    corpus: str
-    sha256: str
-    characters: int
+    corpus: Text
+    sha256: Text
+    characters: Whole
 
     @classmethod
     def of(cls, corpus: str, text: str) -> "Fingerprint":

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from charlstm.runs import arrays
 from charlstm.runs.arrays import RECORD, BrokenError
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path, write_json
+from charlstm.support.files import check_orbax_path
 from charlstm.support.limits import memory
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
@@ -57,7 +57,6 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
         check_orbax_path(folder, "\\") if read_only else check_orbax_path(folder)
         self._folder, self._keep, self._saving = folder.absolute(), keep, False
-        self._losses: dict[int, float | None] = {}
         self._broken: set[int] = set()
         self._arrays = _NumpyHandler()
         # A registry of one type reads nothing else from a stranger's file.
@@ -100,32 +99,24 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def save(self, step: int, state: Any, validation_loss: float | None = None, devices: int | None = None) -> None:
         """Copies a state to the host, so that its buffers may be donated, and writes it in the background.
 
-        An intact checkpoint of the step, for a state of these shapes, stays as it is, except that it gets a validation
-        loss if it has none; a broken one is replaced. `devices` share the rows of a batch; by default, those that hold
-        the state are counted. Raises TrainingError if this checkpoint or the one before it could not be written.
+        It takes the place of an older checkpoint of the step. `devices` share the rows of a batch; by default, those
+        that hold the state are counted. Raises TrainingError if this one or the one before could not be written.
         """
         if self._writer is None:
             raise RuntimeError(f"{self._folder} is open for reading only, or closed")
         self.wait()
         loss = None if validation_loss is None or not math.isfinite(validation_loss) else float(validation_loss)
-        if step in self._steps() and step not in self._broken:
-            try:
-                self._load(step, state)
-                self._add_loss(step, state, loss)
-                return
-            except BrokenError:
-                self._broken.add(step)
         host = arrays.to_host(state)
         record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
         record["devices"] = devices or max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
         items = {name: ocp.args.PyTreeSave(tree) for name, tree in _split(host).items()}
         with self._writing():
             self._sweep()
-            self._remove(self._broken)
+            self._remove({*self._broken, step})
             self._broken.clear()
             if os.path.lexists(path := self._path(step)):  # and is no checkpoint
                 path.rename(path.with_name(f"{step}.moved-aside"))
-            self._losses[step], self._saving = loss, True
+            self._saving = True
             self._writer.save(path, ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items))
 
     def steps(self) -> list[int]:
@@ -185,9 +176,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
 
     def _best(self, steps: Sequence[int]) -> int | None:
-        for step in {*steps} - self._losses.keys():
-            self._losses[step] = arrays.stored_loss(self._path(step))
-        scored = [(loss, -step) for step in steps if (loss := self._losses[step]) is not None]
+        scored = [(loss, -step) for step in steps if (loss := arrays.stored_loss(self._path(step))) is not None]
         return -min(scored)[1] if scored else None
 
     def _remove(self, steps: set[int]) -> None:
@@ -206,15 +195,6 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         except Exception as error:
             why = arrays.reason(error) if self._folder.is_dir() else "the folder is gone"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
-
-    def _add_loss(self, step: int, state: Any, loss: float | None) -> None:
-        """Adds the loss to a checkpoint of this very state that has none; its arrays are not touched."""
-        record = arrays.read_record(self._path(step))
-        owed = loss is not None and arrays.stored_loss(self._path(step)) is None
-        if owed and record.get("leaves") == arrays.leaf_records(state, arrays.to_host(state)):
-            with self._writing():
-                write_json(self._path(step) / "integrity" / RECORD, arrays.seal(record | {"validation_loss": loss}))
-            self._losses[step] = loss
 
     def _load(self, step: int, like: Any, params_only: bool = False) -> Any:
         records = arrays.read_record(self._path(step)).get("leaves", [])

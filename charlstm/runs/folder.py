@@ -76,26 +76,6 @@ class Run:
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
         return cls(folder, config, vocabulary, read_fingerprint(folder / CORPUS), program)
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / CHECKPOINTS
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / METRICS
-
-    @property
-    def samples(self) -> Path:
-        return self.folder / SAMPLES
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.folder / TENSORBOARD
-
-    def sample(self, step: int) -> Path:
-        """The file of the text that was sampled after a step."""
-        return self.samples / f"{step}.txt"
-
     def extended(self, config: Experiment, program: bool = False) -> "Run":
         """This run as a `config` with more `train.steps`, or with another time loop, continues it; on disk too."""
         run = replace(self, config=continued(self.config, config), program=self.program or program)
@@ -115,8 +95,8 @@ class Run:
 
     def write_sample(self, step: int, text: str) -> Path:
         """Writes samples/STEP.txt, as UTF-8 in which lone surrogates, which a model may draw, stay."""
-        self.samples.mkdir(exist_ok=True)
-        path = self.sample(step)
+        path = self.folder / SAMPLES / f"{step}.txt"
+        path.parent.mkdir(exist_ok=True)
         write_atomic(path, text.encode("utf-8", "surrogatepass"))
         return path
 
@@ -179,10 +159,10 @@ def continued(old: Experiment, new: Experiment) -> Experiment:
 def read_fingerprint(path: Path) -> Fingerprint:
     """The fingerprint in a folder's corpus.json; raises InputError where it is missing or malformed."""
     values = read_json(path)
-    hints = {"corpus": str, "sha256": str, "characters": int}
-    if set(values) != set(hints) or any(type(values[name]) is not hint for name, hint in hints.items()):
-        raise InputError(f"{path} is malformed: it must hold {', '.join(hints)}; put back the run's own file")
-    return Fingerprint(**values)
+    try:
+        return from_dict(values, Fingerprint)
+    except InputError as error:
+        raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
 
 
 def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder as a model: to sample from, to evaluate, and to train on."""
+"""A config or a run's folder as a model: to train, to sample from and to evaluate."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,49 @@ from charlstm.analysis.evaluate import Evaluation, evaluate
 from charlstm.analysis.sample import text_stream, texts
 from charlstm.analysis.score import Score, score
 from charlstm.config import Experiment, TrainConfig
+from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
-from charlstm.core.step import TrainState
+from charlstm.core.optimizer import make_optimizer
+from charlstm.core.size import count_parameters
+from charlstm.core.step import TrainState, init_state
 from charlstm.data.corpora import to_symbols
 from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.checkpoint import Checkpoints
-from charlstm.runs.folder import Run
-from charlstm.runs.models import first_state, make_model
+from charlstm.runs.folder import CHECKPOINTS, Run
 from charlstm.support.errors import InputError
+from charlstm.support.limits import memory
+
+
+def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Model:
+    """The model of a config; raises InputError where it cannot run here, or memory cannot hold its training states."""
+    try:
+        model = Model(config.model, vocabulary_size)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if config.model.cell in BUILT_IN:  # before anything is made: a stranger's config may ask for terabytes
+        check_memory(config, vocabulary_size, states)
+    return model
+
+
+def first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:
+    """The state before the first update; `tx` takes the place of the optimizer that the config describes."""
+    chain = tx or make_optimizer(config.optimizer, config.train.steps)
+    return init_state(model, chain, config.data.batch_size, config.seed)
+
+
+def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> None:
+    """Raises InputError if this machine has less memory than so many training states, which pass through the host."""
+    model = config.model
+    carry = config.data.batch_size * model.hidden_size * model.num_layers * (2 if model.cell == "lstm" else 1)
+    count = count_parameters(model, vocabulary_size)
+    needed = 4 * (3 * count + carry) * states  # Adam keeps two moments of each parameter
+    if needed > memory():
+        needs = f"{needed / 2**30:,.1f} GiB{f' for {states} states of it' if states > 1 else ''}"
+        raise InputError(
+            f"a model of {count:,} parameters with {config.data.batch_size:,} rows needs {needs}, and this machine has"
+            f" {memory() / 2**30:,.1f}; lower model.hidden_size, model.num_layers or data.batch_size"
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +161,7 @@ class TrainedRun:
             InputError: the checkpoint is of another optimizer, or damaged.
         """
         like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
-        with Checkpoints(self.run.checkpoints, keep=1, read_only=True) as checkpoints:
+        with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
             return checkpoints.restore(self.step, like)
 
     def _sampling(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +191,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     if checkpoint == "fresh":
         return TrainedRun(run, model, first_state(config, model).params, 0)
     like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(run.checkpoints, keep=1, read_only=True) as checkpoints:
+    with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
             raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
@@ -198,5 +232,5 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
     else:
         config = Experiment(data=data.config, model=model.config, train=TrainConfig(steps=max(step, 1)))
         run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
-    with Checkpoints(run.checkpoints, run.config.train.keep_checkpoints) as checkpoints:
+    with Checkpoints(run.folder / CHECKPOINTS, run.config.train.keep_checkpoints) as checkpoints:
         checkpoints.save(step, state)

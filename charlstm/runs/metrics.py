@@ -57,22 +57,20 @@ class Metrics(AbstractContextManager["Metrics"]):
                 with suppress(OSError):  # on a full disk: the flush has raised it, and this frees the file all the same
                     file.close()
 
-    def truncate_after(self, step: int) -> list[dict[str, Any]]:
-        """Drops the lines of later steps and a torn last one; returns the validation records that stay."""
+    def truncate_after(self, step: int) -> float:
+        """Drops the lines of later steps and a torn last one; returns the `best_loss` of those that stay."""
         self.close()
         if not self.path.exists():
-            return []
-        kept, validations = list[bytes](), list[dict[str, Any]]()
+            return math.inf
+        kept, best, stat = list[bytes](), math.inf, self.path.stat()
         for line, record in _records(self.path):
             if record["step"] <= step:
                 kept.append(line)
-                validations += [record] if "split" in record else []
-        best_loss(validations)
-        stat = self.path.stat()
+                best = min(best, best_loss([record]))
         # A run that was copied as hard links has files that are the other run's too.
         if sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1:
             write_atomic(self.path, b"".join(kept))
-        return validations
+        return best
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -6,9 +6,8 @@ follows them, so that a run that continues from it has the lines of all its step
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, NoReturn
 
 import jax
@@ -65,14 +64,13 @@ class Loop:
         self,
         members: Sequence[Member],
         program: Program,
-        model: Model,
         data: Any,
         states: Sequence[TrainState],
         watch: Watch,
         diverged: Callable[[Member, str], None],
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.members, self.model, self.step = members, model, int(states[0].step)
+        self.members, self.model, self.step = members, program.model, int(states[0].step)
         self.validation: Evaluation | None = None
         self._program, self._data, self._watch, self._callbacks = program, data, watch, callbacks
         self._config: Experiment = members[0].run.config
@@ -81,8 +79,7 @@ class Loop:
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
         self._since = time.perf_counter()
-        self._owed = [place for place in range(len(members)) if self.step > 0 and self._was_left(members[place])]
-        self.was_finished = self.step >= self._config.train.steps and not self._owed
+        self._saved = self.step if self.step > 0 else None
 
     def run(self, received: Received) -> list[TrainState]:
         """Train to the last step, or until every run has diverged, and give the states after it.
@@ -94,9 +91,6 @@ class Loop:
         steps = self._config.train.steps
         with self._watch.bar(self.step, steps):
             self._since = time.perf_counter()
-            if self._owed:
-                self._do_what_is_due(self._owed, received)
-                self._owed = []
             stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
             windows = self._program.put_windows(stream) if self.step < steps else None
             while self.step < steps and self._steady():
@@ -110,9 +104,9 @@ class Loop:
                 self._pending = self.step, metrics
                 for callback in self._callbacks:
                     callback(self.step, self._states, metrics)
+                self._do_what_is_due()
                 if received:
                     self._stop(received)
-                self._do_what_is_due(self._steady(), received)
             self._drain()
             for member in self.members:
                 member.checkpoints.wait()  # while a signal still waits for it
@@ -121,44 +115,28 @@ class Loop:
     def _steady(self) -> list[int]:
         return [place for place, member in enumerate(self.members) if member.diverged_after is None]
 
-    def _due(self) -> tuple[bool, bool, bool]:
-        """Whether a sample, a validation and a checkpoint are due after this step, in this order."""
+    def _do_what_is_due(self) -> None:
+        """Samples, validates and saves, in this order, as the config asks after this step."""
         train, last = self._config.train, self.step == self._config.train.steps
+        samples = _is_due(self.step, train.sample_every)
         validates = len(self._validation_ids) > 0 and (last or _is_due(self.step, train.validate_every))
-        return _is_due(self.step, train.sample_every), validates, last or _is_due(self.step, train.checkpoint_every)
-
-    def _was_left(self, member: Member) -> bool:
-        """Whether a signal stopped the run at this step before all that was due after it was done."""
-        samples, validates, _ = self._due()
-        if validates:  # which comes last
-            return all(record["step"] != self.step for record in member.validations)
-        return samples and not member.run.sample(self.step).exists()
-
-    def _do_what_is_due(self, places: Sequence[int], received: Received) -> None:
-        samples_due, validates, saves = self._due()
-        if not (samples_due or validates or saves):
+        saves = last or _is_due(self.step, train.checkpoint_every)
+        if not (samples or validates or saves):
             return
         self._drain()
-        places = [place for place in places if self.members[place].diverged_after is None]
-        states, samples, found = self._program.take(self._states), dict[int, str](), dict[int, Evaluation]()
-        # A signal need not wait for what changes nothing; the run does it first of all when it goes on.
-        for place in places:
-            run, params = self.members[place].run, states[place].params
-            if samples_due and (text := received.unless(partial(sample_of, run, self.model, params))) is not None:
-                samples[place] = text
-            if validates and (each := received.unless(partial(evaluate, self.model, params, self._validation_ids))):
-                found[place] = each
-        for place, text in samples.items():
-            self.members[place].run.write_sample(self.step, text)
-        if received:
-            self._stop(received)
-        improved = [self._record_validation(self.members[place], each) for place, each in found.items()]
-        if self.step == self._config.train.steps:
-            self._check_last(places, states)
-        if saves or any(improved):
-            for place in places:
-                if self.members[place].diverged_after is None:
-                    self._save(place, states[place], found.get(place))
+        states, losses = self._program.take(self._states), dict[int, float]()
+        for place in self._steady():
+            member, params = self.members[place], states[place].params
+            if samples:
+                member.run.write_sample(self.step, sample_of(member.run, self.model, params))
+            if validates:
+                found = evaluate(self.model, params, self._validation_ids)
+                losses[place] = found.loss
+                saves |= self._record_validation(member, found)
+        if last:
+            self._check_last(states)
+        if saves:
+            self._save(states, losses)
         self._since = time.perf_counter()
 
     def _record_validation(self, member: Member, found: Evaluation) -> bool:
@@ -173,21 +151,19 @@ class Loop:
         improved, member.best = found.loss < member.best, min(found.loss, member.best)
         return improved
 
-    def _check_last(self, places: Sequence[int], states: Sequence[TrainState]) -> None:
+    def _check_last(self, states: Sequence[TrainState]) -> None:
         """The last update has no next one to show that it went wrong."""
-        for place in places:
-            member, leaves = self.members[place], jax.device_get(jax.tree.leaves(states[place].params))
-            if member.diverged_after is None and not all(np.isfinite(leaf).all() for leaf in leaves):
-                self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
+        for place in self._steady():
+            leaves = jax.device_get(jax.tree.leaves(states[place].params))
+            if not all(np.isfinite(leaf).all() for leaf in leaves):
+                self._diverge(self.members[place], self.step, f"the parameters are not finite after step {self.step:,}")
 
-    def _save(self, place: int, state: TrainState, found: Evaluation | None = None) -> None:
-        """The metrics first; of a step that is on disk already, its loss first: its line says that nothing is owed."""
-        member, loss = self.members[place], None if found is None else found.loss
-        if place not in self._owed:
+    def _save(self, states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
+        for place in self._steady():
+            member = self.members[place]
             member.metrics.flush()
-        member.checkpoints.save(self.step, state, loss, devices=self._program.row_devices)
-        if place in self._owed:
-            member.metrics.flush()
+            member.checkpoints.save(self.step, states[place], losses.get(place), devices=self._program.row_devices)
+        self._saved = self.step
 
     def _drain(self) -> None:
         """Waits for the metrics of the call before, and writes them."""
@@ -223,9 +199,8 @@ class Loop:
 
     def _stop(self, received: Received) -> NoReturn:
         self._drain()
-        states = self._program.take(self._states)
-        for place in self._steady():
-            self._save(place, states[place])
+        if self._saved != self.step:
+            self._save(self._program.take(self._states), {})
         for member in self.members:
             member.checkpoints.wait()
         raise Interrupted(received[0], self.step)

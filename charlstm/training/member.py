@@ -1,16 +1,15 @@
 """One of the runs that train together: its files, open, and the state that it goes on from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 
 from charlstm.core.step import TrainState
 from charlstm.runs.checkpoint import Checkpoints
-from charlstm.runs.folder import Run
-from charlstm.runs.metrics import Metrics, best_loss
+from charlstm.runs.folder import CHECKPOINTS, METRICS, TENSORBOARD, Run
+from charlstm.runs.metrics import Metrics
 from charlstm.runs.tensorboard import TensorBoard
 from charlstm.support.errors import InputError
 
@@ -23,15 +22,10 @@ class Member:
     checkpoints: Checkpoints
     metrics: Metrics
     tensorboard: TensorBoard
-    validations: Sequence[dict[str, Any]]
-    """The validation records that its metrics hold at the start."""
-    best: float = field(init=False)
+    best: float
     """Its lowest validation loss."""
     diverged_after: int | None = None
     """The last step whose numbers were finite, of a run whose later ones are not."""
-
-    def __post_init__(self) -> None:
-        self.best = best_loss(self.validations)
 
 
 def open_member(
@@ -52,7 +46,7 @@ def open_member(
         restart: begin again where there are checkpoints and none can be used, instead of raising InputError.
     """
     train = run.config.train
-    checkpoints = stack.enter_context(Checkpoints(run.checkpoints, train.keep_checkpoints))
+    checkpoints = stack.enter_context(Checkpoints(run.folder / CHECKPOINTS, train.keep_checkpoints))
     try:
         restored = checkpoints.restore_newest(jax.eval_shape(first)) if checkpoints.steps() else None
     except InputError as error:
@@ -72,7 +66,7 @@ def open_member(
             )
     state = first() if restored is None else restored.state
     step = int(state.step)
-    metrics = stack.enter_context(Metrics(run.metrics))
-    validations = metrics.truncate_after(step)
-    tensorboard = stack.enter_context(TensorBoard(run.tensorboard if train.tensorboard else None, step))
-    return Member(run, checkpoints, metrics, tensorboard, validations), state
+    metrics = stack.enter_context(Metrics(run.folder / METRICS))
+    best = metrics.truncate_after(step)
+    tensorboard = stack.enter_context(TensorBoard(run.folder / TENSORBOARD if train.tensorboard else None, step))
+    return Member(run, checkpoints, metrics, tensorboard, best), state

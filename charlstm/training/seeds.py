@@ -1,9 +1,8 @@
 """The compiled programs of a training: one run's, and that of several runs that differ in their seeds alone.
 
-Where there are devices enough, they share the seeds: each has entire runs, and none waits for another inside a step.
-Fewer runs than devices share out the rows of each batch instead, as a run alone does. A device's runs are mapped with
-`vmap`, which makes their short products one, except on a CPU, where one core is busy with one run: there they take
-turns, which keeps the arrays of each in its cache.
+Devices share the seeds: each has entire runs, and none waits for another inside a step. A device's runs are mapped
+with `vmap`, which makes their short products one, except on a CPU, where one core is busy with one run: there they
+take turns, which keeps the arrays of each in its cache.
 """
 
 import itertools
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from charlstm.config import TrainConfig
 from charlstm.core.network import Model
@@ -48,7 +47,7 @@ class OneRun:
     def __init__(
         self, model: Model, tx: optax.GradientTransformation, layout: Layout, loss: Loss, schedule: Any
     ) -> None:
-        self._layout, self.row_devices = layout, layout.devices
+        self.model, self._layout, self.row_devices = model, layout, layout.devices
         self.update = jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
@@ -67,36 +66,32 @@ class OneRun:
 
 @dataclass(frozen=True)
 class SeedProgram:
-    """S runs that differ in their seeds alone, K updates a call. The first axis of stacked trees is S, with fillers."""
+    """S runs that differ in their seeds alone, K updates a call; devices share the runs.
+
+    The first axis of stacked trees is S, with fillers that give each device as many runs.
+    """
 
     model: Model
     tx: optax.GradientTransformation
     schedule: optax.Schedule
-    batch_size: int
     runs: int
     chunk: int
-    share_seeds: bool
-    """Whether devices share the runs rather than the rows of a batch."""
+    row_devices = 1
 
     @cached_property
     def layout(self) -> Layout:
-        """Of the seeds where devices share those, else of the rows."""
-        return Layout.of(self._stacked if self.share_seeds else self.batch_size)
-
-    @property
-    def row_devices(self) -> int:
-        """How many devices share the rows of one run, and with it the order of its sums."""
-        return 1 if self.share_seeds else self.layout.devices
+        """Of the seeds."""
+        return Layout.of(self.runs + -self.runs % jax.local_device_count())
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
-        filled = [*states, *[states[-1]] * (self._stacked - self.runs)]
-        return jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *filled), self._states())
+        fillers = [states[-1]] * (-self.runs % jax.local_device_count())
+        return jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *states, *fillers), self.layout.rows)
 
     def put_windows(self, windows: Iterator[Window]) -> Window | None:
         """Inputs and targets [K, B, T], starts [K]."""
         some = list(itertools.islice(windows, self.chunk))
         stacked: Any = [np.stack(parts) for parts in zip(*some, strict=True)]
-        return jax.device_put(Window(*stacked), self._windows()) if len(some) == self.chunk else None
+        return jax.device_put(Window(*stacked), self.layout.whole) if len(some) == self.chunk else None
 
     def take(self, states: TrainState) -> list[TrainState]:
         """Each on the first device.
@@ -111,8 +106,7 @@ class SeedProgram:
     def update(self) -> Any:
         """Maps states, which it donates, and windows to the states after K updates and metrics [S, K]."""
         layout = self.layout
-        model = self.model if self.share_seeds else self.model.on(layout)
-        update: TrainStep = make_update(model, self.tx, schedule=self.schedule)
+        update: TrainStep = make_update(self.model, self.tx, schedule=self.schedule)
 
         def train_seeds(states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -122,32 +116,13 @@ class SeedProgram:
             return lax.map(one, states) if take_turns else jax.vmap(one)(states)
 
         shared: Any = train_seeds
-        if self.share_seeds and layout.devices > 1:
+        if layout.devices > 1:
             rows, whole = PartitionSpec(ROWS), PartitionSpec()
             shared = jax.shard_map(
                 train_seeds, mesh=layout.mesh, in_specs=(rows, whole), out_specs=rows, check_vma=False
             )
             shared.__name__ = train_seeds.__name__
-        states, metrics = self._states(), layout.rows if self.share_seeds else layout.whole
-        return jax.jit(
-            shared, in_shardings=(states, self._windows()), out_shardings=(states, metrics), donate_argnums=0
-        )
-
-    @property
-    def _stacked(self) -> int:
-        """S with the fillers that give each device as many runs."""
-        return self.runs + -self.runs % jax.local_device_count() if self.share_seeds else self.runs
-
-    def _states(self) -> Any:
-        if self.share_seeds:
-            return self.layout.rows
-        return jax.tree.map(_behind_first, state_layout(self.layout), is_leaf=lambda each: each is None)
-
-    def _windows(self) -> Any:
-        if self.share_seeds:
-            return self.layout.whole
-        rows, _, whole = window_layout(self.layout)
-        return Window(_behind_first(rows), _behind_first(rows), whole)  # pyright: ignore[reportArgumentType]
+        return jax.jit(shared, in_shardings=(layout.rows, layout.whole), out_shardings=layout.rows, donate_argnums=0)
 
 
 Program = OneRun | SeedProgram
@@ -157,8 +132,3 @@ def chunk_of(config: TrainConfig, start: int = 0) -> int:
     """The most updates up to `LONGEST_CHUNK` that divide a training, its intervals and the step that it starts at."""
     every = math.gcd(config.steps, config.validate_every, config.checkpoint_every, config.sample_every, start)
     return max(count for count in range(1, LONGEST_CHUNK + 1) if every % count == 0)
-
-
-def _behind_first(sharding: NamedSharding | None) -> NamedSharding | None:
-    """Where an array lies that has one more axis in front."""
-    return None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))

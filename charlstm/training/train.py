@@ -20,8 +20,8 @@ from charlstm.core.sharding import Layout
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.folder import Run, continued, make_folder, system_errors_as_training_errors
+from charlstm.runs.loading import first_state, make_model
 from charlstm.runs.lock import only_writer
-from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member
@@ -91,14 +91,14 @@ def train(
         member, state = open_member(opened, first, layout.devices, watch.line, stack)
         run.extended(config, program)  # after all that can fail
         one = OneRun(model, chain, layout, loss or mean_nats, schedule)
-        loop = Loop([member], one, model, data, [state], watch, _raise_not_finite, callbacks)
+        loop = Loop([member], one, data, [state], watch, _raise_not_finite, callbacks)
         watch.begin(opened, data, model, loop.step, layout)
-        if loop.was_finished:
+        if finished := loop.step >= config.train.steps:
             watch.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
         else:
             with collected() if signals else nullcontext(Received()) as received:
                 (state,) = loop.run(received)
-        watch.end(opened, data, model, state.params, loop.validation, trained=not loop.was_finished)
+        watch.end(opened, data, model, state.params, loop.validation, trained=not finished)
         return state
 
 

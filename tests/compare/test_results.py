@@ -53,7 +53,7 @@ def test_any_other_value_anywhere_is_taken_or_refused_in_one_line(
         inner = inner[key]
     inner[last] = other
     try:
-        read = results.parse(changed)
+        read = results.typed(changed, results.Results, "results.json")
     except InputError as error:
         assert "\n" not in str(error)
         assert "is malformed" in str(error)
@@ -64,11 +64,11 @@ def test_any_other_value_anywhere_is_taken_or_refused_in_one_line(
 @pytest.mark.parametrize("field", ["name", "corpus", "symbols", "vocabulary", "confidence", "models"])
 def test_what_must_be_there_is_named(found: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=f"{field} is missing"):
-        results.parse({name: value for name, value in found.items() if name != field})
+        results.typed({name: value for name, value in found.items() if name != field}, results.Results, "results.json")
 
 
 def test_text_is_one_printable_line(found: dict[str, Any]) -> None:
-    read = results.parse(found | {"corpus": "a\nb\0c\u202ed\ud800"})
+    read = results.typed(found | {"corpus": "a\nb\0c\u202ed\ud800"}, results.Results, "results.json")
     assert read.corpus == "a b\ufffdc\ufffdd\ufffd"
 
 

@@ -30,11 +30,10 @@ from charlstm.core.step import init_state
 from charlstm.runs import folder as runs
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import load_run
+from charlstm.runs.loading import load_run, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import Metrics
 from charlstm.runs.metrics import read as read_metrics
-from charlstm.runs.models import make_model
 from charlstm.runs.tensorboard import TensorBoard
 from charlstm.support.errors import InputError
 
@@ -271,7 +270,7 @@ def test_any_damaged_file_of_the_newest_checkpoint_loses_nothing(whole: Path, tm
     like = jax.eval_shape(lambda: init_state(model, tx, run.config.data.batch_size))
 
     def next_state() -> list[bytes]:
-        with Checkpoints(run.checkpoints, 3) as checkpoints:
+        with Checkpoints(run.folder / "checkpoints", 3) as checkpoints:
             restored = checkpoints.restore_newest(like)
         assert restored is not None
         return content(restored.state)
@@ -292,7 +291,7 @@ def test_any_damaged_file_of_the_newest_checkpoint_loses_nothing(whole: Path, tm
         if found == states[BEFORE]:
             fell_back.add(path.name)
         path.write_bytes(before)
-        assert {each.name for each in run.checkpoints.iterdir()} >= {str(LAST), str(BEFORE)}
+        assert {each.name for each in (run.folder / "checkpoints").iterdir()} >= {str(LAST), str(BEFORE)}
     assert "integrity.json" in fell_back
     assert next_state() == states[LAST]
 

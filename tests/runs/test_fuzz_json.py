@@ -165,13 +165,14 @@ def _grid(place: Place) -> None:
 def _measured(place: Place) -> None:
     found = _tallied(place)
     text = json.dumps(asdict(found), allow_nan=False)
-    assert results.parse(json.loads(text)) == found
+    assert results.typed(json.loads(text), results.Results, "results.json") == found
     assert tables.markdown(found) and tables._csv(found)
 
 
 def _results(place: Place) -> None:
     found = results.read(place.comparison)
-    assert results.parse(json.loads(json.dumps(asdict(found), allow_nan=False))) == found
+    values = json.loads(json.dumps(asdict(found), allow_nan=False))
+    assert results.typed(values, results.Results, "results.json") == found
     _shown(place.comparison)
 
 
@@ -312,7 +313,7 @@ def test_numbers_that_nothing_can_be_drawn_of_are_refused(
     found = copy.deepcopy(valid["grid/results.json"])
     (found if field in found else found["models"][0])[field] = value
     with pytest.raises(InputError, match="is malformed"):
-        results.parse(found)
+        results.typed(found, results.Results, "results.json")
 
 
 def test_speeds_beyond_all_measure_are_no_speeds() -> None:
