@@ -10,7 +10,7 @@ from typing import Literal
 
 from benchmarks.contenders import Work
 from benchmarks.shapes import FLOAT, Size, streamed_bytes
-from charlstm.support.limits import cores
+from charlstm.support.process import cores
 
 Rate = Literal["products", "weights"]
 SIDE = 2048

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from charlstm.support.limits import cores
+from charlstm.support.process import cores
 
 _PACKAGES = ("charlstm", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras", "dm-haiku")
 _CPUINFO = Path("/proc/cpuinfo")

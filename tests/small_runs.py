@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from charlstm.runs.metrics import read
-from charlstm.runs.tensorboard import TensorBoard
+from charlstm.runs.metrics import TensorBoard, read
 
 TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
 SMALL = {

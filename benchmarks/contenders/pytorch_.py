@@ -16,7 +16,7 @@ from torch.nn import functional
 from benchmarks import inputs
 from benchmarks.contenders import Work
 from benchmarks.shapes import Size
-from charlstm.support.limits import cores
+from charlstm.support.process import cores
 
 
 class _Net(nn.Module):

@@ -1,5 +1,6 @@
-"""The exact loss of a text: every character is predicted once, the first one from the zero carry."""
+"""The loss of a text, and of each of many lines: every character is predicted once, the first from the zero carry."""
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from charlstm.core.network import Carry, Model, Params
 
 WARMUP = 512  # characters that a row reads before the first one it predicts, when a text is cut into several rows
 MAX_ROWS = 64
+SCORED_ROWS = 32  # lines side by side, always in one program, so that no line's score depends on those beside it
+SCORED_WINDOW = 64  # characters of them that a compiled call reads, T
 
 
 class Evaluation(NamedTuple):
@@ -78,3 +81,47 @@ def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray,
 @compiled
 def _compiled_read(model: Model, params: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
     return None, model.apply(params, ids, carry)[1]
+
+
+class Score(NamedTuple):
+    """Of one line: -log of its probability, the sum over its characters."""
+
+    nats: float
+    characters: int
+
+    @property
+    def nats_per_char(self) -> float:
+        """Their quotient; 0 for an empty line."""
+        return self.nats / max(self.characters, 1)
+
+
+def score(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[Score]:
+    """Scores lines, [N] ids each, with no dropout; a line's nats per character are its `evaluate(..., rows=1).loss`."""
+    return [Score(float(each.sum()), len(each)) for each in character_nats(model, params, lines)]
+
+
+def character_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The nats of each character of each line, [N] float64: -log of its probability after those before it."""
+    found = [np.zeros(len(line)) for line in lines]
+    by_length = sorted(range(len(lines)), key=lambda number: len(lines[number]))
+    start = place(model, params, SCORED_ROWS)
+    predict = partial(compiled_nats(start.model), start.params)
+    for at in range(0, len(lines), SCORED_ROWS):
+        block = by_length[at : at + SCORED_ROWS]
+        columns = _windows([lines[number] for number in block])
+        for place_of, (losses, _) in enumerate(read_windows(predict, columns, start.carry, start.rows)):
+            wide = np.asarray(losses, np.float64)
+            for row, number in enumerate(block):
+                part = found[number][place_of * SCORED_WINDOW :][:SCORED_WINDOW]
+                part[:] = wide[row, : len(part)]
+    return found
+
+
+def _windows(lines: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """[SCORED_ROWS, SCORED_WINDOW] ids of up to SCORED_ROWS lines at a time, with 0 where a line has ended."""
+    for start in range(0, max(map(len, lines)), SCORED_WINDOW):
+        window = np.zeros((SCORED_ROWS, SCORED_WINDOW), np.int32)
+        for row, line in enumerate(lines):
+            part = line[start : start + SCORED_WINDOW]
+            window[row, : len(part)] = part
+        yield window

@@ -234,7 +234,7 @@ def _corpora(words: list[str]) -> None:
     from rich.text import Text
 
     from charlstm.data.corpora import catalogue
-    from charlstm.support.text import printable
+    from charlstm.support.files import printable
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "characters", "text", "where it is"):

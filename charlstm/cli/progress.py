@@ -15,13 +15,14 @@ from charlstm.compare.results import Results
 from charlstm.compare.runner import GridWatch
 from charlstm.compare.statistics import RESULT
 from charlstm.core.loss import bits
-from charlstm.core.network import Model, Params
+from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.size import count_operations
 from charlstm.data.dataset import Dataset
 from charlstm.report.tables import write_tables
 from charlstm.runs.folder import Run
-from charlstm.training.loop import Watch, sample_of
+from charlstm.runs.loading import TrainedRun
+from charlstm.training.loop import Watch
 
 SECONDS_BETWEEN_LINES = 15.0  # where no bar is drawn
 
@@ -62,13 +63,11 @@ class TrainProgress(_Lines, Watch):
     def validated(self, run: Run, step: int, found: Evaluation) -> None:
         self.line(f"step {step:,}: validation {found.loss:.4f} nats, {found.bits_per_char:.4f} bits per character")
 
-    def end(
-        self, run: Run, data: Dataset, model: Model, params: Params, found: Evaluation | None, trained: bool
-    ) -> None:
+    def end(self, run: TrainedRun, data: Dataset, found: Evaluation | None, trained: bool) -> None:
         if trained:
-            self.line("\n".join(summary.conclusion(run, data, found)))
-            write(sample_of(run, model, params) + "\n")
-        self.line("\n".join(summary.next_commands(run)))
+            self.line("\n".join(summary.conclusion(run.run, data, found)))
+            write(run.sample() + "\n")
+        self.line("\n".join(summary.next_commands(run.run)))
 
 
 class GridProgress(_Lines, GridWatch):

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from charlstm.support.text import printable
+from charlstm.support.files import printable
 
 
 def write(text: str) -> None:

@@ -39,13 +39,13 @@ from charlstm.runs.folder import (
     read_fingerprint,
     system_errors_as_training_errors,
 )
-from charlstm.runs.loading import first_state, make_model
+from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import best_loss, read, time_taken
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, one_line, read_json, write_json
 from charlstm.support.schema import from_dict, to_dict
-from charlstm.training.loop import Loop, Watch, sample_of
+from charlstm.training.loop import Loop, Watch
 from charlstm.training.member import Member, open_member
 from charlstm.training.seeds import OneRun, Program, SeedProgram, chunk_of
 from charlstm.training.signals import Received, collected
@@ -189,7 +189,7 @@ class _Comparison:
         best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
         if best is not None:
             params = member.checkpoints.restore_params(best, jax.eval_shape(model.init, jax.random.key(0)))
-            run.write_sample(best, sample_of(run, model, params))
+            run.write_sample(best, TrainedRun(run, model, params, best).sample())
         result = Outcome(
             seed=run.config.seed,
             diverged_after=diverged,

@@ -8,6 +8,7 @@ A model is a value, its parameters are a tree, and everything else is a pure fun
     cudnn   leaves whole layers to NVIDIA's library
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,13 +16,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh
 
 from charlstm import config as registry
 from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
-from charlstm.core.chunks import read_in_chunks
 from charlstm.core.fast import cudnn
 from charlstm.core.fast.loop import fuse, run_layer
 from charlstm.core.fast.products import are_ids, product
@@ -173,7 +173,7 @@ class Model:
 
     def _over_time(self, read: Callable[..., Any], ids: Array, masks: Masks, carry: Carry) -> tuple[Array, Carry]:
         if self.config.remat:
-            return read_in_chunks(lambda ids, masks, carry: read(ids, carry, masks), ids.T, masks, carry)
+            return _read_in_chunks(lambda ids, masks, carry: read(ids, carry, masks), ids.T, masks, carry)
         return read(ids.T, carry, masks)
 
     def _read(self, fused: Params, ids: Array, carry: Carry, masks: Masks) -> tuple[Array, Carry]:
@@ -216,3 +216,31 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     # cuDNN has run on no card yet, so auto does not choose it. Flax's cells cannot round the factors of their products
     # alone; the fast loop, whose values are theirs, can.
     return "flax" if asked == "plain" and config.dtype == "float32" else "fast"
+
+
+def _read_in_chunks(
+    read: Callable[[Array, Any, Any], tuple[Array, Any]], ids: Array, masks: Any, carry: Any
+) -> tuple[Array, Any]:
+    """Read T steps in chunks of √T, rounded up; a gradient keeps the carries between them and reads each chunk again.
+
+    One more forward pass buys O(√T) memory for what lies inside the layers (Chen et al. 2016, section 4.1). `read` maps
+    ids [t, B], masks [t, B, H] or [1, B, H], and a carry to an output [t, B, ...] and the carry after it.
+    """
+    time = len(ids)
+    length = math.isqrt(time - 1) + 1
+    read_again = jax.checkpoint(read, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
+
+    def chunk(length: int, carry: Any, start: Array | int) -> tuple[Any, Array]:
+        def cut(each: Array) -> Array:
+            return each if len(each) == 1 else lax.dynamic_slice_in_dim(each, start, length)
+
+        output, carry = read_again(cut(ids), jax.tree.map(cut, masks), carry)
+        return carry, output
+
+    chunks, rest = divmod(time, length)
+    carry, output = lax.scan(partial(chunk, length), carry, length * jnp.arange(chunks))
+    output = output.reshape(-1, *output.shape[2:])
+    if rest:
+        carry, last = chunk(rest, carry, time - rest)
+        output = jnp.concatenate([output, last])
+    return output, carry

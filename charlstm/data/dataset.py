@@ -16,8 +16,6 @@ from charlstm.data.vocabulary import Vocabulary
 from charlstm.data.windows import WindowedText, check_length, split
 from charlstm.support.schema import STRICT, Text, Whole
 
-_CHUNK = 1 << 22  # characters that are held as bytes at a time
-
 
 @pydantic_dataclass(frozen=True, config=STRICT)
 class Fingerprint:
@@ -92,6 +90,5 @@ def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str]) -> NDArray[Any]
 def _hashed(pieces: Iterable[str], digest: Any) -> Iterator[str]:
     """The pieces of a text, each added to the hash of its UTF-8 as it passes."""
     for piece in pieces:
-        for start in range(0, len(piece), _CHUNK):
-            digest.update(piece[start : start + _CHUNK].encode("utf-8", "surrogatepass"))
+        digest.update(piece.encode("utf-8", "surrogatepass"))
         yield piece

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from charlstm.config import Symbols
 from charlstm.support.errors import InputError
-from charlstm.support.limits import memory
+from charlstm.support.process import memory
 
 _CHUNK = 1 << 22  # bytes
 

@@ -3,7 +3,7 @@
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from charlstm.support.errors import InputError
 from charlstm.support.files import write_atomic
 
-_CHUNK = 1 << 20  # characters that are held as code points at a time
 _MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB as JSON escapes
 _SHOWN = 5
 
@@ -41,8 +40,7 @@ class Vocabulary:
         """The distinct characters of a text, which may come in pieces."""
         seen = np.zeros(0x110000, bool)  # by code point
         for piece in [text] if isinstance(text, str) else text:
-            for codes in _code_points(piece):
-                seen[codes] = True
+            seen[_code_points(piece)] = True
         return cls(tuple(map(chr, np.flatnonzero(seen).tolist())))
 
     def __len__(self) -> int:
@@ -60,17 +58,13 @@ class Vocabulary:
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[Any]:
         """The ids of a text, [N] in `dtype`; InputError if it has unknown characters, unless they are skipped."""
-        ids, end = np.empty(len(text), self.dtype), 0
-        for codes in _code_points(text):
-            found = self._look_up(codes)
-            if not (known := found >= 0).all():
-                if not skip_unknown:
-                    unknown = _not_known(self.unknown(text))
-                    raise InputError(f"{unknown}; leave them out, or drop them with --skip-unknown")
-                found = found[known]
-            ids[end : end + len(found)] = found
-            end += len(found)
-        return ids[:end]
+        ids = self._look_up(_code_points(text))
+        if not (known := ids >= 0).all():
+            if not skip_unknown:
+                unknown = _not_known(self.unknown(text))
+                raise InputError(f"{unknown}; leave them out, or drop them with --skip-unknown")
+            ids = ids[known]
+        return ids.astype(self.dtype)
 
     def decode(self, ids: ArrayLike) -> str:
         """The text of ids, [N] of any integer type; ValueError if they are not one row of whole numbers below V."""
@@ -79,8 +73,7 @@ class Vocabulary:
             return ""
         if row.ndim != 1 or row.dtype.kind not in "iu" or row.min() < 0 or row.max() >= len(self):
             raise ValueError(f"ids must be one row of whole numbers below {len(self)}")
-        pieces = (self._codes[row[start : start + _CHUNK]] for start in range(0, len(row), _CHUNK))
-        return "".join(piece.tobytes().decode("utf-32-le", "surrogatepass") for piece in pieces)
+        return self._codes[row].tobytes().decode("utf-32-le", "surrogatepass")
 
     def check_known(self, pieces: Iterable[str]) -> None:
         """Raises InputError with all characters of a text in pieces that the vocabulary lacks, if there are any."""
@@ -89,10 +82,8 @@ class Vocabulary:
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that the vocabulary lacks, in order of appearance."""
-        met: dict[str, None] = {}
-        for codes in _code_points(text):
-            met |= dict.fromkeys(map(chr, codes[self._look_up(codes) < 0].tolist()))
-        return list(met)
+        codes = _code_points(text)
+        return list(dict.fromkeys(map(chr, codes[self._look_up(codes) < 0].tolist())))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the characters as JSON, atomically."""
@@ -144,6 +135,5 @@ def _not_known(characters: list[str]) -> str:
     return f"not in the vocabulary: {shown}{rest}"
 
 
-def _code_points(text: str) -> Iterator[NDArray[np.uint32]]:
-    for start in range(0, len(text), _CHUNK):
-        yield np.frombuffer(text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass"), "<u4")
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

@@ -4,9 +4,9 @@ import unicodedata
 from typing import NamedTuple
 
 from charlstm.report.entries import Entry
+from charlstm.runs.folder import SAMPLES
 from charlstm.support.errors import InputError
-from charlstm.support.files import inside, one_line
-from charlstm.support.text import printable
+from charlstm.support.files import inside, one_line, printable
 
 SHOWN = 2000  # characters of a sample, at most
 
@@ -24,8 +24,10 @@ def sample_of(entry: Entry) -> Sample:
     if not entry.runs:
         return Sample(entry.name, None, "no seed is finished yet")
     run = entry.runs[0]
-    steps = [int(path.stem) for path in run.samples.glob("*.txt") if path.stem.isascii() and path.stem.isdigit()]
-    if steps and (newest := inside(run.samples, f"{max(steps)}.txt")).is_file():
+    steps = [
+        int(path.stem) for path in (run.folder / SAMPLES).glob("*.txt") if path.stem.isascii() and path.stem.isdigit()
+    ]
+    if steps and (newest := inside(run.folder / SAMPLES, f"{max(steps)}.txt")).is_file():
         with newest.open("rb") as file:
             text = file.read(4 * (SHOWN + 1)).decode("utf-8", "replace")  # a character has at most four bytes
         note = f"step {max(steps):,}"

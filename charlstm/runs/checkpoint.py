@@ -27,7 +27,7 @@ from charlstm.runs import arrays
 from charlstm.runs.arrays import RECORD, BrokenError
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path
-from charlstm.support.limits import memory
+from charlstm.support.process import memory
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
 _BYTES_PER_ARRAY = 2**16  # allowed on disk beside an array's own bytes; Orbax writes about 2 kB

@@ -11,13 +11,13 @@ import jax
 import optax
 from numpy.typing import NDArray
 
-from charlstm.analysis.evaluate import Evaluation, evaluate
+from charlstm.analysis.evaluate import Evaluation, Score, evaluate, score
 from charlstm.analysis.sample import text_stream, texts
-from charlstm.analysis.score import Score, score
 from charlstm.config import Experiment, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
 from charlstm.core.optimizer import make_optimizer
+from charlstm.core.sharding import on_one
 from charlstm.core.size import count_parameters
 from charlstm.core.step import TrainState, init_state
 from charlstm.data.corpora import to_symbols
@@ -26,7 +26,7 @@ from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run
 from charlstm.support.errors import InputError
-from charlstm.support.limits import memory
+from charlstm.support.process import memory
 
 
 def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Model:
@@ -168,7 +168,7 @@ class TrainedRun:
         # The config's own prime was written before the vocabulary was known; only a given one is taken at its word.
         skip = skip_unknown or prime is None
         config = replace(self.config.sample, **how, **({} if prime is None else {"prime": prime}))
-        known = {"model": self.model, "params": self.params, "vocabulary": self.vocabulary}
+        known = {"model": self.model, "params": on_one(self.params), "vocabulary": self.vocabulary}
         return known | {"symbols": self.config.data.symbols, "config": config, "skip_unknown": skip}
 
 

@@ -19,8 +19,13 @@ _DEEPEST = 32
 
 def one_line(text: object, length: int = 300) -> str:
     """Text for a terminal: one printable line, cut where it is longer than `length`."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
+    line = printable(" ".join(str(text).split()))
     return line if len(line) <= length else line[:length] + "..."
+
+
+def printable(text: str) -> str:
+    """Replaces control characters, which a terminal would obey, with U+FFFD; newlines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def check_orbax_path(folder: Path, characters: str = "[]*?\\") -> None:

@@ -1,4 +1,7 @@
-"""How JAX is set up for a program of charlstm's own. A library that others import leaves their settings alone."""
+"""What a process may use of this machine, and how JAX is set up for a program of charlstm's own.
+
+A library that others import leaves their settings alone.
+"""
 
 import ctypes
 import os
@@ -6,14 +9,28 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from charlstm.support.limits import cores
-
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
 _MOST_CPU_DEVICES = 4
 """More cores help inside of each product, where rows would get too few; two were measured, not four."""
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h of glibc
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or this container if that has less."""
+    known = hasattr(os, "sysconf")  # Windows says nothing of it
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else sys.maxsize]
+    for path in _CONTAINER:
+        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
+
+
+def cores() -> int:
+    """Cores that this process may use; fewer than the machine has where it is confined to some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare() -> None:

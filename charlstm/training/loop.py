@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from charlstm.analysis.evaluate import Evaluation, evaluate
-from charlstm.analysis.sample import text_stream
 from charlstm.config import Experiment
-from charlstm.core.network import Model, Params
-from charlstm.core.sharding import Layout, on_one
+from charlstm.core.network import Model
+from charlstm.core.sharding import Layout
 from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
 from charlstm.runs.folder import Run
+from charlstm.runs.loading import TrainedRun
 from charlstm.runs.metrics import training_record, validation_record
 from charlstm.support.errors import Interrupted
 from charlstm.training.member import Member
@@ -49,7 +49,7 @@ class Watch:
     def validated(self, run: Run, step: int, found: Evaluation) -> None:
         """A run was measured on its validation split."""
 
-    def end(self, run: Run, data: Any, model: Model, params: Params, found: Evaluation | None, trained: bool) -> None:
+    def end(self, run: TrainedRun, data: Any, found: Evaluation | None, trained: bool) -> None:
         """A run has made its last update, now or (where it was not `trained`) before."""
 
 
@@ -128,7 +128,7 @@ class Loop:
         for place in self._steady():
             member, params = self.members[place], states[place].params
             if samples:
-                member.run.write_sample(self.step, sample_of(member.run, self.model, params))
+                member.run.write_sample(self.step, TrainedRun(member.run, self.model, params, self.step).sample())
             if validates:
                 found = evaluate(self.model, params, self._validation_ids)
                 losses[place] = found.loss
@@ -204,14 +204,6 @@ class Loop:
         for member in self.members:
             member.checkpoints.wait()
         raise Interrupted(received[0], self.step)
-
-
-def sample_of(run: Run, model: Model, params: Params) -> str:
-    """A text as the run's own config asks for it; characters of the prime that the vocabulary lacks are left out."""
-    pieces = text_stream(
-        model, on_one(params), run.vocabulary, run.config.data.symbols, run.config.sample, skip_unknown=True
-    )
-    return "".join(pieces)
 
 
 def _is_due(step: int, every: int) -> bool:

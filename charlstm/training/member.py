@@ -9,8 +9,7 @@ import jax
 from charlstm.core.step import TrainState
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, METRICS, TENSORBOARD, Run
-from charlstm.runs.metrics import Metrics
-from charlstm.runs.tensorboard import TensorBoard
+from charlstm.runs.metrics import Metrics, TensorBoard
 from charlstm.support.errors import InputError
 
 

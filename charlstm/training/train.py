@@ -20,7 +20,7 @@ from charlstm.core.sharding import Layout
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.folder import Run, continued, make_folder, system_errors_as_training_errors
-from charlstm.runs.loading import first_state, make_model
+from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.training.loop import Callback, Loop, Watch
@@ -98,7 +98,7 @@ def train(
         else:
             with collected() if signals else nullcontext(Received()) as received:
                 (state,) = loop.run(received)
-        watch.end(opened, data, model, state.params, loop.validation, trained=not finished)
+        watch.end(TrainedRun(opened, model, state.params, loop.step), data, loop.validation, trained=not finished)
         return state
 
 

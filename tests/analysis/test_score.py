@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model
 
-from charlstm.analysis import score as module
-from charlstm.analysis.evaluate import evaluate
-from charlstm.analysis.score import ROWS, WINDOW, character_nats, score
+from charlstm.analysis import evaluate as module
+from charlstm.analysis.evaluate import SCORED_ROWS, SCORED_WINDOW, character_nats, evaluate, score
 
 pytestmark = pytest.mark.slow
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
-LENGTHS = st.lists(st.integers(0, 2 * WINDOW + 3), min_size=1, max_size=2 * ROWS)
+LENGTHS = st.lists(st.integers(0, 2 * SCORED_WINDOW + 3), min_size=1, max_size=2 * SCORED_ROWS)
 MODEL = small_model("lstm", layers=2, dropout=0.5)
 PARAMS = random_params(MODEL, 0)
 
@@ -30,7 +29,10 @@ def lines_of(lengths: list[int], seed: int = 0) -> list[np.ndarray]:
 @pytest.mark.parametrize("recurrence", ["fast", "plain"])
 def test_each_character_equals_numpy(cell: str, recurrence: Any):
     model = small_model(cell, layers=2, recurrence=recurrence)
-    params, lines = random_params(model, 0), lines_of([0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 3, *range(ROWS)])
+    params, lines = (
+        random_params(model, 0),
+        lines_of([0, 1, SCORED_WINDOW - 1, SCORED_WINDOW, SCORED_WINDOW + 1, 3, *range(SCORED_ROWS)]),
+    )
     found = character_nats(model, params, lines)
     assert [len(each) for each in found] == [len(line) for line in lines]
     for each, line in zip(found, lines, strict=True):
@@ -66,7 +68,7 @@ def test_a_line_is_read_from_the_zero_carry_across_windows(monkeypatch: pytest.M
     lines = [random_ids(MODEL, 0, 150), random_ids(MODEL, 1, 20)]
     wanted = score(MODEL, PARAMS, lines)
     for window in (1, 7, 200):
-        monkeypatch.setattr(module, "WINDOW", window)
+        monkeypatch.setattr(module, "SCORED_WINDOW", window)
         for found, each in zip(score(MODEL, PARAMS, lines), wanted, strict=True):
             assert found.nats == pytest.approx(each.nats, rel=1e-6)
 

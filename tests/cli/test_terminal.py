@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlstm.cli.terminal import Reporter, write
-from charlstm.support.text import printable
+from charlstm.support.files import printable
 
 
 @given(st.text())

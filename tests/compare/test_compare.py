@@ -151,7 +151,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
         import os, signal, sys
         from charlstm import cli
         from charlstm.compare import runner as compare
-        from charlstm.runs import tensorboard as board, checkpoint
+        from charlstm.runs import metrics as board, checkpoint
 
         moment, models = sys.argv[1], []
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlstm.data import vocabulary as room
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.support.errors import InputError
 
@@ -62,16 +61,6 @@ def test_stored_vocabulary_is_the_same(tmp_path_factory: pytest.TempPathFactory,
     vocabulary.save(path)
     assert Vocabulary.load(path) == vocabulary
     assert json.loads(path.read_bytes()) == list(vocabulary.characters)
-
-
-@given(ANY_TEXT, st.integers(1, 7))
-def test_chunks_leave_no_trace(text: str, chunk: int):
-    whole = Vocabulary.of(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_CHUNK", chunk)
-        assert Vocabulary.of(text) == whole
-        assert whole.decode(whole.encode(text)) == text
-        assert Vocabulary.of("~").unknown(text) == [each for each in dict.fromkeys(text) if each != "~"]
 
 
 def in_another_process(program: str, hash_seed: str, text: str) -> str:

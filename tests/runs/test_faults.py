@@ -32,9 +32,8 @@ from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import load_run, make_model
 from charlstm.runs.lock import only_writer
-from charlstm.runs.metrics import Metrics
+from charlstm.runs.metrics import Metrics, TensorBoard
 from charlstm.runs.metrics import read as read_metrics
-from charlstm.runs.tensorboard import TensorBoard
 from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.slow

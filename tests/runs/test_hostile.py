@@ -35,7 +35,7 @@ from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import check_memory, make_model
 from charlstm.support.errors import InputError
-from charlstm.support.limits import memory as machine_memory
+from charlstm.support.process import memory as machine_memory
 
 NAMES = ["config.json", "vocabulary.json", "corpus.json", "metrics.jsonl", "checkpoints", "samples"]
 DEEP = b"[" * 200_000 + b"\n"

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.folder import Fingerprint, Run, continued, default_folder
-from charlstm.runs.metrics import Metrics, read
-from charlstm.runs.tensorboard import TensorBoard
+from charlstm.runs.metrics import Metrics, TensorBoard, read
 from charlstm.support import limits
 from charlstm.support.errors import InputError
 from charlstm.support.files import LIMIT, one_line, write_atomic
@@ -437,7 +436,7 @@ def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     made = list[str]()
     for now in (2000, 1000, 3000):
-        monkeypatch.setattr("charlstm.runs.tensorboard.time.time_ns", lambda now=now: now)
+        monkeypatch.setattr("charlstm.runs.metrics.time.time_ns", lambda now=now: now)
         with TensorBoard(Path("s3:board"), 0) as board:
             board.add(1, {"loss": 1.0})
         (new,) = {path.name for path in (tmp_path / "s3:board").iterdir()} - set(made)

@@ -15,6 +15,7 @@ from small_runs import TEXT, stop_at, timeless_metrics, words
 
 from benchmarks.kills import differences
 from charlstm import cli
+from charlstm.runs.loading import TrainedRun
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
 from charlstm.training import loop, signals, train
@@ -108,8 +109,8 @@ def test_a_signal_saves_and_the_same_command_continues(
         ("before", 24),
         ("evaluate", 6),
         ("evaluate", 24),
-        ("sample_of", 12),
-        ("sample_of", 24),
+        ("sample", 12),
+        ("sample", 24),
     ],
 )
 def test_a_signal_waits_for_what_is_due_after_a_step(
@@ -121,7 +122,8 @@ def test_a_signal_waits_for_what_is_due_after_a_step(
             stop_at(patch, step, signal.SIGTERM)
         else:
             number = step // (6 if moment == "evaluate" else 12)
-            patch.setattr(loop, moment, _signalled(getattr(loop, moment), number))
+            where: Any = loop if moment == "evaluate" else TrainedRun
+            patch.setattr(where, moment, _signalled(getattr(where, moment), number))
         assert cli.run(words(text, folder)) == 143
     last = read(folder)[-1]
     assert (last["step"], last["split"]) == (step, "validation")
