@@ -69,10 +69,11 @@ def main() -> int:
     teller.tell("start")
     from charlstm import cli
     from charlstm.runs.checkpoint import Checkpoints
+    from charlstm.runs.loading import TrainedRun
     from charlstm.training import loop, seeds
 
     loop.evaluate = teller.wrapped("validation", loop.evaluate)
-    loop.sample_of = teller.wrapped("sampling", loop.sample_of)
+    TrainedRun.sample = teller.wrapped("sampling", TrainedRun.sample)
     seeds.jit_update = _telling(seeds.jit_update, teller)
     Checkpoints.save = teller.wrapped("save", Checkpoints.save)
     Checkpoints.restore_newest = teller.wrapped("restoring", Checkpoints.restore_newest)

@@ -119,6 +119,8 @@ def _model(name: str, cell: str, depth: int, size: int, loss: float, seeds: int)
                 "validation": loss + 0.01 * seed,
                 "test": loss + 0.05,
                 "diverged_after": None,
+                "seconds": 60.0,
+                "chars_per_second": 50_000.0,
             }
             for seed in range(seeds)
         ],

@@ -33,46 +33,41 @@ class Entry(NamedTuple):
     place: str
 
 
-class _File(NamedTuple):
-    """A public file. Unless it is `proven`, another hash than the known one gets a warning and no more."""
+class _Corpus(NamedTuple):
+    """A named text. Unless it is `proven`, another hash than the known one gets a warning and no more."""
 
-    name: str
-    sha256: str
-    address: str
+    title: str
+    characters: int
+    file: str = ""
+    sha256: str = ""
+    address: str = ""
+    end: str = ""  # the line before which the text stops
     proven: bool = True
 
 
-class _Corpus(NamedTuple):
-    title: str
-    characters: int
-    file: _File | None = None
-    end: str = ""  # the line before which the text stops
-
-
-_ANNA = _File(
+_ANNA = (
     "anna.txt",
     "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
     "https://raw.githubusercontent.com/udacity/deep-learning/6d8bdf6596a1243cf95981ccc815e4ab49bf5cc8/intro-to-rnns/anna.txt",
 )
-_SHAKESPEARE = _File(
+_SHAKESPEARE = (
     "tinyshakespeare.txt",
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
 )
-_WAR_AND_PEACE = _File(
+_WAR_AND_PEACE = (
     "warpeace_input.txt",
     "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
     "https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
-    proven=False,
 )
 _END = "*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***"
 _WITH_LICENCE = "Anna Karenina with its licence at the end, as the book trains on it"
 _CORPORA = {
     "king_james": _Corpus("King James Bible", 4_181_902),
-    "anna_karenina": _Corpus("Tolstoy, Anna Karenina: the novel alone", 1_966_151, _ANNA, _END),
-    "anna_karenina_book": _Corpus(_WITH_LICENCE, 1_985_223, _ANNA),
-    "tiny_shakespeare": _Corpus("Tiny Shakespeare", 1_115_394, _SHAKESPEARE),
-    "war_and_peace": _Corpus("Tolstoy, War and Peace", 3_196_212, _WAR_AND_PEACE),
+    "anna_karenina": _Corpus("Tolstoy, Anna Karenina: the novel alone", 1_966_151, *_ANNA, end=_END),
+    "anna_karenina_book": _Corpus(_WITH_LICENCE, 1_985_223, *_ANNA),
+    "tiny_shakespeare": _Corpus("Tiny Shakespeare", 1_115_394, *_SHAKESPEARE),
+    "war_and_peace": _Corpus("Tolstoy, War and Peace", 3_196_212, *_WAR_AND_PEACE, proven=False),
 }
 
 
@@ -82,10 +77,10 @@ def load(corpus: str, symbols: Symbols) -> str:
         return recall_text.text(corpus)
     if (known := _CORPORA.get(corpus)) is None:
         return "".join(TextFile(Path(resolve(corpus)), symbols))
-    if known.file is None:
+    if not known.file:
         return to_symbols(_king_james(), symbols)
-    path = _find(known.file)
-    _check_hash(path, known.file)
+    path = _find(known)
+    _check_hash(path, known)
     text = "".join(TextFile(path, symbols))
     return text.partition(known.end)[0] if known.end else text
 
@@ -117,7 +112,7 @@ def resolve(corpus: str) -> str:
 
 def catalogue() -> list[Entry]:
     """All named corpora; those of `recall_text` are one entry. Downloads and opens nothing."""
-    stored = [Entry(name, each.title, each.characters, _place(each.file)) for name, each in _CORPORA.items()]
+    stored = [Entry(name, each.title, each.characters, _place(each)) for name, each in _CORPORA.items()]
     return [*stored, Entry(recall_text.PATTERN, recall_text.DESCRIPTION, recall_text.CHARACTERS, "generated")]
 
 
@@ -148,32 +143,32 @@ def _cache() -> Path:
     return Path(pooch.os_cache("charlstm"))
 
 
-def _place(file: _File | None) -> str:
-    if file is None:
+def _place(known: _Corpus) -> str:
+    if not known.file:
         return "installed" if find_spec(_KING_JAMES) else _INSTALL_DEMO
-    found = _in_folder(file) or _cache() / file.name
+    found = _in_folder(known) or _cache() / known.file
     return str(found) if os.path.isfile(found) else "downloaded on first use"
 
 
-def _in_folder(file: _File) -> Path | None:
+def _in_folder(known: _Corpus) -> Path | None:
     folder = os.environ.get(FOLDER_VARIABLE)
-    path = Path(os.path.expanduser(folder), file.name) if folder else None
+    path = Path(os.path.expanduser(folder), known.file) if folder else None
     return path if path and os.path.isfile(path) else None
 
 
-def _find(file: _File) -> Path:
+def _find(known: _Corpus) -> Path:
     """The file on this machine, downloaded if need be."""
-    if found := _in_folder(file):
+    if found := _in_folder(known):
         return found
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    bar, known_hash = sys.stderr.isatty() and bool(find_spec("tqdm")), f"sha256:{file.sha256}" if file.proven else None
+    bar, sha256 = sys.stderr.isatty() and bool(find_spec("tqdm")), f"sha256:{known.sha256}" if known.proven else None
     try:
-        return Path(pooch.retrieve(file.address, known_hash, file.name, _cache(), progressbar=bar))
+        return Path(pooch.retrieve(known.address, sha256, known.file, _cache(), progressbar=bar))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot download {file.name} ({_why(error)}); save {file.address} as {file.name} in a folder and set"
+            f"cannot download {known.file} ({_why(error)}); save {known.address} as {known.file} in a folder and set"
             f" {FOLDER_VARIABLE} to that folder, or choose another --data.corpus (king_james needs no download)"
         ) from None
 
@@ -185,13 +180,13 @@ def _why(error: Exception) -> str:
     return kind if "Connect" in kind or "Timeout" in kind else " ".join(str(error).split())
 
 
-def _check_hash(path: Path, known: _File) -> None:
+def _check_hash(path: Path, known: _Corpus) -> None:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from None
-    differs = f"{str(path)!r} is not the known {known.name}: its SHA-256 begins {found[:12]}, not {known.sha256[:12]}"
+    differs = f"{str(path)!r} is not the known {known.file}: its SHA-256 begins {found[:12]}, not {known.sha256[:12]}"
     if found != known.sha256 and known.proven:
         raise InputError(f"{differs}; replace it by {known.address}, or give its path to read it as it is")
     if found != known.sha256:

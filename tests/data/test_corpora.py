@@ -231,7 +231,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path):
 
 # Downloads, from a server of our own.
 
-FILE = corpora._File(name="small.txt", address="", sha256=hashlib.sha256(b"a small text").hexdigest())
+SMALL = corpora._Corpus("", 12, "small.txt", hashlib.sha256(b"a small text").hexdigest())
 
 
 @pytest.fixture
@@ -253,8 +253,8 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         thread.start()
 
         def register(path: str, *, port: int = server.server_port, proven: bool = True) -> None:
-            file = FILE._replace(address=f"http://127.0.0.1:{port}/{path}", proven=proven)
-            monkeypatch.setitem(corpora._CORPORA, "small", corpora._Corpus(title="", characters=12, file=file))
+            corpus = SMALL._replace(address=f"http://127.0.0.1:{port}/{path}", proven=proven)
+            monkeypatch.setitem(corpora._CORPORA, "small", corpus)
 
         yield register
         server.shutdown()

@@ -494,7 +494,7 @@ def test_a_run_outside_of_a_comparison_is_not_shown(
     assert "leads out" in refused(capsys, ["report", str(tmp_path / "grid")])
 
 
-@pytest.mark.parametrize("name", [".", "training", "seed-0"])
+@pytest.mark.parametrize("name", [".", "seed-0"])
 def test_a_comparison_goes_through_no_link_out(template: Path, tmp_path: Path, name: str) -> None:
     data = DataConfig(corpus=str(template / "tiny.txt"), batch_size=3, seq_length=16)
     base = Experiment(data=data, train=TrainConfig(steps=2, tensorboard=False))

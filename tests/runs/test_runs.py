@@ -17,7 +17,7 @@ from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.folder import Fingerprint, Run, continued, default_folder
 from charlstm.runs.metrics import Metrics, TensorBoard, read
-from charlstm.support import limits
+from charlstm.support import process
 from charlstm.support.errors import InputError
 from charlstm.support.files import LIMIT, one_line, write_atomic
 from charlstm.support.schema import flat, to_dict
@@ -445,8 +445,8 @@ def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkey
 
 
 def test_a_container_s_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = limits.memory()
+    whole = process.memory()
     for content, found in (("1000\n", 1000), ("max\n", whole), (str(2**63), whole)):
         (tmp_path / "memory.max").write_text(content)
-        monkeypatch.setattr(limits, "_CONTAINER", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
-        assert limits.memory() == found
+        monkeypatch.setattr(process, "_CONTAINER", [str(tmp_path / "memory.max"), str(tmp_path / "none")])
+        assert process.memory() == found
