@@ -6,7 +6,7 @@ character follows from the seed and n alone, so a text depends on neither its le
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from typing import Any
@@ -52,47 +52,41 @@ def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfi
         yield from drawn.T[: len(part)]
 
 
-def text_stream(
-    model: Model,
-    params: Params,
-    vocabulary: Vocabulary,
-    symbols: Symbols,
-    config: SampleConfig,
-    *,
-    skip_unknown: bool,
-    stop: str | None = None,
-) -> Iterator[str]:
-    """The prime of `config` and then what `stream` draws after it, as text; bytes that are not UTF-8 become U+FFFD.
+@dataclass(frozen=True)
+class TextSampler:
+    """Draws text from a model of a vocabulary's symbols: the prime of a `SampleConfig`, and what follows it.
 
-    The text ends with the first `stop` in what is drawn, or after `config.length` symbols. Raises ValueError at once if
+    A text ends with the first `stop` in what is drawn, or after `config.length` symbols. Raises ValueError at once if
     the prime has characters that the vocabulary lacks and that are not skipped.
     """
-    prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
-    pieces = map(vocabulary.decode, chain([prime], stream(model, params, prime, config)))
-    if symbols == "bytes":
-        pieces = _from_bytes(pieces)
-    return chain(islice(pieces, 1), pieces if stop is None else _until(stop, pieces))
 
+    model: Model
+    params: Params
+    vocabulary: Vocabulary
+    symbols: Symbols
 
-def texts(
-    model: Model,
-    params: Params,
-    vocabulary: Vocabulary,
-    symbols: Symbols,
-    config: SampleConfig,
-    num: int,
-    *,
-    skip_unknown: bool,
-    stop: str | None = None,
-) -> Iterator[str]:
-    """All of `text_stream` for each of the `num` seeds from `config.seed` on."""
-    if stop is not None:  # one by one, as each may end early
-        for how in [replace(config, seed=config.seed + number) for number in range(num)]:
-            yield "".join(text_stream(model, params, vocabulary, symbols, how, skip_unknown=skip_unknown, stop=stop))
-        return
-    prime = vocabulary.encode(to_symbols(config.prime, symbols), skip_unknown=skip_unknown)
-    for drawn in samples(model, params, prime, config, num):
-        yield to_readable(vocabulary.decode(np.concatenate([prime, drawn])), symbols)
+    def stream(self, config: SampleConfig, *, skip_unknown: bool = False, stop: str | None = None) -> Iterator[str]:
+        """One text in pieces, the prime first; bytes that are not UTF-8 become U+FFFD."""
+        prime = self._prime(config, skip_unknown)
+        pieces = map(self.vocabulary.decode, chain([prime], stream(self.model, self.params, prime, config)))
+        if self.symbols == "bytes":
+            pieces = _from_bytes(pieces)
+        return chain(islice(pieces, 1), pieces if stop is None else _until(stop, pieces))
+
+    def texts(
+        self, config: SampleConfig, num: int, *, skip_unknown: bool = False, stop: str | None = None
+    ) -> Iterator[str]:
+        """All of `stream` for each of the `num` seeds from `config.seed` on."""
+        if stop is not None:  # one by one, as each may end early
+            for how in [replace(config, seed=config.seed + number) for number in range(num)]:
+                yield "".join(self.stream(how, skip_unknown=skip_unknown, stop=stop))
+            return
+        prime = self._prime(config, skip_unknown)
+        for drawn in samples(self.model, self.params, prime, config, num):
+            yield to_readable(self.vocabulary.decode(np.concatenate([prime, drawn])), self.symbols)
+
+    def _prime(self, config: SampleConfig, skip_unknown: bool) -> np.ndarray:
+        return self.vocabulary.encode(to_symbols(config.prime, self.symbols), skip_unknown=skip_unknown)
 
 
 def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:

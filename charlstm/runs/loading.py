@@ -12,8 +12,8 @@ import optax
 from numpy.typing import NDArray
 
 from charlstm.analysis.evaluate import Evaluation, Score, evaluate, score
-from charlstm.analysis.sample import text_stream, texts
-from charlstm.config import Experiment, TrainConfig
+from charlstm.analysis.sample import TextSampler
+from charlstm.config import Experiment, SampleConfig, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
 from charlstm.core.optimizer import make_optimizer
@@ -119,13 +119,15 @@ class TrainedRun:
         self, prime: str | None, num: int, *, skip_unknown: bool = False, stop: str | None = None, **how: Any
     ) -> Iterator[str]:
         """The texts of `sample`, one by one."""
-        return texts(**self._sampling(prime, skip_unknown, how), num=num, stop=stop)
+        config, skip = self._settings(prime, skip_unknown, how)
+        return self._sampler.texts(config, num, skip_unknown=skip, stop=stop)
 
     def stream(
         self, prime: str | None = None, *, skip_unknown: bool = False, stop: str | None = None, **how: Any
     ) -> Iterator[str]:
         """The text of `sample` in pieces, as they are drawn."""
-        return text_stream(**self._sampling(prime, skip_unknown, how), stop=stop)
+        config, skip = self._settings(prime, skip_unknown, how)
+        return self._sampler.stream(config, skip_unknown=skip, stop=stop)
 
     def evaluate(self, split: str = "validation", *, exact: bool = False) -> Evaluation:
         """The exact loss over a split of the run's own text: every character is predicted once.
@@ -164,12 +166,18 @@ class TrainedRun:
         with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
             return checkpoints.restore(self.step, like)
 
-    def _sampling(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> dict[str, Any]:
-        # The config's own prime was written before the vocabulary was known; only a given one is taken at its word.
-        skip = skip_unknown or prime is None
-        config = replace(self.config.sample, **how, **({} if prime is None else {"prime": prime}))
-        known = {"model": self.model, "params": on_one(self.params), "vocabulary": self.vocabulary}
-        return known | {"symbols": self.config.data.symbols, "config": config, "skip_unknown": skip}
+    @property
+    def _sampler(self) -> TextSampler:
+        return TextSampler(self.model, on_one(self.params), self.vocabulary, self.config.data.symbols)
+
+    def _settings(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> tuple[SampleConfig, bool]:
+        """The config of a sample, and whether unknown characters of its prime are left out.
+
+        The run's own prime was written before its vocabulary was known; only a given one is taken at its word.
+        """
+        if prime is None:
+            return replace(self.config.sample, **how), True
+        return replace(self.config.sample, prime=prime, **how), skip_unknown
 
 
 def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedRun:

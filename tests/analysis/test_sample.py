@@ -19,14 +19,13 @@ from scipy.stats import chi2
 from charlstm.analysis.sample import (
     CHUNK,
     WINDOW,
+    TextSampler,
     _until,
     block_keeps_bits,
     choose,
     sample,
     samples,
     stream,
-    text_stream,
-    texts,
 )
 from charlstm.config import Cell, SampleConfig
 from charlstm.core.network import Model
@@ -134,7 +133,7 @@ def test_bytes_that_a_chunk_cuts_in_two_are_shown_whole():
     params["stack"]["layer_0"]["i"]["kernel"][:, 0] = [9, -9]
     params["head"]["kernel"][0] = [-9, 9]
     config = SampleConfig(prime="é", length=2 * CHUNK + 1, temperature=0)
-    pieces = list(text_stream(model, params, vocabulary, "bytes", config, skip_unknown=False))
+    pieces = list(TextSampler(model, params, vocabulary, "bytes").stream(config))
     assert "".join(pieces) == "é" * (CHUNK + 1) + "\ufffd"
     assert pieces[0] == "é" and set(pieces[1]) == {"é"}
 
@@ -148,16 +147,15 @@ def test_bytes_that_a_chunk_cuts_in_two_are_shown_whole():
 )
 def test_a_text_ends_with_the_first_stop_in_what_is_drawn(stop: str, symbols: Any, length: int, seed: int):
     """Streamed or not, alone or as one of many; up to the stop it is the text that has none."""
-    vocabulary, prime = Vocabulary(tuple("abcdefghijk")), "abcabc"
-    how: Any = {"vocabulary": vocabulary, "symbols": symbols, "skip_unknown": False}
+    sampler, prime = TextSampler(MODEL, PARAMS, Vocabulary(tuple("abcdefghijk")), symbols), "abcabc"
     config = SampleConfig(prime=prime, length=length, seed=seed)
-    endless = "".join(text_stream(MODEL, PARAMS, config=config, **how))
+    endless = "".join(sampler.stream(config))
     drawn = endless.removeprefix(prime)
     wanted = prime + (drawn[: drawn.index(stop) + len(stop)] if stop in drawn else drawn)
-    assert "".join(text_stream(MODEL, PARAMS, config=config, stop=stop, **how)) == wanted
-    first, second = texts(MODEL, PARAMS, config=config, num=2, stop=stop, **how)
+    assert "".join(sampler.stream(config, stop=stop)) == wanted
+    first, second = sampler.texts(config, 2, stop=stop)
     assert first == wanted
-    assert [second] == list(texts(MODEL, PARAMS, config=replace(config, seed=seed + 1), num=1, stop=stop, **how))
+    assert [second] == list(sampler.texts(replace(config, seed=seed + 1), 1, stop=stop))
 
 
 def test_a_stop_may_lie_in_several_pieces():

@@ -21,7 +21,7 @@ from reference import CELLS, small_model, wide_params
 from scipy.stats import chisquare
 
 from charlstm.analysis import sample as module
-from charlstm.analysis.sample import CHUNK, block_keeps_bits, sample, samples, stream, text_stream, texts
+from charlstm.analysis.sample import CHUNK, TextSampler, block_keeps_bits, sample, samples, stream
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Model
 from charlstm.data.vocabulary import Vocabulary
@@ -108,11 +108,10 @@ def test_a_stream_is_the_whole(number: int):
     model, params, vocabulary, symbols, prime, config = case(number)
     np.testing.assert_array_equal(np.concatenate(list(stream(model, params, prime, config))), whole(number))
     written = vocabulary.decode(prime) if symbols == "characters" else "λόγος 𐀀 book"
-    how: Any = {"vocabulary": vocabulary, "symbols": symbols, "skip_unknown": True}
-    config = replace(config, prime=written)
-    pieces = list(text_stream(model, params, config=config, **how))
+    sampler, config = TextSampler(model, params, vocabulary, symbols), replace(config, prime=written)
+    pieces = list(sampler.stream(config, skip_unknown=True))
     assert len(pieces) >= CHARACTERS // CHUNK
-    assert ["".join(pieces)] == list(texts(model, params, config=config, num=1, **how))
+    assert ["".join(pieces)] == list(sampler.texts(config, 1, skip_unknown=True))
 
 
 def many(number: int, prime: np.ndarray, **changes: Any) -> np.ndarray:
