@@ -39,8 +39,6 @@ class Entry:
     training: Curve | None
     """Smoothed training loss; like `validation`, without the seeds that diverged."""
     validation: Curve | None
-    steps: int
-    """Training steps that the config asks for; 0 while no seed is finished."""
     compared: bool  # whether it is a model of a comparison
     confidence: float = 0.95  # of the intervals
     note: str = ""
@@ -81,11 +79,8 @@ def _read(folder: Path) -> list[Entry]:
 
 
 def _read_comparison(folder: Path) -> list[Entry]:
-    found = results.read(folder)
-    grid = read_json(path) if (path := inside(folder, GRID)).exists() else {}
-    seeds = max((len(model.seeds) for model in found.models), default=0)
-    seeds = asked if type(asked := grid.get("seeds")) is int else seeds
-    entries = []
+    found, entries = results.read(folder), []
+    seeds = read_json(path).get("seeds") if (path := inside(folder, GRID)).exists() else None
     for model in found.models:
         runs = tuple(Run.open(inside(folder, seed.run)) for seed in model.seeds)
         kept = [run for run, seed in zip(runs, model.seeds, strict=True) if seed.diverged_after is None]
@@ -97,10 +92,9 @@ def _read_comparison(folder: Path) -> list[Entry]:
                 runs=runs,
                 training=curves.training(records),
                 validation=curves.validation(records),
-                steps=runs[0].config.train.steps if runs else 0,
                 compared=True,
                 confidence=found.confidence,
-                note=f"{len(runs)} of {max(seeds, 1)} seeds finished" if len(runs) < max(seeds, 1) else "",
+                note=f"{len(runs)} of {seeds} seeds finished" if isinstance(seeds, int) and len(runs) < seeds else "",
             )
         )
     return entries
@@ -136,7 +130,6 @@ def _read_run(folder: Path) -> Entry:
         runs=(run,),
         training=curves.training([records]),
         validation=curves.validation([records]),
-        steps=config.train.steps,
         compared=False,
         note="" if last >= config.train.steps else f"step {last:,} of {config.train.steps:,}",
     )

@@ -7,23 +7,26 @@ only scripts whose SHA-256 it names run, and nothing is fetched.
 import base64
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from charlstm.config import Experiment
 from charlstm.report.curves import MAX_POINTS
 from charlstm.report.entries import Entry, gather
 from charlstm.report.figures import figures, symbol_of
-from charlstm.report.samples import legible, sample_of
 from charlstm.report.tables import explain, make_table
 from charlstm.support.errors import InputError, extra
-from charlstm.support.files import write_atomic
+from charlstm.support.files import inside, one_line, write_atomic
 from charlstm.support.schema import flat
+from charlstm.support.text import printable
 
+SHOWN = 2000  # characters of a sample, at most
 _HERE = Path(__file__).parent
 _TITLED = 3  # folders that the title names
 
@@ -42,7 +45,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     entries = gather(folders)
     drawn, models, symbol = figures(entries), [entry.result for entry in entries], symbol_of(entries)
     scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
-    names = [legible(folder.resolve().name) for folder in folders]
+    names = [_legible(folder.resolve().name) for folder in folders]
     differing, shared = configs(entries)
     loader, strict = jinja2.FileSystemLoader(_HERE), jinja2.StrictUndefined
     options: Any = {"loader": loader, "autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
@@ -62,7 +65,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
             explanation=explain(models, symbol, entries[0].confidence),
             figures=drawn,
             max_points=MAX_POINTS,
-            samples=[sample_of(entry) for entry in entries],
+            samples=[_sample_of(entry) for entry in entries],
             names=[entry.name for entry in entries],
             differing=differing,
             shared=shared,
@@ -74,33 +77,67 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         raise InputError(f"{output} cannot be written: {error.strerror}; use another --output") from None
 
 
+class Sample(NamedTuple):
+    """Text that is safe to show, or None; `note` says where it comes from, or why there is none."""
+
+    name: str
+    text: str | None
+    note: str
+
+
+def _sample_of(entry: Entry) -> Sample:
+    """The newest sample file of the entry's first run (never one outside of it), or what its best checkpoint writes."""
+    if not entry.runs:
+        return Sample(entry.name, None, "no seed is finished yet")
+    run, how = entry.runs[0], entry.runs[0].config.sample
+    steps = [int(path.stem) for path in run.samples.glob("*.txt") if path.stem.isdecimal()]
+    if steps and (newest := inside(run.samples, f"{max(steps)}.txt")).is_file():
+        with newest.open("rb") as file:
+            text = file.read(4 * (SHOWN + 1)).decode("utf-8", "replace")  # a character has at most four bytes
+        note = f"step {max(steps):,}"
+    else:
+        from charlstm.runs.loading import load_run
+
+        try:
+            found = load_run(run.folder)
+            text = found.sample(length=min(how.length, SHOWN + 1))  # a longer one begins the same
+        except InputError as error:
+            return Sample(entry.name, None, one_line(error))
+        note = "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])
+    note += f", seed {run.config.seed}, temperature {how.temperature:g}{f', top {how.top_n}' if how.top_n else ''}"
+    note += f", first {SHOWN:,} characters" if len(text) > SHOWN else ""
+    return Sample(entry.name, _legible(text[:SHOWN]), note)
+
+
+def _legible(text: str) -> str:
+    """Replaces control characters and direction marks with U+FFFD, and every kind of space with a plain one."""
+    lines = text.replace("\r\n", "\n")  # a text read as bytes keeps its carriage returns
+    return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in lines))
+
+
 def configs(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """The fields of all configs: those that differ, with a value per entry, and those that are the same everywhere."""
-    known = []
-    for entry in entries:  # every value of the fields in which a model's seeds differ
+    values: dict[str, list[str]] = {name: [] for name in flat(Experiment())}
+    for entry in entries:
         seeds = [flat(run.config) for run in entry.runs]
-        names = seeds[0] if seeds else ()
-        known.append({name: ", ".join(dict.fromkeys(_value(each[name]) for each in seeds)) for name in names})
-    names = next((list(each) for each in known if each), [])
-    values = {name: [each.get(name, "") for each in known] for name in names}
-    differing = {name: row for name, row in values.items() if len({value for value in row if value}) > 1}
-    return differing, {name: next(filter(None, row)) for name, row in values.items() if name not in differing}
+        for name, row in values.items():  # every value of a field in which a model's seeds differ
+            row.append(", ".join(dict.fromkeys(_shown(each[name]) for each in seeds)))
+    differing = {name: row for name, row in values.items() if len({*row} - {""}) > 1}
+    same = {name: max(row) for name, row in values.items() if name not in differing}
+    return differing, {name: value for name, value in same.items() if value}
 
 
-def _value(value: Any) -> str:
-    return legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
-
-
-def _six_digits(array: np.ndarray) -> list[float]:
-    return [float(f"{value:.6g}") for value in array]
+def _shown(value: Any) -> str:
+    return _legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
 
 
 def _as_script_data(value: object) -> str:
     """JSON that no HTML parser can mistake for the end of its script: <, > and & only as escapes, all else ASCII."""
-    try:  # six digits are more than a picture shows
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_six_digits)
-    except ValueError:
-        raise InputError("the results hold numbers too large to be drawn; put back the comparison's own") from None
+
+    def six_digits(array: np.ndarray) -> list[float]:  # more than a picture shows
+        return [float(f"{value:.6g}") for value in array]
+
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=six_digits)
     return text.translate({ord(each): f"\\u{ord(each):04x}" for each in "<>&"})
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from charlstm.report.entries import gather
-from charlstm.report.figures import Figure, Series, figures
-from charlstm.report.styles import Style
+from charlstm.report.figures import Figure, Series, Style, figures
 from charlstm.support.errors import extra
 from charlstm.support.files import write_atomic
 

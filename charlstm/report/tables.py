@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +15,6 @@ from charlstm.core.loss import bits
 from charlstm.support.files import write_atomic, write_json
 
 MISSING = "–"
-_SCALARS = (
-    *("name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations", "seconds"),
-    *("chars_per_second", "baseline", "published"),
-)
-_INTERVALS = ("validation", "test", "difference", "reach")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -67,27 +61,23 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
 
 def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> list[str]:
     """Sentences that a reader of `make_table` needs."""
-    intervals = any(loss and loss.half is not None for model in models for loss in (model.validation, model.test))
-    spread = f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
-    names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
-    lines = {
-        f"Losses are in nats and bits per {symbol}.{spread if intervals else ''}": True,
-        "The test loss is that of the step with the best validation loss.": any(
-            model.validation and model.test for model in models
-        ),
-        f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.": any(
-            model.difference for model in models
-        ),
-        "Published: the test loss that a paper reports, and ours minus it; negative is better.": any(
-            model.published is not None for model in models
-        ),
-        f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
-        " ≥ if it is larger at the last lag measured.": any(model.reach for model in models),
-        "Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.": any(
-            len(model.seeds) > 1 for model in models
-        ),
-    }
-    return [line for line, needed in lines.items() if needed]
+    known = {name for model in models for name, value in vars(model).items() if value is not None}
+    lines = [f"Losses are in nats and bits per {symbol}."]
+    if any(loss and loss.half is not None for model in models for loss in (model.validation, model.test)):
+        lines[0] += f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
+    if {"validation", "test"} <= known:
+        lines.append("The test loss is that of the step with the best validation loss.")
+    if "difference" in known:
+        names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
+        lines.append(f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.")
+    if "published" in known:
+        lines.append("Published: the test loss that a paper reports, and ours minus it; negative is better.")
+    if "reach" in known:
+        reach = f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
+        lines.append(f"{reach} ≥ if it is larger at the last lag measured.")
+    if any(len(model.seeds) > 1 for model in models):
+        lines.append("Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.")
+    return lines
 
 
 def notes(results: Results) -> list[str]:
@@ -119,14 +109,13 @@ def show(results: Results) -> None:
     """Prints the table and its notes on standard output, with as many columns as a terminal is wide."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = _plain(results)
-    while len(columns) > 2 and _width(columns) > (console.width if console.is_terminal else math.inf):
+    while console.is_terminal and len(columns) > 2 and _width(columns) > console.width:
         columns.popitem()
-    drawn = Table(box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False, width=_width(columns))
     for title, unit in columns:
         drawn.add_column(f"{title}\n{unit}", justify="left" if title == "model" else "right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
-    console.width = max(console.width, _width(columns))
     for each in (drawn, "", *notes(results)):
         console.print(each)
 
@@ -156,7 +145,7 @@ def _plain(results: Results) -> dict[tuple[str, str], list[str]]:
 
 
 def _width(columns: dict[tuple[str, str], list[str]]) -> int:
-    return sum(max(map(len, [*titles, *words])) + 2 for titles, words in columns.items())
+    return sum(max(map(len, [*titles, *words])) + 2 for titles, words in columns.items()) - 2
 
 
 def _name(model: ModelResult, note: str) -> Cell:
@@ -207,10 +196,14 @@ def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1)
 
 def _csv(results: Results) -> str:
     """One line per model, with every number in full."""
-    out, parts = io.StringIO(), [(name, part) for name in _INTERVALS for part in ("mean", "low", "high", "n")]
+    names = ["name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations"]
+    names += ["seconds", "chars_per_second", "baseline", "published"]
+    intervals = "validation", "test", "difference", "reach"
+    parts = [(name, part) for name in intervals for part in ("mean", "low", "high", "n")]
+    out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_SCALARS, *map("_".join, parts), "diverged"])
+    writer.writerow([*names, *map("_".join, parts), "diverged"])
     for model in results.models:
         numbers = [getattr(getattr(model, name), part, None) for name, part in parts]
-        writer.writerow([*(getattr(model, name) for name in _SCALARS), *numbers, len(_diverged(model))])
+        writer.writerow([*(getattr(model, name) for name in names), *numbers, len(_diverged(model))])
     return out.getvalue()
