@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
@@ -144,9 +145,8 @@ def train_arguments(words: list[str]) -> tuple[str, Train]:
 
 def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     """The name of the experiment, the folder that was asked for, and its GRID under what was typed."""
-    if words and words[0] in ("-h", "--help"):
-        parse(Compare, words)
     if not words or words[0].startswith("-"):
+        parse(Compare, words)  # which answers --help
         raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
     path = Path(words[0])
     grid = load_grid(path)
@@ -228,10 +228,8 @@ def _options(kind: type) -> list[str]:
 
 def _positional(words: Sequence[str]) -> str | None:
     """The experiment among a train command's words, where every option takes one value."""
-    waiting = iter(words)
-    for word in waiting:
-        if not word.startswith("-"):
+    for before, word in pairwise(["", *words]):
+        is_value = before.startswith("--") and "=" not in before and before != "--help"
+        if not is_value and not word.startswith("-"):
             return word
-        if "=" not in word and word not in ("-h", "--help"):
-            next(waiting, None)
     return None

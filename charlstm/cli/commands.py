@@ -164,11 +164,11 @@ def _sample(words: list[str]) -> None:
     names = ("length", "temperature", "top_n", "seed")
     how: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
     seed = replace(found.config.sample, **how).seed
-    replace(found.config.sample, **how | {"seed": seed + asked.num - 1})  # checks all before anything is shown
+    replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
     how["skip_unknown"] = asked.skip_unknown
     drawn: Iterable[Iterable[str]]
     if asked.stream:
-        drawn = (found.stream(asked.prime, **how | {"seed": seed + number}) for number in range(asked.num))
+        drawn = (found.stream(asked.prime, **dict(how, seed=seed + number)) for number in range(asked.num))
     else:
         drawn = ([text] for text in found.samples(asked.prime, asked.num, **how))
     for number, pieces in enumerate(drawn):

@@ -51,22 +51,20 @@ class Entry:
 
 
 def gather(folders: Sequence[Path]) -> list[Entry]:
-    """The entries of all folders, in order. Where a name occurs twice, the folder is added, and then a number.
+    """The entries of all folders, in order, each folder once. Where a name occurs twice, its folder stands for it.
 
     Raises:
         InputError: a folder is neither a run nor a comparison, a file in it is malformed, or there is nothing to show.
     """
-    found = [(folder, entry) for folder in folders for entry in _read(folder)]
+    found = [(folder, entry) for folder in dict.fromkeys(folders) for entry in _read(folder)]
     if not found:
         raise InputError("there is nothing to show: the comparison has no models yet")
-    count, seen, entries = Counter(entry.name for _, entry in found), Counter[str](), []
+    count, entries = Counter(entry.name for _, entry in found), []
     for folder, entry in found:
-        name = entry.name
-        if count[name] > 1:
-            name = one_line(folder / name if entry.compared else folder)
-        seen[name] += 1
-        name += f" ({seen[name]})" if seen[name] > 1 else ""
-        entries.append(replace(entry, result=replace(entry.result, name=name)))
+        if count[entry.name] > 1:
+            name = one_line(folder / entry.name if entry.compared else folder)
+            entry = replace(entry, result=replace(entry.result, name=name))
+        entries.append(entry)
     return entries
 
 

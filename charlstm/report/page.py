@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
             extra `report` is not installed.
     """
     with extra("report"):
-        import jinja2
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
     entries = gather(folders)
@@ -47,29 +47,25 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
     names = [_legible(folder.resolve().name) for folder in folders]
     differing, shared = configs(entries)
-    loader, strict = jinja2.FileSystemLoader(_HERE), jinja2.StrictUndefined
-    options: Any = {"loader": loader, "autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    page = (
-        jinja2.Environment(**options, undefined=strict)
-        .get_template("page.html.jinja")
-        .render(
-            policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline';"
-            " base-uri 'none'; form-action 'none'",
-            style=Markup((_HERE / "page.css").read_text("utf-8")),
-            scripts=[Markup(script) for script in scripts],
-            data=Markup(_as_script_data([asdict(each) for each in drawn])),
-            title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
-            corpora=Counter(entry.corpus for entry in entries),
-            compared=any(entry.compared for entry in entries),
-            table=make_table(models, symbol, [entry.note for entry in entries]),
-            explanation=explain(models, symbol, entries[0].confidence),
-            figures=drawn,
-            max_points=MAX_POINTS,
-            samples=[_sample_of(entry) for entry in entries],
-            names=[entry.name for entry in entries],
-            differing=differing,
-            shared=shared,
-        )
+    environment = Environment(loader=FileSystemLoader(_HERE), undefined=StrictUndefined, autoescape=True)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    page = environment.get_template("page.html.jinja").render(
+        policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline';"
+        " base-uri 'none'; form-action 'none'",
+        style=Markup((_HERE / "page.css").read_text("utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        data=Markup(_as_script_data([asdict(each) for each in drawn])),
+        title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
+        corpora=Counter(entry.corpus for entry in entries),
+        compared=any(entry.compared for entry in entries),
+        table=make_table(models, symbol, [entry.note for entry in entries]),
+        explanation=explain(models, symbol, entries[0].confidence),
+        figures=drawn,
+        max_points=MAX_POINTS,
+        samples=[(entry.name, *_sample_of(entry)) for entry in entries],
+        names=[entry.name for entry in entries],
+        differing=differing,
+        shared=shared,
     )
     try:
         write_atomic(output, page.encode())
@@ -77,18 +73,13 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         raise InputError(f"{output} cannot be written: {error.strerror}; use another --output") from None
 
 
-class Sample(NamedTuple):
-    """Text that is safe to show, or None; `note` says where it comes from, or why there is none."""
+def _sample_of(entry: Entry) -> tuple[str | None, str]:
+    """Text that is safe to show, and where it comes from; or None, and why there is none.
 
-    name: str
-    text: str | None
-    note: str
-
-
-def _sample_of(entry: Entry) -> Sample:
-    """The newest sample file of the entry's first run (never one outside of it), or what its best checkpoint writes."""
+    It is the newest sample file of the entry's first run (never one outside of it), or what its best checkpoint writes.
+    """
     if not entry.runs:
-        return Sample(entry.name, None, "no seed is finished yet")
+        return None, "no seed is finished yet"
     run, how = entry.runs[0], entry.runs[0].config.sample
     steps = [int(path.stem) for path in run.samples.glob("*.txt") if path.stem.isdecimal()]
     if steps and (newest := inside(run.samples, f"{max(steps)}.txt")).is_file():
@@ -102,11 +93,11 @@ def _sample_of(entry: Entry) -> Sample:
             found = load_run(run.folder)
             text = found.sample(length=min(how.length, SHOWN + 1))  # a longer one begins the same
         except InputError as error:
-            return Sample(entry.name, None, one_line(error))
+            return None, one_line(error)
         note = "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])
     note += f", seed {run.config.seed}, temperature {how.temperature:g}{f', top {how.top_n}' if how.top_n else ''}"
     note += f", first {SHOWN:,} characters" if len(text) > SHOWN else ""
-    return Sample(entry.name, _legible(text[:SHOWN]), note)
+    return _legible(text[:SHOWN]), note
 
 
 def _legible(text: str) -> str:
@@ -133,12 +124,12 @@ def _shown(value: Any) -> str:
 
 def _as_script_data(value: object) -> str:
     """JSON that no HTML parser can mistake for the end of its script: <, > and & only as escapes, all else ASCII."""
-
-    def six_digits(array: np.ndarray) -> list[float]:  # more than a picture shows
-        return [float(f"{value:.6g}") for value in array]
-
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=six_digits)
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_six_digits)
     return text.translate({ord(each): f"\\u{ord(each):04x}" for each in "<>&"})
+
+
+def _six_digits(array: np.ndarray) -> list[float]:
+    return [float(f"{value:.6g}") for value in array]  # a picture shows fewer
 
 
 def _hash(script: str) -> str:

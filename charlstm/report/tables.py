@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +40,7 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
     """The columns that are not empty, the most important first; `symbol` is what a model predicts at each step."""
     values: list[tuple[str, str, str, Callable[[ModelResult], Cell]]] = [
         ("test", "nats", "bits", lambda model: _loss(model.test)),
-        ("difference", "nats", "", _difference),
+        ("difference", "nats", "", lambda model: _interval(model.difference, f"from {model.baseline}", sign="+")),
         ("published", "nats", "ours minus it", _published),
         ("reach", f"{symbol}s", "", _reach),
         ("validation", "nats", "bits", lambda model: _loss(model.validation)),
@@ -160,21 +160,20 @@ def _diverged(model: ModelResult) -> list[str]:
     return [f"seed {seed.seed} after step {seed.diverged_after:,}" for seed in lost]
 
 
-def _seeds(model: ModelResult) -> Cell:
-    return _number(len(model.seeds) or None, str, str(len(_diverged(model)) or ""))
-
-
 def _number(value: float | None, text: Callable[[float], str], small: str = "") -> Cell:
     return Cell() if value is None else Cell(text(value), value, small)
 
 
+def _interval(values: Interval | None, small: str = "", **how: Any) -> Cell:
+    return Cell() if values is None else Cell(_spread(values, **how), values.mean, small)
+
+
 def _loss(loss: Interval | None) -> Cell:
-    return Cell() if loss is None else Cell(_spread(loss), loss.mean, _spread(loss, scale=bits(1)))
+    return _interval(loss, _spread(loss, scale=bits(1)) if loss else "")
 
 
-def _difference(model: ModelResult) -> Cell:
-    found, small = model.difference, f"from {model.baseline}" if model.baseline else ""
-    return Cell() if found is None else Cell(_spread(found, sign="+"), found.mean, small)
+def _seeds(model: ModelResult) -> Cell:
+    return _number(len(model.seeds) or None, str, str(len(_diverged(model)) or ""))
 
 
 def _published(model: ModelResult) -> Cell:
@@ -183,9 +182,10 @@ def _published(model: ModelResult) -> Cell:
 
 
 def _reach(model: ModelResult) -> Cell:
-    if (reach := model.reach) is None:
-        return Cell()  # where a curve was cut off, an interval would mean nothing:
-    return Cell(f"≥ {reach.mean:.1f}" if model.reaches_beyond else _spread(reach, digits=1), reach.mean)
+    cell = _interval(model.reach, digits=1)
+    if model.reach and model.reaches_beyond:  # the curve was cut off, and an interval would mean nothing
+        cell = cell._replace(text=f"≥ {model.reach.mean:.1f}")
+    return cell
 
 
 def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1) -> str:
