@@ -145,8 +145,9 @@ def train_arguments(words: list[str]) -> tuple[str, Train]:
 
 def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     """The name of the experiment, the folder that was asked for, and its GRID under what was typed."""
+    if words and words[0] in ("-h", "--help"):
+        parse(Compare, words)
     if not words or words[0].startswith("-"):
-        parse(Compare, words)  # which answers --help
         raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
     path = Path(words[0])
     grid = load_grid(path)

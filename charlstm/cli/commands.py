@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from charlstm.cli import arguments
 from charlstm.cli.experiments import run_file
-from charlstm.cli.terminal import Reporter, write
+from charlstm.cli.terminal import write
 from charlstm.config import Experiment, explain
 from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
@@ -110,7 +110,7 @@ def _train(words: list[str]) -> None:
     from charlstm.cli.progress import TrainProgress
     from charlstm.training.train import train
 
-    train(config, folder, watch=TrainProgress(Reporter()), signals=True)
+    train(config, folder, watch=TrainProgress(), signals=True)
 
 
 def _eval(words: list[str]) -> None:
@@ -186,7 +186,7 @@ def _compare(words: list[str]) -> None:
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
 
-    with GridProgress(Reporter()) as watch:
+    with GridProgress() as watch:
         found = run_grid(replace(grid, base=base), folder, watch=watch, signals=True)
     drawn = f"plots: {folder}/plots\npage: {folder}/report.html\n"
     try:  # before anything is shown: what they read may be malformed

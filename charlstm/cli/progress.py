@@ -24,8 +24,9 @@ from charlstm.training.loop import Watch, sample_of
 class TrainProgress(Watch):
     """Shows one run: its text and model, a bar, its validations; at the end its loss, a sample and what to do next."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        self.line, self._reporter = reporter.line, reporter
+    def __init__(self) -> None:
+        self._reporter = Reporter()
+        self.line = self._reporter.line
 
     def begin(self, run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> None:
         self.line("\n".join(summary.introduction(run, data, model, step, layout)))
@@ -52,9 +53,10 @@ class TrainProgress(Watch):
 class GridProgress(ExitStack, GridWatch):
     """Shows a comparison, in a `with`. Progress counts operations, as large models take longer."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.line, self._reporter, self._best = reporter.line, reporter, ""
+        self._reporter, self._best = Reporter(), ""
+        self.line = self._reporter.line
 
     def begin_grid(self, models: Sequence[GridModel], seeds: int, folder: Path, data: Dataset) -> None:
         self._names, self._folder = [each.name for each in models], folder
@@ -86,7 +88,7 @@ class GridProgress(ExitStack, GridWatch):
         if model.name not in self._finished:
             self._finished.add(model.name)
             self.line(summary.model_line(next(row for row in found.models if row.name == model.name)))
-        self._reporter.advance(self._done(), f"{model.name} is done{self._best}")
+        self._reporter.skip_to(self._done())
 
     def _done(self, part: float = 0) -> float:
         """Operations, of the models that are finished and of `part` of the current one."""

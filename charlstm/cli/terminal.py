@@ -51,7 +51,7 @@ class Reporter:
             yield
 
     def skip_to(self, done: float) -> None:
-        """Moves the bar over what was done before, which says nothing about the time that is left."""
+        """Moves the bar over what this process did not do, which says nothing about the time that is left."""
         self._progress.tasks[0].completed = done
 
     def advance(self, done: float, state: str) -> None:
