@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
@@ -165,17 +166,15 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
 
 def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
     """Replaces the older --rnn-learning-rate and its like, where 0 is the optimizer's rate, with --learning-rates."""
-    rest, changed, waiting = list[str](), dict[str, str](), iter(words)
+    old = {f"--{cell}-learning-rate": cell for cell in ("rnn", "gru", "lstm")}
+    rest, now, waiting = list[str](), {cell: str(rate) for cell, rate in rates.items()}, iter(words)
     for word in waiting:
-        if old := re.fullmatch(r"--(rnn|gru|lstm)[-_]learning[-_]rate(?:=(.*))?", word, re.DOTALL):
-            changed[old[1]] = next(waiting, "") if old[2] is None else old[2]
+        if cell := old.get(_option(word)):
+            now[cell] = word.partition("=")[2] or next(waiting, "")
         else:
             rest.append(word)
-    if not changed:
-        return words
-    now = {cell: str(rate) for cell, rate in rates.items()} | changed
-    pairs = (word for cell, rate in now.items() if rate not in ("0", "0.0") for word in (cell, rate))
-    return [*rest, "--learning-rates", *pairs]
+    pairs = [word for pair in now.items() if pair[1] not in ("0", "0.0") for word in pair]
+    return words if len(rest) == len(words) else [*rest, "--learning-rates", *pairs]
 
 
 def _check_cells(names: Iterable[str]) -> None:
@@ -184,10 +183,6 @@ def _check_cells(names: Iterable[str]) -> None:
             check_cell(name)
         except ValueError as error:
             raise InputError(str(error)) from None
-
-
-def _option(word: str) -> str:
-    return word.split("=", 1)[0].replace("_", "-")
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
@@ -206,33 +201,36 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
     except SystemExit as stop:
         if not stop.code:
             raise
-        cause = stop.__context__
-        while cause is not None and not isinstance(cause, ValidationError):
-            cause = cause.__context__
-        if cause:
-            raise cause from None
-        lines = (line.strip("│╭╰╮╯─ \t") for line in box.getvalue().splitlines())
-        said = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
-        raise InputError(f"{said.removeprefix('Parsing error ')}; see `charlstm {name} --help`") from None
+        error: BaseException | None = stop
+        while error := error.__context__:
+            if isinstance(error, ValidationError):
+                raise error from None
+        # A box: its title, and what is wrong; more help follows under a rule or an empty line.
+        lines = [line.strip("│| ") if re.search(r"\w", line) else "" for line in box.getvalue().splitlines()[1:]]
+        said = " ".join("\n".join(lines).strip().split("\n\n")[0].split())
+        raise InputError(f"{said.removesuffix('.')}; see `charlstm {name} --help`") from None
     for value in vars(parsed).values():
-        for path in (each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, Path)):
-            check_path(path)
+        for each in value if isinstance(value, tuple) else [value]:
+            if isinstance(each, Path):
+                check_path(each)
     return parsed
 
 
+def _option(word: str) -> str:
+    return word.split("=", 1)[0].replace("_", "-")
+
+
 def _options(kind: type) -> list[str]:
-    own = [each.name for each in fields(kind) if each.name not in ("axes", "config", "experiment", "run", "runs")]
-    names = own + (list(flat(Experiment())) if kind in (Train, Compare) else [])
-    names += [each.name for each in fields(Axes)] if kind is Compare else []
+    """The options of a command, such as --run-dir and --data.corpus."""
+    parts = {"config": flat(Experiment()), "axes": vars(Axes()), "experiment": (), "run": (), "runs": ()}
+    names = [name for each in fields(kind) for name in parts.get(each.name, [each.name])]
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def _positional(words: Sequence[str]) -> str | None:
     """The experiment among a train command's words, where every option takes one value."""
-    waiting = iter(words)
-    for word in waiting:
-        if not word.startswith("-"):
+    for before, word in pairwise(["", *words]):
+        is_value = before.startswith("--") and "=" not in before and before != "--help"
+        if not is_value and not word.startswith("-"):
             return word
-        if "=" not in word and word not in ("-h", "--help"):
-            next(waiting, None)
     return None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from charlstm.cli import arguments
 from charlstm.cli.experiments import run_file
-from charlstm.cli.terminal import Reporter, write
+from charlstm.cli.terminal import write
 from charlstm.config import Experiment, explain
 from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
@@ -110,7 +110,7 @@ def _train(words: list[str]) -> None:
     from charlstm.cli.progress import TrainProgress
     from charlstm.training.train import train
 
-    train(config, folder, watch=TrainProgress(Reporter()), signals=True)
+    train(config, folder, watch=TrainProgress(), signals=True)
 
 
 def _eval(words: list[str]) -> None:
@@ -126,21 +126,20 @@ def _eval(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint)
     _print_notes(found.notes)
     symbols = found.config.data.symbols
-    if asked.text is not None:
-        pieces = corpora.pieces(corpora.resolve(str(asked.text)), symbols)
-        found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
-        ids, what = encode_pieces(found.vocabulary, pieces), str(asked.text)
-    else:
+    if asked.text is None:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
-        ids, what = found.ids(asked.split), f"{asked.split} split"
+        ids, what, source = found.ids(asked.split), f"{asked.split} split", {"split": asked.split, "text": None}
+    else:
+        pieces, what = corpora.pieces(corpora.resolve(str(asked.text)), symbols), str(asked.text)
+        found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
+        ids, source = encode_pieces(found.vocabulary, pieces), {"split": None, "text": what}
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
     try:
         reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
     except ValueError as error:
         raise InputError(str(error)) from None
     if asked.json:
-        split, text = (asked.split, None) if asked.text is None else (None, str(asked.text))
-        values = {"run": str(asked.run), "step": found.step, "split": split, "text": text, "exact": asked.exact}
+        values = {"run": str(asked.run), "step": found.step, **source, "exact": asked.exact}
         values |= result._asdict() | {"bits_per_char": result.bits_per_char}
         print(json.dumps(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})))
         return
@@ -163,18 +162,19 @@ def _sample(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint)
     _print_notes(found.notes)
     names = ("length", "temperature", "top_n", "seed")
-    given: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    seed = replace(found.config.sample, **given).seed
-    replace(found.config.sample, **dict(given, seed=seed + asked.num - 1))  # checks all before anything is shown
+    how: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    seed = replace(found.config.sample, **how).seed
+    replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
+    how["skip_unknown"] = asked.skip_unknown
     drawn: Iterable[Iterable[str]]
     if asked.stream:
-        seeds = range(seed, seed + asked.num)
-        drawn = (found.stream(asked.prime, skip_unknown=asked.skip_unknown, **dict(given, seed=each)) for each in seeds)
+        drawn = (found.stream(asked.prime, **dict(how, seed=seed + number)) for number in range(asked.num))
     else:
-        drawn = ([text] for text in found.samples(asked.prime, asked.num, skip_unknown=asked.skip_unknown, **given))
+        drawn = ([text] for text in found.samples(asked.prime, asked.num, **how))
     for number, pieces in enumerate(drawn):
-        head = [f"--- seed {seed + number} ---\n"] if asked.num > 1 else []
-        for piece in chain(head, pieces, ["\n"]):
+        if asked.num > 1:
+            write(f"--- seed {seed + number} ---\n")
+        for piece in chain(pieces, ["\n"]):
             write(piece)
 
 
@@ -186,7 +186,7 @@ def _compare(words: list[str]) -> None:
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
 
-    with GridProgress(Reporter()) as watch:
+    with GridProgress() as watch:
         found = run_grid(replace(grid, base=base), folder, watch=watch, signals=True)
     drawn = f"plots: {folder}/plots\npage: {folder}/report.html\n"
     try:  # before anything is shown: what they read may be malformed
@@ -229,19 +229,10 @@ def _export(words: list[str]) -> None:
 
 def _corpora(words: list[str]) -> None:
     arguments.parse(arguments.Corpora, words)
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from charlstm.data.corpora import catalogue
-    from charlstm.support.files import printable
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "characters", "text", "where it is"):
-        table.add_column(title, overflow="fold", justify="right" if title == "characters" else "left")
     for entry in catalogue():
-        table.add_row(entry.name, f"{entry.characters:,}", entry.title, Text(printable(entry.place)))
-    Console(highlight=False).print(table)
+        write(f"{entry.name:<20} {entry.characters:>9,} characters  {entry.title} ({entry.place})\n")
     print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
 
 

@@ -1,6 +1,5 @@
 """CONFIG or GRID of an experiment's file."""
 
-import errno
 import runpy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +26,10 @@ def check_path(path: Path) -> None:
     """Raises InputError for a path that no file can have."""
     try:
         path.lstat()
-    except ValueError:
-        raise InputError(f"no file can be called {str(path)!r}; a character in it cannot be in a path") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"no file can be called {str(path)!r}; it is too long") from None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # whoever needs the file says so
+    except (OSError, ValueError) as error:
+        raise InputError(f"no file can be called {str(path)!r}: {error.args[-1]}") from None
 
 
 def run_file(path: Path) -> dict[str, Any]:

@@ -100,20 +100,14 @@ def reach_table(found: GradientReach) -> list[str]:
     return lines
 
 
-def minutes(seconds: float) -> str:
-    """A time that is left, rounded up to minutes."""
-    count = math.ceil(seconds / 60)
-    return f"{count // 60} h {count % 60:02} min" if count >= 60 else f"{count} min"
-
-
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _devices(layout: Layout) -> str:
     first = layout.mesh.devices.flat[0]
-    one, many = (
-        ("the CPU", " cores of the CPU") if first.platform == "cpu" else (first.device_kind, f" x {first.device_kind}")
-    )
-    used = one if layout.devices == 1 else f"{layout.devices}{many}"
+    if first.platform == "cpu":
+        used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
+    else:
+        used = first.device_kind if layout.devices == 1 else f"{layout.devices} x {first.device_kind}"
     return used if not layout.idle else f"{used}; {layout.idle} idle, since data.batch_size must share out evenly"

@@ -1,14 +1,19 @@
-"""What reaches a person's terminal: plain text, whatever is in a corpus, and a steady progress bar."""
+"""What reaches a person's terminal: plain text, whatever is in a corpus, and how far the work is."""
 
+import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from charlstm.support.files import printable
+
+SECONDS_BETWEEN_LINES = 15.0  # where no bar is drawn
+_SECONDS_OF_SPEED = 600.0  # that the time left is estimated from
 
 
 def write(text: str) -> None:
@@ -18,17 +23,11 @@ def write(text: str) -> None:
 
 
 class Reporter:
-    """Lines about a run on standard error, and a bar under them where that is a terminal."""
+    """Lines about a run on standard error. Progress is a bar under them; into a file or a pipe, a line now and then."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-        self._task: Any = None
-
-    @property
-    def has_bar(self) -> bool:
-        """Whether progress is drawn, and not written line by line."""
-        return self._console.is_terminal
+        self._last_line = -math.inf
 
     def line(self, text: str, style: str | None = None) -> None:
         """One line, printed above the bar; nothing in it is markup."""
@@ -36,18 +35,32 @@ class Reporter:
 
     @contextmanager
     def bar(self, done: float, total: float, *, counts_steps: bool = True) -> Iterator[None]:
-        """Draws a bar while the block runs, from `done` of `total` on: counts of steps, or of whatever has no name."""
+        """Shows progress while the block runs, from `done` of `total` on: counts of steps, or of what has no name."""
         counted = (TextColumn("step"), MofNCompleteColumn()) if counts_steps else (TaskProgressColumn(),)
         told = TextColumn("{task.description}"), TimeRemainingColumn(compact=True), TextColumn("left")
-        columns = (*counted, BarColumn(bar_width=None), *told)
-        progress = Progress(*columns, console=self._console, expand=True, disable=not self.has_bar)
-        with progress:
-            self._task = progress.add_task("compiling", total=total, completed=int(done))
-            self._progress = progress
+        self._progress = Progress(
+            *(*counted, BarColumn(bar_width=None), *told),
+            console=self._console,
+            speed_estimate_period=_SECONDS_OF_SPEED,
+            expand=True,
+            disable=not self._console.is_terminal,
+        )
+        self._progress.add_task("compiling", total=total, completed=int(done))
+        self._counts_steps = counts_steps
+        with self._progress:
             yield
-            self._progress = None
 
-    def advance(self, done: float, description: str) -> None:
-        """Moves the bar to what is done and says how things are."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, description=description)
+    def skip_to(self, done: float) -> None:
+        """Moves the bar over what this process did not do, which says nothing about the time that is left."""
+        self._progress.tasks[0].completed = done
+
+    def advance(self, done: float, state: str) -> None:
+        """Moves the bar to what is done, and says how things are."""
+        task = self._progress.tasks[0]
+        self._progress.update(task.id, completed=done, description=state)
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            step = f"step {done:,} of {task.total:,}: " if self._counts_steps else ""
+            left = f"; {timedelta(seconds=task.time_remaining)} left" if task.time_remaining else ""
+            self.line(f"{step}{state}{left}")

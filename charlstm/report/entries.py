@@ -39,8 +39,6 @@ class Entry:
     training: Curve | None
     """Smoothed training loss; like `validation`, without the seeds that diverged."""
     validation: Curve | None
-    steps: int
-    """Training steps that the config asks for; 0 while no seed is finished."""
     compared: bool  # whether it is a model of a comparison
     confidence: float = 0.95  # of the intervals
     note: str = ""
@@ -53,22 +51,20 @@ class Entry:
 
 
 def gather(folders: Sequence[Path]) -> list[Entry]:
-    """The entries of all folders, in order. Where a name occurs twice, the folder is added, and then a number.
+    """The entries of all folders, in order, each folder once. Where a name occurs twice, its folder stands for it.
 
     Raises:
         InputError: a folder is neither a run nor a comparison, a file in it is malformed, or there is nothing to show.
     """
-    found = [(folder, entry) for folder in folders for entry in _read(folder)]
+    found = [(folder, entry) for folder in dict.fromkeys(folders) for entry in _read(folder)]
     if not found:
         raise InputError("there is nothing to show: the comparison has no models yet")
-    count, seen, entries = Counter(entry.name for _, entry in found), Counter[str](), []
+    count, entries = Counter(entry.name for _, entry in found), []
     for folder, entry in found:
-        name = entry.name
-        if count[name] > 1:
-            name = one_line(folder / name if entry.compared else folder)
-        seen[name] += 1
-        name += f" ({seen[name]})" if seen[name] > 1 else ""
-        entries.append(replace(entry, result=replace(entry.result, name=name)))
+        if count[entry.name] > 1:
+            name = one_line(folder / entry.name if entry.compared else folder)
+            entry = replace(entry, result=replace(entry.result, name=name))
+        entries.append(entry)
     return entries
 
 
@@ -81,11 +77,8 @@ def _read(folder: Path) -> list[Entry]:
 
 
 def _read_comparison(folder: Path) -> list[Entry]:
-    found = results.read(folder)
-    grid = read_json(path) if (path := inside(folder, GRID)).exists() else {}
-    seeds = max((len(model.seeds) for model in found.models), default=0)
-    seeds = asked if type(asked := grid.get("seeds")) is int else seeds
-    entries = []
+    found, entries = results.read(folder), []
+    seeds = read_json(path).get("seeds") if (path := inside(folder, GRID)).exists() else None
     for model in found.models:
         runs = tuple(Run.open(inside(folder, seed.run)) for seed in model.seeds)
         kept = [run for run, seed in zip(runs, model.seeds, strict=True) if seed.diverged_after is None]
@@ -97,10 +90,9 @@ def _read_comparison(folder: Path) -> list[Entry]:
                 runs=runs,
                 training=curves.training(records),
                 validation=curves.validation(records),
-                steps=runs[0].config.train.steps if runs else 0,
                 compared=True,
                 confidence=found.confidence,
-                note=f"{len(runs)} of {max(seeds, 1)} seeds finished" if len(runs) < max(seeds, 1) else "",
+                note=f"{len(runs)} of {seeds} seeds finished" if isinstance(seeds, int) and len(runs) < seeds else "",
             )
         )
     return entries
@@ -136,7 +128,6 @@ def _read_run(folder: Path) -> Entry:
         runs=(run,),
         training=curves.training([records]),
         validation=curves.validation([records]),
-        steps=config.train.steps,
         compared=False,
         note="" if last >= config.train.steps else f"step {last:,} of {config.train.steps:,}",
     )

@@ -7,6 +7,7 @@ only scripts whose SHA-256 it names run, and nothing is fetched.
 import base64
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from charlstm.config import Experiment
 from charlstm.report.curves import MAX_POINTS
 from charlstm.report.entries import Entry, gather
 from charlstm.report.figures import figures, symbol_of
-from charlstm.report.samples import legible, sample_of
 from charlstm.report.tables import explain, make_table
+from charlstm.runs.folder import SAMPLES
 from charlstm.support.errors import InputError, extra
-from charlstm.support.files import write_atomic
+from charlstm.support.files import inside, one_line, printable, write_atomic
 from charlstm.support.schema import flat
 
+SHOWN = 2000  # characters of a sample, at most
 _HERE = Path(__file__).parent
 _TITLED = 3  # folders that the title names
 
@@ -36,37 +39,33 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
             extra `report` is not installed.
     """
     with extra("report"):
-        import jinja2
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
     entries = gather(folders)
     drawn, models, symbol = figures(entries), [entry.result for entry in entries], symbol_of(entries)
     scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
-    names = [legible(folder.resolve().name) for folder in folders]
+    names = [_legible(folder.resolve().name) for folder in folders]
     differing, shared = configs(entries)
-    loader, strict = jinja2.FileSystemLoader(_HERE), jinja2.StrictUndefined
-    options: Any = {"loader": loader, "autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    page = (
-        jinja2.Environment(**options, undefined=strict)
-        .get_template("page.html.jinja")
-        .render(
-            policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline';"
-            " base-uri 'none'; form-action 'none'",
-            style=Markup((_HERE / "page.css").read_text("utf-8")),
-            scripts=[Markup(script) for script in scripts],
-            data=Markup(_as_script_data([asdict(each) for each in drawn])),
-            title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
-            corpora=Counter(entry.corpus for entry in entries),
-            compared=any(entry.compared for entry in entries),
-            table=make_table(models, symbol, [entry.note for entry in entries]),
-            explanation=explain(models, symbol, entries[0].confidence),
-            figures=drawn,
-            max_points=MAX_POINTS,
-            samples=[sample_of(entry) for entry in entries],
-            names=[entry.name for entry in entries],
-            differing=differing,
-            shared=shared,
-        )
+    environment = Environment(loader=FileSystemLoader(_HERE), undefined=StrictUndefined, autoescape=True)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    page = environment.get_template("page.html.jinja").render(
+        policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline';"
+        " base-uri 'none'; form-action 'none'",
+        style=Markup((_HERE / "page.css").read_text("utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        data=Markup(_as_script_data([asdict(each) for each in drawn])),
+        title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
+        corpora=Counter(entry.corpus for entry in entries),
+        compared=any(entry.compared for entry in entries),
+        table=make_table(models, symbol, [entry.note for entry in entries]),
+        explanation=explain(models, symbol, entries[0].confidence),
+        figures=drawn,
+        max_points=MAX_POINTS,
+        samples=[(entry.name, *_sample_of(entry)) for entry in entries],
+        names=[entry.name for entry in entries],
+        differing=differing,
+        shared=shared,
     )
     try:
         write_atomic(output, page.encode())
@@ -74,34 +73,64 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         raise InputError(f"{output} cannot be written: {error.strerror}; use another --output") from None
 
 
+def _sample_of(entry: Entry) -> tuple[str | None, str]:
+    """Text that is safe to show, and where it comes from; or None, and why there is none.
+
+    It is the newest sample file of the entry's first run (never one outside of it), or what its best checkpoint writes.
+    """
+    if not entry.runs:
+        return None, "no seed is finished yet"
+    run, how = entry.runs[0], entry.runs[0].config.sample
+    folder = run.folder / SAMPLES
+    steps = [int(path.stem) for path in folder.glob("*.txt") if path.stem.isdecimal()]
+    if steps and (newest := inside(folder, f"{max(steps)}.txt")).is_file():
+        with newest.open("rb") as file:
+            text = file.read(4 * (SHOWN + 1)).decode("utf-8", "replace")  # a character has at most four bytes
+        note = f"step {max(steps):,}"
+    else:
+        from charlstm.runs.loading import load_run
+
+        try:
+            found = load_run(run.folder)
+            text = found.sample(length=min(how.length, SHOWN + 1))  # a longer one begins the same
+        except InputError as error:
+            return None, one_line(error)
+        note = "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])
+    note += f", seed {run.config.seed}, temperature {how.temperature:g}{f', top {how.top_n}' if how.top_n else ''}"
+    note += f", first {SHOWN:,} characters" if len(text) > SHOWN else ""
+    return _legible(text[:SHOWN]), note
+
+
+def _legible(text: str) -> str:
+    """Replaces control characters and direction marks with U+FFFD, and every kind of space with a plain one."""
+    lines = text.replace("\r\n", "\n")  # a text read as bytes keeps its carriage returns
+    return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in lines))
+
+
 def configs(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """The fields of all configs: those that differ, with a value per entry, and those that are the same everywhere."""
-    known = []
-    for entry in entries:  # every value of the fields in which a model's seeds differ
+    values: dict[str, list[str]] = {name: [] for name in flat(Experiment())}
+    for entry in entries:
         seeds = [flat(run.config) for run in entry.runs]
-        names = seeds[0] if seeds else ()
-        known.append({name: ", ".join(dict.fromkeys(_value(each[name]) for each in seeds)) for name in names})
-    names = next((list(each) for each in known if each), [])
-    values = {name: [each.get(name, "") for each in known] for name in names}
-    differing = {name: row for name, row in values.items() if len({value for value in row if value}) > 1}
-    return differing, {name: next(filter(None, row)) for name, row in values.items() if name not in differing}
+        for name, row in values.items():  # every value of a field in which a model's seeds differ
+            row.append(", ".join(dict.fromkeys(_shown(each[name]) for each in seeds)))
+    differing = {name: row for name, row in values.items() if len({*row} - {""}) > 1}
+    same = {name: max(row) for name, row in values.items() if name not in differing}
+    return differing, {name: value for name, value in same.items() if value}
 
 
-def _value(value: Any) -> str:
-    return legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
-
-
-def _six_digits(array: np.ndarray) -> list[float]:
-    return [float(f"{value:.6g}") for value in array]
+def _shown(value: Any) -> str:
+    return _legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
 
 
 def _as_script_data(value: object) -> str:
     """JSON that no HTML parser can mistake for the end of its script: <, > and & only as escapes, all else ASCII."""
-    try:  # six digits are more than a picture shows
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_six_digits)
-    except ValueError:
-        raise InputError("the results hold numbers too large to be drawn; put back the comparison's own") from None
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_six_digits)
     return text.translate({ord(each): f"\\u{ord(each):04x}" for each in "<>&"})
+
+
+def _six_digits(array: np.ndarray) -> list[float]:
+    return [float(f"{value:.6g}") for value in array]  # a picture shows fewer
 
 
 def _hash(script: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from charlstm.report.entries import gather
-from charlstm.report.figures import Figure, Series, figures
-from charlstm.report.styles import Style
+from charlstm.report.figures import Figure, Series, Style, figures
 from charlstm.support.errors import extra
 from charlstm.support.files import write_atomic
 
@@ -30,14 +29,14 @@ def plots(folders: Sequence[Path], output: Path) -> list[Path]:
         InputError: a folder is neither, a file in it is malformed, or matplotlib is not installed.
     """
     with extra("report"):
-        import matplotlib
-    matplotlib.use("Agg")
+        import matplotlib  # noqa: F401
     output.mkdir(parents=True, exist_ok=True)
     return [path for figure in figures(gather(folders)) for path in _draw(figure, output)]
 
 
 def _draw(figure: Figure, output: Path) -> list[Path]:
-    import matplotlib.pyplot as plt
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Picture
 
     panels = {name: [each for each in figure.series if each.panel == name] for name in figure.panels}
     columns = min(len(panels), _COLUMNS)
@@ -46,10 +45,10 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
     names = max(len({each.name for each in series}) for series in panels.values())
     height += 0.2 * rows * math.ceil(names / _COLUMNS)  # legends stand below, where they cover nothing
     # With the salt and without a date, the same figure gives the same file.
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.name, "font.size": 9, "axes.titlesize": 10}):
-        picture, grid = plt.subplots(
-            rows, columns, figsize=(width, height + 0.4), layout="constrained", sharex=True, sharey=True, squeeze=False
-        )
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": figure.name, "font.size": 9, "axes.titlesize": 10}
+    with rc_context(style | {"lines.linewidth": 1.4, "lines.markersize": 5}):
+        picture = Picture((width, height + 0.4), layout="constrained")
+        grid = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         for place, (title, series) in enumerate(panels.items()):
@@ -68,7 +67,6 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
             drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else None
             picture.savefig(drawn, format=path.suffix[1:], dpi=200, metadata=metadata)
             write_atomic(path, drawn.getvalue())  # which follows no link
-        plt.close(picture)
     return paths
 
 
@@ -122,10 +120,4 @@ def _plot(axes: Any, series: Series) -> None:
 def _look(style: Style, *, marks: bool, line: bool) -> dict[str, Any]:
     dash, marker = _DASHES[style.dash] if line else "none", _MARKERS[style.colour] if marks else "none"
     edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}
-    return {
-        "color": _COLOURS[style.colour],
-        "linestyle": dash,
-        "linewidth": 1.4,
-        "marker": marker,
-        "markersize": 5,
-    } | edge
+    return {"color": _COLOURS[style.colour], "linestyle": dash, "marker": marker, **edge}

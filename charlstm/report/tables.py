@@ -2,11 +2,10 @@
 
 import csv
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +15,6 @@ from charlstm.core.loss import bits
 from charlstm.support.files import write_atomic, write_json
 
 MISSING = "–"
-_SCALARS = (
-    *("name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations", "seconds"),
-    *("chars_per_second", "baseline", "published"),
-)
-_INTERVALS = ("validation", "test", "difference", "reach")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -46,7 +40,7 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
     """The columns that are not empty, the most important first; `symbol` is what a model predicts at each step."""
     values: list[tuple[str, str, str, Callable[[ModelResult], Cell]]] = [
         ("test", "nats", "bits", lambda model: _loss(model.test)),
-        ("difference", "nats", "", _difference),
+        ("difference", "nats", "", lambda model: _interval(model.difference, f"from {model.baseline}", sign="+")),
         ("published", "nats", "ours minus it", _published),
         ("reach", f"{symbol}s", "", _reach),
         ("validation", "nats", "bits", lambda model: _loss(model.validation)),
@@ -67,27 +61,23 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
 
 def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> list[str]:
     """Sentences that a reader of `make_table` needs."""
-    intervals = any(loss and loss.half is not None for model in models for loss in (model.validation, model.test))
-    spread = f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
-    names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
-    lines = {
-        f"Losses are in nats and bits per {symbol}.{spread if intervals else ''}": True,
-        "The test loss is that of the step with the best validation loss.": any(
-            model.validation and model.test for model in models
-        ),
-        f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.": any(
-            model.difference for model in models
-        ),
-        "Published: the test loss that a paper reports, and ours minus it; negative is better.": any(
-            model.published is not None for model in models
-        ),
-        f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
-        " ≥ if it is larger at the last lag measured.": any(model.reach for model in models),
-        "Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.": any(
-            len(model.seeds) > 1 for model in models
-        ),
-    }
-    return [line for line, needed in lines.items() if needed]
+    known = {name for model in models for name, value in vars(model).items() if value is not None}
+    lines = [f"Losses are in nats and bits per {symbol}."]
+    if any(loss and loss.half is not None for model in models for loss in (model.validation, model.test)):
+        lines[0] += f" ± is half the width of a {confidence:.0%} confidence interval over seeds (Student's t)."
+    if {"validation", "test"} <= known:
+        lines.append("The test loss is that of the step with the best validation loss.")
+    if "difference" in known:
+        names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
+        lines.append(f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.")
+    if "published" in known:
+        lines.append("Published: the test loss that a paper reports, and ours minus it; negative is better.")
+    if "reach" in known:
+        reach = f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
+        lines.append(f"{reach} ≥ if it is larger at the last lag measured.")
+    if any(len(model.seeds) > 1 for model in models):
+        lines.append("Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.")
+    return lines
 
 
 def notes(results: Results) -> list[str]:
@@ -119,14 +109,13 @@ def show(results: Results) -> None:
     """Prints the table and its notes on standard output, with as many columns as a terminal is wide."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = _plain(results)
-    while len(columns) > 2 and _width(columns) > (console.width if console.is_terminal else math.inf):
+    while console.is_terminal and len(columns) > 2 and _width(columns) > console.width:
         columns.popitem()
-    drawn = Table(box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False, width=_width(columns))
     for title, unit in columns:
         drawn.add_column(f"{title}\n{unit}", justify="left" if title == "model" else "right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
-    console.width = max(console.width, _width(columns))
     for each in (drawn, "", *notes(results)):
         console.print(each)
 
@@ -156,7 +145,7 @@ def _plain(results: Results) -> dict[tuple[str, str], list[str]]:
 
 
 def _width(columns: dict[tuple[str, str], list[str]]) -> int:
-    return sum(max(map(len, [*titles, *words])) + 2 for titles, words in columns.items())
+    return sum(max(map(len, [*titles, *words])) + 2 for titles, words in columns.items()) - 2
 
 
 def _name(model: ModelResult, note: str) -> Cell:
@@ -171,21 +160,20 @@ def _diverged(model: ModelResult) -> list[str]:
     return [f"seed {seed.seed} after step {seed.diverged_after:,}" for seed in lost]
 
 
-def _seeds(model: ModelResult) -> Cell:
-    return _number(len(model.seeds) or None, str, str(len(_diverged(model)) or ""))
-
-
 def _number(value: float | None, text: Callable[[float], str], small: str = "") -> Cell:
     return Cell() if value is None else Cell(text(value), value, small)
 
 
+def _interval(values: Interval | None, small: str = "", **how: Any) -> Cell:
+    return Cell() if values is None else Cell(_spread(values, **how), values.mean, small)
+
+
 def _loss(loss: Interval | None) -> Cell:
-    return Cell() if loss is None else Cell(_spread(loss), loss.mean, _spread(loss, scale=bits(1)))
+    return _interval(loss, _spread(loss, scale=bits(1)) if loss else "")
 
 
-def _difference(model: ModelResult) -> Cell:
-    found, small = model.difference, f"from {model.baseline}" if model.baseline else ""
-    return Cell() if found is None else Cell(_spread(found, sign="+"), found.mean, small)
+def _seeds(model: ModelResult) -> Cell:
+    return _number(len(model.seeds) or None, str, str(len(_diverged(model)) or ""))
 
 
 def _published(model: ModelResult) -> Cell:
@@ -194,9 +182,10 @@ def _published(model: ModelResult) -> Cell:
 
 
 def _reach(model: ModelResult) -> Cell:
-    if (reach := model.reach) is None:
-        return Cell()  # where a curve was cut off, an interval would mean nothing:
-    return Cell(f"≥ {reach.mean:.1f}" if model.reaches_beyond else _spread(reach, digits=1), reach.mean)
+    cell = _interval(model.reach, digits=1)
+    if model.reach and model.reaches_beyond:  # the curve was cut off, and an interval would mean nothing
+        cell = cell._replace(text=f"≥ {model.reach.mean:.1f}")
+    return cell
 
 
 def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1) -> str:
@@ -207,10 +196,14 @@ def _spread(values: Interval, digits: int = 4, sign: str = "", scale: float = 1)
 
 def _csv(results: Results) -> str:
     """One line per model, with every number in full."""
-    out, parts = io.StringIO(), [(name, part) for name in _INTERVALS for part in ("mean", "low", "high", "n")]
+    names = ["name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations"]
+    names += ["seconds", "chars_per_second", "baseline", "published"]
+    intervals = "validation", "test", "difference", "reach"
+    parts = [(name, part) for name in intervals for part in ("mean", "low", "high", "n")]
+    out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_SCALARS, *map("_".join, parts), "diverged"])
+    writer.writerow([*names, *map("_".join, parts), "diverged"])
     for model in results.models:
         numbers = [getattr(getattr(model, name), part, None) for name, part in parts]
-        writer.writerow([*(getattr(model, name) for name in _SCALARS), *numbers, len(_diverged(model))])
+        writer.writerow([*(getattr(model, name) for name in names), *numbers, len(_diverged(model))])
     return out.getvalue()

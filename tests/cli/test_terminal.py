@@ -40,4 +40,25 @@ def test_markup_in_a_message_is_text(capsys: pytest.CaptureFixture[str]) -> None
     reporter.line("text [bold]x[/bold] \x1b[31m")
     assert capsys.readouterr().err == "text [bold]x[/bold] \ufffd[31m\n"
     with reporter.bar(0, 10):
-        reporter.advance(3, "loss 1.0")
+        reporter.advance(3, "loss [bold]1.0[/bold]")
+    assert capsys.readouterr().err == "step 3 of 10: loss [bold]1.0[/bold]\n"
+
+
+def test_a_log_gets_a_line_now_and_then_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of an earlier process count as done, and say nothing about the speed of this one."""
+    now = 0.0
+    monkeypatch.setattr("rich.console.monotonic", lambda: now)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    reporter = Reporter()
+    with reporter.bar(0, 3000):
+        reporter.skip_to(1000)
+        for step in range(1010, 1100, 10):  # of half a second each
+            now += 5
+            reporter.advance(step, "loss 1.0")
+    assert capsys.readouterr().err.splitlines() == [
+        "step 1,010 of 3,000: loss 1.0",
+        "step 1,050 of 3,000: loss 1.0; 0:16:15 left",
+        "step 1,090 of 3,000: loss 1.0; 0:15:55 left",
+    ]

@@ -53,10 +53,12 @@ def test_a_seed_that_diverged_is_in_no_mean(tmp_path: Path) -> None:
 def test_names_differ_whatever_is_given(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / place / "run", config(), steps=3) for place in "ab"]
     make_comparison(tmp_path / "grid", depths=(1,), seeds=1)
-    given = [*folders, folders[0], tmp_path / "grid", tmp_path / "grid"]
+    make_comparison(tmp_path / "other", depths=(1,), seeds=1)
+    given = [*folders, folders[0], tmp_path / "grid", tmp_path / "other", tmp_path / "grid"]
     names = [each.name for each in gather(given)]
-    assert len(set(names)) == len(names) == 3 + 2 * 3
+    assert len(set(names)) == len(names) == 2 + 2 * 3  # a folder that is given twice is shown once
     assert str(folders[1]) in names
+    assert str(tmp_path / "other" / "gru-1x64") in names
 
 
 def test_a_run_outside_of_the_comparison_is_not_opened(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from charlstm.analysis.gradient_reach import reach
 from charlstm.compare.results import ModelResult
 from charlstm.compare.statistics import furthest_reach
 from charlstm.report.entries import Corpus, Entry
-from charlstm.report.figures import figures
-from charlstm.report.styles import COLOURS, cell_colours
+from charlstm.report.figures import COLOURS, cell_colours, figures
 
 BUILT_IN = {"lstm": 0, "gru": 1, "rnn": 2}
 NAMES = st.sampled_from([*BUILT_IN, "mgu", "ran", "indrnn"]) | st.text(max_size=4)
@@ -27,7 +26,6 @@ def entry(cell: str = "lstm", gradient: tuple[tuple[float, ...], ...] | None = N
         runs=(),
         training=None,
         validation=None,
-        steps=100,
         compared=True,
     )
 

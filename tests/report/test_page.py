@@ -23,8 +23,7 @@ from browser import Tab, open_tab
 from folders import CELLS, config, make_comparison, make_run
 
 from charlstm import cli
-from charlstm.report.page import _as_script_data, write_page
-from charlstm.report.samples import SHOWN
+from charlstm.report.page import SHOWN, _as_script_data, write_page
 from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,8 @@ pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 from folders import config, make_comparison, make_run
 
 from charlstm.report.entries import gather
-from charlstm.report.figures import figures
+from charlstm.report.figures import Style, figures
 from charlstm.report.plots import plots
-from charlstm.report.styles import Style
 
 ALL = ("loss_vs_step", "loss_vs_depth", "loss_vs_compute", "gradient_vs_lag", "accuracy_vs_distance")
 SVG = "{http://www.w3.org/2000/svg}"
