@@ -74,7 +74,6 @@ def train(
                     f"a program made {folder} with an optimizer, a loss or data of its own; continue it from there"
                 )
             config = continued(run.config, config)
-        make_model(config, 1)  # fails now where these devices cannot run it
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
         fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))

@@ -133,6 +133,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.analysis.sample.samples", lambda *_: iter([np.array([1, 2])]))
         patch.setattr(loading, "Checkpoints", _Checkpoints)
         patch.setattr(loading, "first_state", lambda *_: SimpleNamespace(params={}))
+        patch.setattr(loading, "on_one", lambda params: params)
         yield folder
 
 
