@@ -45,7 +45,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     entries = gather(folders)
     drawn, models, symbol = figures(entries), [entry.result for entry in entries], symbol_of(entries)
     scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
-    names = [_legible(folder.resolve().name) for folder in folders]
+    names = [_legible(folder.resolve().name) for folder in dict.fromkeys(folders)]
     differing, shared = configs(entries)
     environment = Environment(loader=FileSystemLoader(_HERE), undefined=StrictUndefined, autoescape=True)
     environment.trim_blocks = environment.lstrip_blocks = True
