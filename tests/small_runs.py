@@ -59,9 +59,9 @@ def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> Non
     """Sends this process a signal while the metrics of `step` are written for the first time."""
     add, sent = TensorBoard.add, []
 
-    def add_and_stop(board: TensorBoard, at: int, scalars: dict[str, float]) -> None:
-        add(board, at, scalars)
-        if at == step and not sent:
+    def add_and_stop(board: TensorBoard, record: dict[str, Any]) -> None:
+        add(board, record)
+        if record["step"] == step and not sent:
             sent.append(number)
             signal.raise_signal(number)
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a JSON object a line, each with its whole-number "step"; and the same scalars for TensorBoard."""
+"""metrics.jsonl: a JSON object a line, each with its whole-number "step"; and the same numbers for TensorBoard."""
 
 import itertools
 import json
@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from charlstm.core.loss import bits
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
 from charlstm.support.process import memory
@@ -34,9 +33,7 @@ class Metrics(AbstractContextManager["Metrics"]):
         self.close()
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line; raises ValueError where a record has no whole-number step, or a value is NaN or infinite."""
-        if not _has_step(record):
-            raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
+        """Adds a line; raises ValueError where a value is NaN or infinite."""
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         if self._file is None:
             self._file = self.path.open("ab")
@@ -102,10 +99,13 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
             self._write(step + 1, file_version="brain.Event:2")
             self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
-    def add(self, step: int, scalars: dict[str, float]) -> None:
+    def add(self, record: dict[str, Any]) -> None:
+        """Writes the numbers of a line of metrics, as train/loss or validation/loss."""
         if self._writer is not None:
-            for name, value in scalars.items():
-                self._write(step, summary=self._scalar(name, value))
+            for name, value in record.items():
+                if name not in ("step", "split"):
+                    scalar = self._scalar(f"{record.get('split', 'train')}/{name}", value)
+                    self._write(record["step"], summary=scalar)
 
     def _write(self, step: int, **content: Any) -> None:
         assert self._writer is not None
@@ -131,20 +131,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if _IN_MEMORY * (size := path.stat().st_size) > memory():
         raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
     return [record for _, record in _records(path)]
-
-
-def training_record(
-    step: int, epoch: float | None, loss: float, grad_norm: float, learning_rate: float | None, chars_per_second: float
-) -> dict[str, Any]:
-    """The line of one update; what is None is left out."""
-    record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": grad_norm}
-    record |= {"learning_rate": learning_rate, "chars_per_second": chars_per_second}
-    return {name: value for name, value in record.items() if value is not None}
-
-
-def validation_record(step: int, loss: float) -> dict[str, Any]:
-    """The line of a loss on the validation split."""
-    return {"step": step, "split": "validation", "loss": loss, "bits_per_char": bits(loss)}
 
 
 def best_loss(records: Sequence[dict[str, Any]]) -> float:
@@ -184,10 +170,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 record = parse_json(line)
             except ValueError as error:
                 raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
-            if not _has_step(record):
+            step = record.get("step") if isinstance(record, dict) else None
+            if type(step) is not int or not 0 <= step < 2**63:
                 raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
             yield line, record
-
-
-def _has_step(record: Any) -> bool:
-    return isinstance(record, dict) and type(step := record.get("step")) is int and 0 <= step < 2**63

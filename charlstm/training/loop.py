@@ -15,13 +15,13 @@ import numpy as np
 
 from charlstm.analysis.evaluate import Evaluation, evaluate
 from charlstm.config import Experiment
+from charlstm.core.loss import bits
 from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import TrainedRun
-from charlstm.runs.metrics import training_record, validation_record
 from charlstm.support.errors import Interrupted
 from charlstm.training.member import Member
 from charlstm.training.seeds import Program
@@ -79,7 +79,7 @@ class Loop:
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
         self._since = time.perf_counter()
-        self._saved = self.step if self.step > 0 else None
+        self._saved = self.step
 
     def run(self, received: Received) -> list[TrainState]:
         """Train to the last step, or until every run has diverged, and give the states after it.
@@ -133,8 +133,10 @@ class Loop:
                 found = evaluate(self.model, params, self._validation_ids)
                 losses[place] = found.loss
                 saves |= self._record_validation(member, found)
-        if last:
-            self._check_last(states)
+            # The last update has no next one to show that it went wrong.
+            leaves = jax.device_get(jax.tree.leaves(params)) if last else []
+            if member.diverged_after is None and not all(np.isfinite(leaf).all() for leaf in leaves):
+                self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
         if saves:
             self._save(states, losses)
         self._since = time.perf_counter()
@@ -145,18 +147,11 @@ class Loop:
             self._diverge(member, self.step, f"the validation loss is not finite at step {self.step:,}")
             return False
         self.validation = found
-        member.metrics.append(record := validation_record(self.step, found.loss))
-        member.tensorboard.add(self.step, {f"validation/{name}": record[name] for name in ("loss", "bits_per_char")})
+        losses = {"loss": found.loss, "bits_per_char": found.bits_per_char}
+        member.write({"step": self.step, "split": "validation"} | losses)
         self._watch.validated(member.run, self.step, found)
         improved, member.best = found.loss < member.best, min(found.loss, member.best)
         return improved
-
-    def _check_last(self, states: Sequence[TrainState]) -> None:
-        """The last update has no next one to show that it went wrong."""
-        for place in self._steady():
-            leaves = jax.device_get(jax.tree.leaves(states[place].params))
-            if not all(np.isfinite(leaf).all() for leaf in leaves):
-                self._diverge(self.members[place], self.step, f"the parameters are not finite after step {self.step:,}")
 
     def _save(self, states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
         for place in self._steady():
@@ -186,10 +181,9 @@ class Loop:
                     break
                 rate = float(rates[0][place, at]) if rates else None
                 epoch = windows and (self._cursor - self.step + step) / windows
-                record = training_record(step, epoch, loss, norm, rate, speed)
-                member.metrics.append(record)
-                scalars = {f"train/{name}": value for name, value in record.items() if name != "step"}
-                member.tensorboard.add(step, scalars)
+                record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": norm}
+                record |= {"learning_rate": rate, "chars_per_second": speed}
+                member.write({name: value for name, value in record.items() if value is not None})
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
 

@@ -42,7 +42,7 @@ LONGEST_CHUNK = 10
 class OneRun:
     """One run, an update a call."""
 
-    runs = chunk = 1
+    chunk = 1
 
     def __init__(
         self, model: Model, tx: optax.GradientTransformation, layout: Layout, loss: Loss, schedule: Any

@@ -167,7 +167,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
             return wrapped
 
         if moment == "step":
-            board.TensorBoard.add = dying(board.TensorBoard.add, lambda self, step, scalars: step == 15)
+            board.TensorBoard.add = dying(board.TensorBoard.add, lambda self, record: record["step"] == 15)
         elif moment in ("save", "last-save"):  # the other seed has not saved this step yet
             at = {"save": 12, "last-save": 24}[moment]
             checkpoint.Checkpoints.save = dying(

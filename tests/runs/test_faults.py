@@ -128,7 +128,7 @@ def test_a_full_disk_under_tensorboard_is_no_hang(
     text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, fields = tmp_path / "run", {"train__tensorboard": True, "train__checkpoint_every": 0}
-    with full_disk(TensorBoard, "add", lambda _, step, __: step == 2):
+    with full_disk(TensorBoard, "add", lambda _, record: record["step"] == 2):
         assert os.strerror(errno.EFBIG) in refused(capsys, words(text, folder, **fields), 1)
     assert cli.run(words(text, folder, **fields)) == 0
     assert timeless_metrics(folder) == timeless_metrics(whole)
