@@ -57,10 +57,8 @@ def leaf_records(state: Any, host: Any) -> list[dict[str, Any]]:
     return [form | {"sha256": _sha256(bits)} for form, bits in zip(_forms(state), jax.tree.leaves(host), strict=True)]
 
 
-def find_mismatch(records: Any, like: Any) -> str | None:
+def find_mismatch(records: list[dict[str, Any]], like: Any) -> str | None:
     """Describes the first leaf whose recorded name, shape or dtype is not that of `like`; None if there is none."""
-    if not isinstance(records, list) or not all(isinstance(entry, dict) for entry in records):
-        return "its integrity record is malformed"
     forms = _forms(like)
     for entry, form in zip(records, forms, strict=False):
         for what, value in form.items():
@@ -91,6 +89,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = read_json(path / RECORD)
     if record != seal(record) if "sha256" in record else not record.keys() <= _UNSEALED:
         raise BrokenError(f"{RECORD} does not match its SHA-256")
+    leaves = record.get("leaves")
+    if not isinstance(leaves, list) or not all(isinstance(leaf, dict) for leaf in leaves):
+        raise BrokenError("its integrity record is malformed")
     return record
 
 

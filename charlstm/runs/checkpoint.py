@@ -131,21 +131,21 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
         return self._best(self.steps())
 
-    def restore(self, step: int, like: Any, *, params_only: bool = False) -> Any:
-        """The state saved at a step, bit for bit, on the default device; with `params_only` only {"params": ...}.
+    def restore(self, step: int, like: Any) -> Any:
+        """The state saved at a step, bit for bit, on the default device; `like` may be {"params": ...} alone.
 
         Raises InputError unless there is one, it is intact and `like` it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
         try:
-            return self._load(step, like, params_only)
+            return self._load(step, like)
         except BrokenError as error:
             raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The params of a state, whichever optimizer made them; nothing else is read. Raises as `restore`."""
-        return self.restore(step, {"params": like}, params_only=True)["params"]
+        return self.restore(step, {"params": like})["params"]
 
     def restore_newest(self, like: Any) -> Restored | None:
         """The newest intact state; None without a checkpoint. The next save removes the broken ones that were skipped.
@@ -196,11 +196,10 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             why = arrays.reason(error) if self._folder.is_dir() else "the folder is gone"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
 
-    def _load(self, step: int, like: Any, params_only: bool = False) -> Any:
-        records = arrays.read_record(self._path(step)).get("leaves", [])
-        if params_only and isinstance(records, list):
-            names = ((each, f"{each.get('name')}/") for each in records if isinstance(each, dict))
-            records = [each for each, name in names if name.startswith("params/")]
+    def _load(self, step: int, like: Any) -> Any:
+        records = arrays.read_record(self._path(step))["leaves"]
+        if params_only := isinstance(like, dict) and like.keys() == {"params"}:
+            records = [each for each in records if str(each.get("name")).split("/")[0] == "params"]
         if problem := arrays.find_mismatch(records, like):
             raise BrokenError(problem)
         blank = arrays.blank(like)

@@ -70,7 +70,7 @@ class Loop:
         diverged: Callable[[Member, str], None],
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.members, self.model, self.step = members, program.model, int(states[0].step)
+        self.members, self.step = members, int(states[0].step)
         self.validation: Evaluation | None = None
         self._program, self._data, self._watch, self._callbacks = program, data, watch, callbacks
         self._config: Experiment = members[0].run.config
@@ -78,7 +78,6 @@ class Loop:
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
-        self._since = time.perf_counter()
         self._saved = self.step
 
     def run(self, received: Received) -> list[TrainState]:
@@ -128,9 +127,11 @@ class Loop:
         for place in self._steady():
             member, params = self.members[place], states[place].params
             if samples:
-                member.run.write_sample(self.step, TrainedRun(member.run, self.model, params, self.step).sample())
+                member.run.write_sample(
+                    self.step, TrainedRun(member.run, self._program.model, params, self.step).sample()
+                )
             if validates:
-                found = evaluate(self.model, params, self._validation_ids)
+                found = evaluate(self._program.model, params, self._validation_ids)
                 losses[place] = found.loss
                 saves |= self._record_validation(member, found)
             # The last update has no next one to show that it went wrong.
