@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from charlstm.config import Symbols
-from charlstm.runs.folder import GRID, read_as
+from charlstm.runs.folder import read_as
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside, one_line
 from charlstm.support.schema import STRICT, Flag, Number, Text, Whole
@@ -138,11 +138,6 @@ class Results:
     vocabulary: Annotated[Int64, Field(ge=1)]
     confidence: Finite
     models: tuple[ModelResult, ...]
-
-
-def is_comparison(folder: Path) -> bool:
-    """Whether the folder is a comparison's."""
-    return (folder / RESULTS).exists() or (folder / GRID).exists()
 
 
 def read(folder: Path) -> Results:

@@ -41,7 +41,7 @@ from charlstm.runs.folder import (
 )
 from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
-from charlstm.runs.metrics import best_loss, read, time_taken
+from charlstm.runs.metrics import read, time_taken
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, write_json
 from charlstm.support.schema import to_dict
@@ -178,12 +178,9 @@ class _Comparison:
 
     def _conclude(self, member: Member, model: Model, count: int) -> None:
         """Leaves a sample and, last, the result of a run that has ended; `count` runs shared the time."""
-        run, diverged = member.run, member.diverged_after
+        run, diverged, validated = member.run, member.diverged_after, math.isfinite(member.best)
         member.metrics.flush()
-        records = read(run.folder)
-        validation = best_loss(records)
-        validated = math.isfinite(validation)
-        seconds, speed = time_taken(records, run.config.data.batch_size * run.config.data.seq_length)
+        seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
         best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
         if best is not None:
             params = member.checkpoints.restore_params(best, jax.eval_shape(model.init, jax.random.key(0)))
@@ -192,7 +189,7 @@ class _Comparison:
             seed=run.config.seed,
             diverged_after=diverged,
             best_step=best,
-            validation=validation if validated else None,
+            validation=member.best if validated else None,
             seconds=seconds and seconds / count,
             chars_per_second=speed and speed * count,
         )

@@ -176,7 +176,12 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
 
     def _best(self, steps: Sequence[int]) -> int | None:
-        scored = [(loss, -step) for step in steps if (loss := arrays.stored_loss(self._path(step))) is not None]
+        scored = list[tuple[float, int]]()
+        for step in steps:
+            with suppress(BrokenError):
+                loss = arrays.read_record(self._path(step)).get("validation_loss")
+                if isinstance(loss, float) and math.isfinite(loss):
+                    scored.append((loss, -step))
         return -min(scored)[1] if scored else None
 
     def _remove(self, steps: set[int]) -> None:
@@ -200,8 +205,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         records = arrays.read_record(self._path(step))["leaves"]
         if params_only := isinstance(like, dict) and like.keys() == {"params"}:
             records = [each for each in records if str(each.get("name")).split("/")[0] == "params"]
-        if problem := arrays.find_mismatch(records, like):
-            raise BrokenError(problem)
+        arrays.check_forms(records, like)
         blank = arrays.blank(like)
         if os.path.lexists(self._path(step) / "params"):
             items = {name: self._read(step, name, tree) for name, tree in _split(blank).items()}
@@ -209,8 +213,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
             host = self._read(step, "state", blank, params_only)
-        if problem := arrays.find_damage(records, host):
-            raise BrokenError(problem)
+        arrays.check_bits(records, host)
         return arrays.to_device(host, like)
 
     def _read(self, step: int, item: str, blank: Any, params_only: bool = False) -> Any:

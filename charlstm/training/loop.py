@@ -123,21 +123,15 @@ class Loop:
         if not (samples or validates or saves):
             return
         self._drain()
-        states, losses = self._program.take(self._states), dict[int, float]()
+        model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
         for place in self._steady():
             member, params = self.members[place], states[place].params
             if samples:
-                member.run.write_sample(
-                    self.step, TrainedRun(member.run, self._program.model, params, self.step).sample()
-                )
+                member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
-                found = evaluate(self._program.model, params, self._validation_ids)
+                found = evaluate(model, params, self._validation_ids)
                 losses[place] = found.loss
                 saves |= self._record_validation(member, found)
-            # The last update has no next one to show that it went wrong.
-            leaves = jax.device_get(jax.tree.leaves(params)) if last else []
-            if member.diverged_after is None and not all(np.isfinite(leaf).all() for leaf in leaves):
-                self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
         if saves:
             self._save(states, losses)
         self._since = time.perf_counter()
@@ -156,7 +150,10 @@ class Loop:
 
     def _save(self, states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
         for place in self._steady():
-            member = self.members[place]
+            member, leaves = self.members[place], jax.device_get(jax.tree.leaves(states[place].params))
+            if not all(np.isfinite(leaf).all() for leaf in leaves):  # the next update would only show it later
+                self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
+                continue
             member.metrics.flush()
             member.checkpoints.save(self.step, states[place], losses.get(place), devices=self._program.row_devices)
         self._saved = self.step

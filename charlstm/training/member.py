@@ -21,7 +21,7 @@ class Member:
     run: Run
     checkpoints: Checkpoints
     metrics: Metrics
-    tensorboard: TensorBoard
+    tensorboard: TensorBoard | None
     best: float
     """Its lowest validation loss."""
     diverged_after: int | None = None
@@ -30,7 +30,8 @@ class Member:
     def write(self, record: dict[str, Any]) -> None:
         """Writes a line of metrics."""
         self.metrics.append(record)
-        self.tensorboard.add(record)
+        if self.tensorboard:
+            self.tensorboard.add(record)
 
 
 def open_member(
@@ -71,5 +72,5 @@ def open_member(
         )
     metrics = stack.enter_context(Metrics(run.folder / METRICS))
     best = metrics.truncate_after(step)
-    tensorboard = stack.enter_context(TensorBoard(run.folder / TENSORBOARD if train.tensorboard else None, step))
-    return Member(run, checkpoints, metrics, tensorboard, best), state
+    board = stack.enter_context(TensorBoard(run.folder / TENSORBOARD, step)) if train.tensorboard else None
+    return Member(run, checkpoints, metrics, board, best), state

@@ -346,8 +346,10 @@ class _Checkpoints(OneCheckpoint):
 
     def restore_params(self, step: int, like: Any) -> Any:
         params = _params(self.asked, self.symbols)
-        if problem := arrays.find_mismatch(arrays.leaf_records(params, arrays.to_host(params)), like):
-            raise InputError(problem)
+        try:
+            arrays.check_forms(arrays.leaf_records(params, arrays.to_host(params)), like)
+        except arrays.BrokenError as error:
+            raise InputError(str(error)) from None
         return params
 
 
