@@ -29,16 +29,7 @@ from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.folder import (
-    CORPUS,
-    GRID,
-    Run,
-    check_text,
-    continued,
-    make_folder,
-    read_as,
-    system_errors_as_training_errors,
-)
+from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, continued, make_folder, read_as
 from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read, time_taken
@@ -89,7 +80,7 @@ def run_grid(
     for model in models:
         make_model(model.config, len(data.vocabulary), states=grid.seeds)
     make_folder(folder)
-    with system_errors_as_training_errors(folder), ExitStack() as stack:
+    with as_training_errors(folder), ExitStack() as stack:
         stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
         for model in models:
             inside(folder, model.name)

@@ -124,7 +124,7 @@ def _making(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def system_errors_as_training_errors(folder: Path) -> Iterator[None]:
+def as_training_errors(folder: Path) -> Iterator[None]:
     """Raises TrainingError where the system fails the block, such as on a full disk."""
     try:
         yield

@@ -57,7 +57,7 @@ class Metrics(AbstractContextManager["Metrics"]):
                     file.close()
 
     def truncate_after(self, step: int) -> float:
-        """Drops the lines of later steps and a torn last one; returns the `best_loss` of those that stay."""
+        """Drops later steps' lines and a torn last one; returns the lowest validation loss that stays, or infinity."""
         self.close()
         if not self.path.exists():
             return math.inf
@@ -65,7 +65,7 @@ class Metrics(AbstractContextManager["Metrics"]):
         for line, record in _records(self.path):
             if record["step"] <= step:
                 kept.append(line)
-                best = min(best, best_loss([record]))
+                best = min(best, finite(record.get("loss"))) if "split" in record else best
         # A run that was copied as hard links has files that are the other run's too.
         if sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1:
             write_atomic(self.path, b"".join(kept))
@@ -124,11 +124,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if _IN_MEMORY * (size := path.stat().st_size) > memory():
         raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
     return [record for _, record in _records(path)]
-
-
-def best_loss(records: Sequence[dict[str, Any]]) -> float:
-    """The lowest validation loss among a run's metrics, infinity without one; raises InputError as `finite`."""
-    return min((finite(record.get("loss")) for record in records if "split" in record), default=math.inf)
 
 
 def finite(value: object) -> float:

@@ -412,8 +412,8 @@ def test_a_full_disk_is_told_by_its_file(tmp_path: Path) -> None:
     for error, name in ((OSError(errno.ENOSPC, "full"), tmp_path), (OSError(errno.ENOSPC, "full", "/a/b"), "/a/b")):
         with (
             pytest.raises(TrainingError, match=f"^{name}: full; mend that"),
-            runs.system_errors_as_training_errors(tmp_path),
+            runs.as_training_errors(tmp_path),
         ):
             raise error
-    with pytest.raises(BrokenPipeError), runs.system_errors_as_training_errors(tmp_path):
+    with pytest.raises(BrokenPipeError), runs.as_training_errors(tmp_path):
         raise BrokenPipeError

@@ -154,7 +154,6 @@ def _metrics(place: Place) -> None:
     kept = metrics.read(place.run)
     assert repr(kept) == repr([record for record in found if record["step"] <= step])
     json.dumps(metrics.time_taken(found, 10**6), allow_nan=False)
-    metrics.best_loss(metrics.read(place.run))
     _shown(place.run)
 
 
