@@ -35,7 +35,8 @@ def _metrics(path: Path) -> None:
     records = metrics.read(path.parent)
     metrics.time_taken(records, 64)
     curves.training([records])
-    metrics.Metrics(path).truncate_after(1)
+    with metrics.Metrics(path, 1):
+        pass
 
 
 _READERS: dict[str, tuple[str, Callable[[Path], object]]] = {

@@ -169,7 +169,7 @@ class _Comparison:
 
     def _conclude(self, member: Member, model: Model, count: int) -> None:
         """Leaves a sample and, last, the result of a run that has ended; `count` runs shared the time."""
-        run, diverged, validated = member.run, member.diverged_after, math.isfinite(member.best)
+        run, diverged, validated = member.run, member.diverged_after, math.isfinite(member.metrics.best)
         member.metrics.flush()
         seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
         best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
@@ -180,7 +180,7 @@ class _Comparison:
             seed=run.config.seed,
             diverged_after=diverged,
             best_step=best,
-            validation=member.best if validated else None,
+            validation=member.metrics.best if validated else None,
             seconds=seconds and seconds / count,
             chars_per_second=speed and speed * count,
         )

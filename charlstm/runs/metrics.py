@@ -7,10 +7,10 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
@@ -23,53 +23,37 @@ _IN_MEMORY = 32
 
 
 class Metrics(AbstractContextManager["Metrics"]):
-    """Writes a metrics.jsonl. Lines are buffered; flush before a checkpoint, so that those up to its step are there."""
+    """Writes a metrics.jsonl from the line after `step` on; lines of later steps and a torn last one are dropped.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: IO[bytes] | None = None
+    Lines are buffered; flush before a checkpoint, so that those up to its step are there.
+    """
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __init__(self, path: Path, step: int) -> None:
+        self.best = math.inf
+        """The lowest validation loss in it."""
+        stat, kept = path.stat() if path.exists() else None, list[bytes]()
+        for line, record in _records(path) if stat else ():
+            if record["step"] <= step:
+                kept.append(line)
+                self.best = min(self.best, finite(record.get("loss"))) if "split" in record else self.best
+        # A run that was copied as hard links has files that are the other run's too.
+        if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
+            write_atomic(path, b"".join(kept))
+        self._file = path.open("ab")
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line; raises ValueError where a value is NaN or infinite."""
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        if self._file is None:
-            self._file = self.path.open("ab")
-            self._file.truncate(self.path.read_bytes().rfind(b"\n") + 1)  # or the line would go on a torn one
-        self._file.write(line)
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        if "split" in record:
+            self.best = min(self.best, record["loss"])
 
     def flush(self) -> None:
         """Returns once every line is on the disk."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        """A later `append` opens the file again."""
-        if self._file is not None:
-            try:
-                self.flush()
-            finally:
-                file, self._file = self._file, None
-                with suppress(OSError):  # on a full disk: the flush has raised it, and this frees the file all the same
-                    file.close()
-
-    def truncate_after(self, step: int) -> float:
-        """Drops later steps' lines and a torn last one; returns the lowest validation loss that stays, or infinity."""
-        self.close()
-        if not self.path.exists():
-            return math.inf
-        kept, best, stat = list[bytes](), math.inf, self.path.stat()
-        for line, record in _records(self.path):
-            if record["step"] <= step:
-                kept.append(line)
-                best = min(best, finite(record.get("loss"))) if "split" in record else best
-        # A run that was copied as hard links has files that are the other run's too.
-        if sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1:
-            write_atomic(self.path, b"".join(kept))
-        return best
+    def __exit__(self, *_: object) -> None:
+        _close(self.flush, self._file)
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):
@@ -106,11 +90,7 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
         self._writer.write(self._event(step=step, wall_time=time.time(), **content).SerializeToString())
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._writer.flush()
-        finally:
-            with suppress(OSError):  # the flush has raised it, and this frees the file all the same
-                self._writer.close()
+        _close(self._writer.flush, self._writer)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -141,6 +121,14 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         return None, None
     seconds = sum(symbols / speed for speed in known)
     return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
+
+
+def _close(flush: Callable[[], object], file: Any) -> None:
+    try:
+        flush()
+    finally:
+        with suppress(OSError):  # the flush has raised it, and this frees the file all the same
+            file.close()
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -141,11 +141,10 @@ class Loop:
         if not math.isfinite(found.loss):
             self._diverge(member, self.step, f"the validation loss is not finite at step {self.step:,}")
             return False
-        self.validation = found
+        self.validation, improved = found, found.loss < member.metrics.best
         losses = {"loss": found.loss, "bits_per_char": found.bits_per_char}
         member.write({"step": self.step, "split": "validation"} | losses)
         self._watch.validated(member.run, self.step, found)
-        improved, member.best = found.loss < member.best, min(found.loss, member.best)
         return improved
 
     def _save(self, states: Sequence[TrainState], losses: Mapping[int, float]) -> None:

@@ -22,8 +22,6 @@ class Member:
     checkpoints: Checkpoints
     metrics: Metrics
     tensorboard: TensorBoard | None
-    best: float
-    """Its lowest validation loss."""
     diverged_after: int | None = None
     """The last step whose numbers were finite, of a run whose later ones are not."""
 
@@ -70,7 +68,6 @@ def open_member(
             " its losses agree with those of an unbroken run to about 1e-5, not to the bit",
             "yellow",
         )
-    metrics = stack.enter_context(Metrics(run.folder / METRICS))
-    best = metrics.truncate_after(step)
+    metrics = stack.enter_context(Metrics(run.folder / METRICS, step))
     board = stack.enter_context(TensorBoard(run.folder / TENSORBOARD, step)) if train.tensorboard else None
-    return Member(run, checkpoints, metrics, board, best), state
+    return Member(run, checkpoints, metrics, board), state

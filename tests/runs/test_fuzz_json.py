@@ -97,8 +97,7 @@ def _finish(folder: Path, asked: Experiment, text: Dataset) -> None:
     """A run that is trained and measured."""
     make_run(folder, asked, steps=30, vocabulary="".join(text.vocabulary.characters), sample="a long road")
     write_json(folder / "corpus.json", asdict(text.fingerprint))
-    with metrics.Metrics(folder / "metrics.jsonl") as lines:
-        lines.truncate_after(3)
+    with metrics.Metrics(folder / "metrics.jsonl", 3) as lines:
         lines.append({"step": 30, "split": "validation", "loss": 1.5})
     write_json(folder / "result.json", asdict(Outcome(seed=asked.seed, best_step=30, validation=1.5, seconds=2.0)))
     recall = {"distances": [16, 32], "accuracy": [0.9, 0.5], "chance": 0.125}
@@ -150,7 +149,8 @@ def _corpus(place: Place) -> None:
 def _metrics(place: Place) -> None:
     found = metrics.read(place.run)
     step = found[0]["step"] if found else 0
-    metrics.Metrics(place.run / "metrics.jsonl").truncate_after(step)
+    with metrics.Metrics(place.run / "metrics.jsonl", step):
+        pass
     kept = metrics.read(place.run)
     assert repr(kept) == repr([record for record in found if record["step"] <= step])
     json.dumps(metrics.time_taken(found, 10**6), allow_nan=False)
