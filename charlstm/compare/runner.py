@@ -12,7 +12,7 @@ is measured, and not trained.
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,7 @@ def run_grid(
         for model in models:
             inside(folder, model.name)
         _open(folder, grid, data)
-        received = stack.enter_context(collected() if signals else nullcontext(Received()))
+        received = stack.enter_context(collected(signals))
         comparison = _Comparison(grid, folder, data, watch, received)
         watch.begin_grid(models, grid.seeds, folder, data)
         for model in models:

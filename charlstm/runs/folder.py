@@ -178,14 +178,12 @@ def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
 def _read_config(path: Path) -> tuple[Experiment, bool]:
     """The config in a file, and whether a program of its own made the run."""
     values = read_json(path)
-    written_by = values.pop(_WRITTEN_BY, {})
+    if not isinstance(written_by := values.pop(_WRITTEN_BY, {}), dict):
+        raise InputError(f"{path} is malformed: {_WRITTEN_BY} must be an object; put back the run's own file")
     try:
-        if not isinstance(written_by, dict):
-            raise InputError(f"{_WRITTEN_BY} must be an object")
         config = from_dict(values, Experiment)
     except InputError as error:
-        theirs = str(written_by.get("charlstm", "")) if isinstance(written_by, dict) else ""
-        ours = str(_versions().get("charlstm", ""))
+        theirs, ours = (str(each.get("charlstm", "")) for each in (written_by, _versions()))
         if _release(theirs) > _release(ours):
             newer = f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})"
             raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None

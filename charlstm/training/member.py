@@ -49,7 +49,7 @@ def open_member(
         line: is told what is odd about the checkpoints.
         restart: begin again where there are checkpoints and none can be used, instead of raising InputError.
     """
-    train = run.config.train
+    train, restored = run.config.train, None
     checkpoints = stack.enter_context(Checkpoints(run.folder / CHECKPOINTS, train.keep_checkpoints))
     try:
         restored = checkpoints.restore_newest(jax.eval_shape(first)) if checkpoints.steps() else None
@@ -57,7 +57,6 @@ def open_member(
         if not restart:
             raise
         line(f"{error}; it begins again", "yellow")
-        restored = None
     _, state, notes, before = restored or Restored(0, first(), (), None)
     step = int(state.step)
     for note in notes:

@@ -5,7 +5,7 @@ A run continues from its newest checkpoint as if it had never stopped.
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from charlstm.support.errors import InputError, TrainingError
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member
 from charlstm.training.seeds import OneRun
-from charlstm.training.signals import Received, collected
+from charlstm.training.signals import collected
 
 
 def train(
@@ -94,7 +94,7 @@ def train(
         if finished := loop.step >= config.train.steps:
             watch.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
         else:
-            with collected() if signals else nullcontext(Received()) as received:
+            with collected(signals) as received:
                 (state,) = loop.run(received)
         watch.end(TrainedRun(opened, model, state.params, loop.step), data, loop.validation, trained=not finished)
         return state
