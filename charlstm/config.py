@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs, PydanticCustomError
 
-from charlstm.support.errors import did_you_mean
+from charlstm.support.errors import InputError, did_you_mean
 from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, sentence
 
 CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
@@ -31,15 +31,15 @@ Rate = Annotated[Number, Field(gt=0, le=3e38)]  # float32 must hold it
 
 
 def check_cell(name: str) -> None:
-    """Raises ValueError unless a cell of this name is built in or registered."""
+    """Raises InputError unless a cell of this name is built in or registered."""
     known = ", ".join(CELLS)
     if name in CELLS:
         return
     if near := did_you_mean(name.lower(), CELLS, cutoff=0.7):
-        raise ValueError(f"cell is {name!r}; it must be one of {known}{near}")
+        raise InputError(f"cell is {name!r}; it must be one of {known}{near}")
     first = f"charlstm.register_cell({name!r}, ...) first, as in charlstm --import FILE sample RUN"
     what = f"cell is {name!r}, which is none of {known} and which no one has registered"
-    raise ValueError(f"{what}; import the file that calls {first}")
+    raise InputError(f"{what}; import the file that calls {first}")
 
 
 def _distinct(values: tuple[Each, ...]) -> tuple[Each, ...]:

@@ -24,7 +24,7 @@ def make_run(
     """A run that trained for some steps towards a loss, with a sample of the last where one is given."""
     noise = np.random.default_rng(config.seed)
     run = Run.create(folder, config, Vocabulary.of(vocabulary), Fingerprint(config.data.corpus, "0" * 64, 1000))
-    with Metrics(run.folder / "metrics.jsonl") as metrics:
+    with Metrics(run.folder / "metrics.jsonl", 0) as metrics:
         for step in range(1, steps + 1):
             loss = last + 2.5 * math.exp(-step / 80) + 0.05 * noise.standard_normal()
             metrics.append({"step": step, "epoch": step / 100, "loss": loss, "chars_per_second": 1000.0 + step})

@@ -35,14 +35,15 @@ def _metrics(path: Path) -> None:
     records = metrics.read(path.parent)
     metrics.time_taken(records, 64)
     curves.training([records])
-    metrics.best_loss(metrics.read(path.parent))
+    with metrics.Metrics(path, 1):
+        pass
 
 
 _READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "text": ("text", _text),
     "vocabulary": ("vocabulary.json", Vocabulary.load),
     "config": ("config.json", lambda path: runs.Run.open(path.parent)),
-    "corpus": ("corpus.json", runs.read_fingerprint),
+    "corpus": ("corpus.json", lambda path: runs.read_as(runs.Fingerprint, path)),
     "metrics": ("metrics.jsonl", _metrics),
     "results": ("results.json", lambda path: results.read(path.parent)),
 }

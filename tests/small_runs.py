@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from charlstm.runs.metrics import TensorBoard, read
+from charlstm.runs.metrics import read
+from charlstm.training.member import Member
 
 TEXT = "In the beginning was a tiny text, and it was read again and again. " * 40
 SMALL = {
@@ -57,15 +58,15 @@ def timeless_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Sends this process a signal while the metrics of `step` are written for the first time."""
-    add, sent = TensorBoard.add, []
+    write, sent = Member.write, []
 
-    def add_and_stop(board: TensorBoard, at: int, scalars: dict[str, float]) -> None:
-        add(board, at, scalars)
-        if at == step and not sent:
+    def write_and_stop(member: Member, record: dict[str, Any]) -> None:
+        write(member, record)
+        if record["step"] == step and not sent:
             sent.append(number)
             signal.raise_signal(number)
 
-    patch.setattr(TensorBoard, "add", add_and_stop)
+    patch.setattr(Member, "write", write_and_stop)
 
 
 def unpack_before_rebuild(folder: Path) -> Path:

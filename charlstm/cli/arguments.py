@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -139,7 +139,7 @@ def train_arguments(words: list[str]) -> tuple[str, Train]:
     path = _positional(words)
     name, config = (_DEFAULT_NAME, Experiment()) if path is None else (Path(path).stem, load_experiment(Path(path)))
     parsed = parse(Train, words, Train(experiment=None, config=config))
-    _check_cells([parsed.config.model.cell])
+    check_cell(parsed.config.model.cell)
     return name, parsed
 
 
@@ -160,7 +160,8 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
     default = Compare(experiment=path, axes=axes, config=grid.base)
     parsed = parse(Compare, _with_rates(words, grid.learning_rates), default)
-    _check_cells([*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell])
+    for cell in (*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell):
+        check_cell(cell)
     return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
 
 
@@ -175,14 +176,6 @@ def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
             rest.append(word)
     pairs = [word for pair in now.items() if pair[1] not in ("0", "0.0") for word in pair]
     return words if len(rest) == len(words) else [*rest, "--learning-rates", *pairs]
-
-
-def _check_cells(names: Iterable[str]) -> None:
-    for name in names:
-        try:
-            check_cell(name)
-        except ValueError as error:
-            raise InputError(str(error)) from None
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:

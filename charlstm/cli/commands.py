@@ -217,11 +217,9 @@ def _report(words: list[str]) -> None:
 def _export(words: list[str]) -> None:
     asked = arguments.parse(arguments.Export, words)
     process.prepare()
-    from charlstm.runs.export import check_name, export
+    from charlstm.runs.export import export
     from charlstm.runs.loading import load_run
 
-    if asked.output is not None:
-        check_name(asked.output)  # before the model is read
     found = load_run(asked.run, asked.checkpoint)
     _print_notes(found.notes)
     write(f"{export(found, asked.output)}\n")

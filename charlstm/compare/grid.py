@@ -18,38 +18,37 @@ class GridModel:
     """A model of a grid. Its runs differ in their seeds alone."""
 
     name: str
-    """Such as ``lstm-2x84``: two layers of 84 units. Its folder's name."""
+    """Such as ``lstm-2x84``: two layers of 84 units."""
     size: int
     """Of the grid's sizes, the one that it belongs to."""
     config: Experiment
     """The config of its first run."""
     parameters: int
-    baseline: str | None
-    """The name of the model that it is compared with; None for that model itself, or where the grid has none."""
     published: float | None
     """A test loss that others report, in nats per character."""
+    baseline: str | None = None
+    """The name of the model that it is compared with; None for that model itself, or where the grid has none."""
 
     def run(self, number: int) -> Experiment:
         """The config of one of its runs, which are counted from 0."""
         return replace(self.config, seed=self.config.seed + number)
 
+    def folder(self, number: int) -> str:
+        """Where that run lies in the comparison's folder, such as ``lstm-2x84/seed-0``."""
+        return f"{self.name}/seed-{self.config.seed + number}"
+
 
 def grid_models(grid: Grid, vocabulary_size: int) -> list[GridModel]:
     """The models of a grid, size by size, cell by cell; InputError where two are the same, or one is impossible."""
-    axes = list(itertools.product(grid.cells, grid.layers))
     found: list[GridModel] = []
     try:
         for size in grid.sizes:
+            axes = itertools.product(grid.cells, grid.layers)
             ours = {(cell, layers): _model(grid, size, cell, layers, vocabulary_size) for cell, layers in axes}
-            baseline = ours.get((grid.baseline_cell, grid.baseline_layers))
-            found += [
-                replace(each, baseline=baseline.name if baseline and each is not baseline else None)
-                for each in ours.values()
-            ]
+            base = ours.get((grid.baseline_cell, grid.baseline_layers))
+            found += [each if each is base else replace(each, baseline=base and base.name) for each in ours.values()]
     except ValidationError as error:
         raise InputError(sentence(error)) from None
-    except ValueError as error:
-        raise InputError(str(error)) from None
     if len({each.name for each in found}) < len(found):
         names = ", ".join(each.name for each in found)
         raise InputError(f"two models of the grid are the same, of {names}; sizes must lie further apart")
@@ -69,7 +68,6 @@ def _model(grid: Grid, size: int, cell: str, layers: int, vocabulary_size: int) 
         size=size,
         config=replace(base, model=model, optimizer=replace(base.optimizer, learning_rate=rate)),
         parameters=count_parameters(model, vocabulary_size),
-        baseline=None,
         published=published.get((cell, layers, size)),
     )
 

@@ -1,21 +1,19 @@
 """The results of a comparison, as its JSON files hold them. The files may come from a stranger, so all is checked."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from charlstm.config import Symbols
-from charlstm.runs.folder import GRID
+from charlstm.runs.folder import read_as
 from charlstm.support.errors import InputError
-from charlstm.support.files import inside, one_line, read_json
-from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, from_dict
+from charlstm.support.files import inside, one_line
+from charlstm.support.schema import STRICT, Flag, Number, Text, Whole
 
 RESULTS = "results.json"
-Kind = TypeVar("Kind")
 
 
 def _check_norms(norms: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
@@ -142,22 +140,9 @@ class Results:
     models: tuple[ModelResult, ...]
 
 
-def is_comparison(folder: Path) -> bool:
-    """Whether the folder is a comparison's."""
-    return (folder / RESULTS).exists() or (folder / GRID).exists()
-
-
 def read(folder: Path) -> Results:
     """The results of a comparison, from its folder. Raises InputError where there are none yet, or malformed ones."""
     path = inside(folder, RESULTS)
     if not path.exists():
         raise InputError(f"{folder} has no {RESULTS} yet; run its `charlstm compare` again, which writes it")
-    return typed(read_json(path), Results, path)
-
-
-def typed(values: Mapping[str, Any], kind: type[Kind], source: object) -> Kind:
-    """A dataclass of this module from JSON values; unknown fields are ignored, and errors name `source`."""
-    try:
-        return from_dict(values, kind, unknown="ignore")
-    except InputError as error:
-        raise InputError(f"{one_line(source)} is malformed: {error}; put back the comparison's own") from None
+    return read_as(Results, path, "ignore")

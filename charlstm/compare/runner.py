@@ -12,7 +12,7 @@ is measured, and not trained.
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,23 +28,14 @@ from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import TrainState
-from charlstm.data.dataset import Dataset
-from charlstm.runs.folder import (
-    CORPUS,
-    GRID,
-    Run,
-    check_text,
-    continued,
-    make_folder,
-    read_fingerprint,
-    system_errors_as_training_errors,
-)
+from charlstm.data.dataset import Dataset, Fingerprint
+from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, continued, make_folder, read_as
 from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
-from charlstm.runs.metrics import best_loss, read, time_taken
+from charlstm.runs.metrics import read, time_taken
 from charlstm.support.errors import InputError, Interrupted
-from charlstm.support.files import inside, one_line, read_json, write_json
-from charlstm.support.schema import from_dict, to_dict
+from charlstm.support.files import inside, write_json
+from charlstm.support.schema import to_dict
 from charlstm.training.loop import Loop, Watch
 from charlstm.training.member import Member, open_member
 from charlstm.training.seeds import OneRun, Program, SeedProgram, chunk_of
@@ -89,13 +80,12 @@ def run_grid(
     for model in models:
         make_model(model.config, len(data.vocabulary), states=grid.seeds)
     make_folder(folder)
-    with system_errors_as_training_errors(folder), ExitStack() as stack:
+    with as_training_errors(folder), ExitStack() as stack:
         stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
-        _open(folder, grid, data)
         for model in models:
             inside(folder, model.name)
-        write_json(folder / GRID, to_dict(grid))
-        received = stack.enter_context(collected() if signals else nullcontext(Received()))
+        _open(folder, grid, data)
+        received = stack.enter_context(collected(signals))
         comparison = _Comparison(grid, folder, data, watch, received)
         watch.begin_grid(models, grid.seeds, folder, data)
         for model in models:
@@ -118,8 +108,7 @@ class _Comparison:
 
     def train(self, model: GridModel) -> None:
         """Trains the runs of a model that have no result yet: together those that stand at the same step."""
-        here = inside(self.folder, model.name)
-        folders = [_seed_folder(here, model, number) for number in range(self.grid.seeds)]
+        folders = [inside(self.folder, model.folder(number)) for number in range(self.grid.seeds)]
         missing = [number for number, each in enumerate(folders) if not (each / RESULT).exists()]
         if not missing:
             return
@@ -163,7 +152,7 @@ class _Comparison:
         for number in range(self.grid.seeds):
             if self.received:
                 raise Interrupted(self.received[0], model.config.train.steps, model.name)
-            folder = _seed_folder(inside(self.folder, model.name), model, number)
+            folder = inside(self.folder, model.folder(number))
             found = outcome(folder)
             if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
                 write_json(folder / MEASURES, measure_run(folder, found.best_step, self.data))
@@ -180,12 +169,9 @@ class _Comparison:
 
     def _conclude(self, member: Member, model: Model, count: int) -> None:
         """Leaves a sample and, last, the result of a run that has ended; `count` runs shared the time."""
-        run, diverged = member.run, member.diverged_after
+        run, diverged, validated = member.run, member.diverged_after, math.isfinite(member.metrics.best)
         member.metrics.flush()
-        records = read(run.folder)
-        validation = best_loss(records)
-        validated = math.isfinite(validation)
-        seconds, speed = time_taken(records, run.config.data.batch_size * run.config.data.seq_length)
+        seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
         best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
         if best is not None:
             params = member.checkpoints.restore_params(best, jax.eval_shape(model.init, jax.random.key(0)))
@@ -194,37 +180,29 @@ class _Comparison:
             seed=run.config.seed,
             diverged_after=diverged,
             best_step=best,
-            validation=validation if validated else None,
+            validation=member.metrics.best if validated else None,
             seconds=seconds and seconds / count,
             chars_per_second=speed and speed * count,
         )
         write_json(run.folder / RESULT, asdict(result))
 
 
-def _seed_folder(folder: Path, model: GridModel, number: int) -> Path:
-    return inside(folder, f"seed-{model.run(number).seed}")
-
-
 def _open(folder: Path, grid: Grid, data: Dataset) -> None:
     """Begins a grid in its folder, or raises InputError where this grid cannot go on from what is there."""
-    if not (folder / GRID).exists():
-        present = [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]
-        if present or Run.exists(folder):
-            what = "is a run" if Run.exists(folder) else f"holds {present[0]}"
-            raise InputError(f"{folder} {what}, and is no comparison; use another --run-dir")
-        write_json(folder / GRID, to_dict(grid))
-    path = inside(folder, GRID)
-    try:
-        before = from_dict(read_json(path), Grid)
-    except (InputError, RecursionError) as error:
-        raise InputError(f"{path} is malformed: {one_line(error)}; put back the comparison's own file") from None
 
     def begun(model: GridModel, number: int) -> bool:
-        here = folder / model.name  # a stranger's grid may have very many runs, and the folder none of them
-        return os.path.lexists(here) and Run.exists(_seed_folder(here, model, number))
+        # A stranger's grid may have very many runs, and the folder none of them.
+        return os.path.lexists(folder / model.name) and Run.exists(inside(folder, model.folder(number)))
 
-    check_same_grid(before, grid, len(data.vocabulary), begun)
-    if (corpus := inside(folder, CORPUS)).exists():
-        check_text(folder, read_fingerprint(corpus), data.fingerprint)
-    else:
+    path, corpus = inside(folder, GRID), inside(folder, CORPUS)
+    if path.exists():
+        check_same_grid(read_as(Grid, path), grid, len(data.vocabulary), begun)
+        if corpus.exists():
+            check_text(folder, read_as(Fingerprint, corpus), data.fingerprint)
+    elif Run.exists(folder):
+        raise InputError(f"{folder} is a run, and is no comparison; use another --run-dir")
+    elif present := [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]:
+        raise InputError(f"{folder} holds {present[0]}, and is no comparison; use another --run-dir")
+    write_json(path, to_dict(grid))
+    if not corpus.exists():
         write_json(corpus, asdict(data.fingerprint))

@@ -19,15 +19,16 @@ from charlstm.analysis.evaluate import evaluate
 from charlstm.analysis.gradient_reach import LAGS, gradient_reach, reach
 from charlstm.analysis.recall import accuracy, distances_of
 from charlstm.compare.grid import GridModel
-from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Results, SeedResult, typed
+from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Results, SeedResult
 from charlstm.config import Grid
 from charlstm.core.network import Params
 from charlstm.core.size import count_training_operations
 from charlstm.data.dataset import Dataset
 from charlstm.data.recall_text import is_named
+from charlstm.runs.folder import read_as
 from charlstm.runs.loading import first_state, load_run
 from charlstm.support.errors import InputError
-from charlstm.support.files import inside, read_json
+from charlstm.support.files import inside
 
 RESULT, MEASURES = "result.json", "measures.json"
 """In the folder of a run: what its training came to, and what `measure_run` says of its best parameters."""
@@ -75,7 +76,7 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
     The test split chose nothing. What cannot be measured on this text is None.
     """
     run = load_run(folder, str(step))
-    run.run.check_vocabulary(data.vocabulary)
+    run.run.check_text(data.fingerprint, data.vocabulary)
     text = data.validation if len(data.validation) else data.train.ids
     lags = min(LAGS, len(text) - 2)
     test = evaluate(run.model, run.params, data.test).loss if len(data.test) else math.nan
@@ -97,8 +98,7 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
 
 def outcome(folder: Path) -> Outcome:
     """A trained run's result.json. Raises InputError where there is none, or it is malformed."""
-    path = inside(folder, RESULT)
-    return typed(read_json(path), Outcome, path)
+    return read_as(Outcome, inside(folder, RESULT), "ignore")
 
 
 _Finished = tuple[SeedResult, Measures]
@@ -106,10 +106,10 @@ _Finished = tuple[SeedResult, Measures]
 
 def _runs(folder: Path, model: GridModel, seeds: int) -> Iterator[_Finished]:
     for number in range(seeds):
-        name = f"{model.name}/seed-{model.run(number).seed}"
+        name = model.folder(number)
         if (folder / name / RESULT).exists():
             path = inside(folder, f"{name}/{MEASURES}")
-            measures = typed(read_json(path), Measures, path) if path.exists() else Measures()
+            measures = read_as(Measures, path, "ignore") if path.exists() else Measures()
             yield SeedResult(run=name, test=measures.test, **vars(outcome(inside(folder, name)))), measures
 
 

@@ -69,7 +69,7 @@ def gather(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _read(folder: Path) -> list[Entry]:
-    if results.is_comparison(folder):
+    if (folder / results.RESULTS).exists() or (folder / GRID).exists():
         return _read_comparison(folder)
     if folder.is_dir() and not Run.exists(folder):
         raise InputError(f"{folder} is neither a run nor a comparison: it has no {CONFIG} and no {GRID}")

@@ -3,16 +3,15 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from charlstm.compare.results import RESULTS, Interval, ModelResult, Results
+from charlstm.compare.results import Interval, ModelResult, Results
 from charlstm.core.loss import bits
-from charlstm.support.files import write_atomic, write_json
+from charlstm.support.files import write_atomic
 
 MISSING = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -90,8 +89,7 @@ def notes(results: Results) -> list[str]:
 
 
 def write_tables(results: Results, folder: Path) -> None:
-    """Writes results.json, results.csv and results.md into a comparison's folder."""
-    write_json(folder / RESULTS, asdict(results))
+    """Writes results.csv and results.md into a comparison's folder."""
     write_atomic(folder / "results.csv", _csv(results).encode())
     write_atomic(folder / "results.md", markdown(results).encode())
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +57,23 @@ def leaf_records(state: Any, host: Any) -> list[dict[str, Any]]:
     return [form | {"sha256": _sha256(bits)} for form, bits in zip(_forms(state), jax.tree.leaves(host), strict=True)]
 
 
-def find_mismatch(records: Any, like: Any) -> str | None:
-    """Describes the first leaf whose recorded name, shape or dtype is not that of `like`; None if there is none."""
-    if not isinstance(records, list) or not all(isinstance(entry, dict) for entry in records):
-        return "its integrity record is malformed"
+def check_forms(records: list[dict[str, Any]], like: Any) -> None:
+    """Raises BrokenError at the first leaf whose recorded name, shape or dtype is not that of `like`."""
     forms = _forms(like)
     for entry, form in zip(records, forms, strict=False):
         for what, value in form.items():
-            if entry.get(what) != value:
-                return f"{form['name']}: its {what} is {one_line(entry.get(what), 80)} there, and {value} in this model"
+            if (there := entry.get(what)) != value:
+                told = f"its {what} is {one_line(there, 80)} there, and {value} in this model"
+                raise BrokenError(f"{form['name']}: {told}")
     if len(records) != len(forms):
-        return f"it has {len(records)} arrays, and this model has {len(forms)}"
-    return None
+        raise BrokenError(f"it has {len(records)} arrays, and this model has {len(forms)}")
 
 
-def find_damage(records: list[dict[str, Any]], host: Any) -> str | None:
-    """Names the first array whose bits differ from those recorded; None if there is none."""
+def check_bits(records: list[dict[str, Any]], host: Any) -> None:
+    """Raises BrokenError at the first array whose bits differ from those recorded."""
     for entry, bits in zip(records, jax.tree.leaves(host), strict=True):
         if _sha256(bits) != entry.get("sha256"):
-            return f"{entry['name']} does not match its SHA-256"
-    return None
+            raise BrokenError(f"{entry['name']} does not match its SHA-256")
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -91,15 +88,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = read_json(path / RECORD)
     if record != seal(record) if "sha256" in record else not record.keys() <= _UNSEALED:
         raise BrokenError(f"{RECORD} does not match its SHA-256")
+    leaves = record.get("leaves")
+    if not isinstance(leaves, list) or not all(isinstance(leaf, dict) for leaf in leaves):
+        raise BrokenError("its integrity record is malformed")
     return record
-
-
-def stored_loss(folder: Path) -> float | None:
-    """The validation loss of a checkpoint; None if it has none, or is broken."""
-    with suppress(BrokenError):
-        loss = read_record(folder).get("validation_loss")
-        return loss if isinstance(loss, float) and math.isfinite(loss) else None
-    return None
 
 
 @contextmanager

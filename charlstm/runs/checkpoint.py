@@ -131,21 +131,21 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
         return self._best(self.steps())
 
-    def restore(self, step: int, like: Any, *, params_only: bool = False) -> Any:
-        """The state saved at a step, bit for bit, on the default device; with `params_only` only {"params": ...}.
+    def restore(self, step: int, like: Any) -> Any:
+        """The state saved at a step, bit for bit, on the default device; `like` may be {"params": ...} alone.
 
         Raises InputError unless there is one, it is intact and `like` it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
             raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
         try:
-            return self._load(step, like, params_only)
+            return self._load(step, like)
         except BrokenError as error:
             raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The params of a state, whichever optimizer made them; nothing else is read. Raises as `restore`."""
-        return self.restore(step, {"params": like}, params_only=True)["params"]
+        return self.restore(step, {"params": like})["params"]
 
     def restore_newest(self, like: Any) -> Restored | None:
         """The newest intact state; None without a checkpoint. The next save removes the broken ones that were skipped.
@@ -176,7 +176,12 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
 
     def _best(self, steps: Sequence[int]) -> int | None:
-        scored = [(loss, -step) for step in steps if (loss := arrays.stored_loss(self._path(step))) is not None]
+        scored = list[tuple[float, int]]()
+        for step in steps:
+            with suppress(BrokenError):
+                loss = arrays.read_record(self._path(step)).get("validation_loss")
+                if isinstance(loss, float) and math.isfinite(loss):
+                    scored.append((loss, -step))
         return -min(scored)[1] if scored else None
 
     def _remove(self, steps: set[int]) -> None:
@@ -196,13 +201,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             why = arrays.reason(error) if self._folder.is_dir() else "the folder is gone"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
 
-    def _load(self, step: int, like: Any, params_only: bool = False) -> Any:
-        records = arrays.read_record(self._path(step)).get("leaves", [])
-        if params_only and isinstance(records, list):
-            names = ((each, f"{each.get('name')}/") for each in records if isinstance(each, dict))
-            records = [each for each, name in names if name.startswith("params/")]
-        if problem := arrays.find_mismatch(records, like):
-            raise BrokenError(problem)
+    def _load(self, step: int, like: Any) -> Any:
+        records = arrays.read_record(self._path(step))["leaves"]
+        if params_only := isinstance(like, dict) and like.keys() == {"params"}:
+            records = [each for each in records if str(each.get("name")).split("/")[0] == "params"]
+        arrays.check_forms(records, like)
         blank = arrays.blank(like)
         if os.path.lexists(self._path(step) / "params"):
             items = {name: self._read(step, name, tree) for name, tree in _split(blank).items()}
@@ -210,8 +213,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
             host = self._read(step, "state", blank, params_only)
-        if problem := arrays.find_damage(records, host):
-            raise BrokenError(problem)
+        arrays.check_bits(records, host)
         return arrays.to_device(host, like)
 
     def _read(self, step: int, item: str, blank: Any, params_only: bool = False) -> Any:

@@ -44,19 +44,14 @@ def export(found: TrainedRun, output: Path | None = None) -> Path:
     if (cell := found.model.config.cell) not in BUILT_IN:
         raise InputError(f"the cell of {found.run.folder} is {cell!r}; only {', '.join(BUILT_IN)} can be exported")
     path = inside(found.run.folder, NAME) if output is None else output
-    check_name(path)
+    if not path.name.endswith(".safetensors"):  # a slip overwrites nothing else
+        raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")
     data = save(tensors(found.model, found.params), {"charlstm": json.dumps(about(found))})
     try:
         write_atomic(path, data)
     except OSError as error:
         raise InputError(f"{one_line(path)} cannot be written: {error.strerror}; use another --output") from None
     return path
-
-
-def check_name(path: Path) -> None:
-    """Raises InputError unless a name ends in .safetensors, so that a slip overwrites nothing else."""
-    if not path.name.endswith(".safetensors"):
-        raise InputError(f"--output is {one_line(path)}; it must end in .safetensors")
 
 
 def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeVar
 
 from charlstm.config import CELLS, Experiment
 from charlstm.data.dataset import Fingerprint
@@ -19,6 +19,7 @@ from charlstm.support.schema import flat, from_dict, to_dict
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
+Kind = TypeVar("Kind")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
 _WRITTEN_BY = "written_by"
@@ -51,13 +52,11 @@ class Run:
         if present:
             raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
         run = cls(folder, config, vocabulary, fingerprint, program)
-        try:
+        with _making(folder):
             _check_links(folder)
             vocabulary.save(folder / VOCABULARY)
             write_json(folder / CORPUS, asdict(fingerprint))
-            _write_config(folder / CONFIG, config, program)
-        except OSError as error:
-            raise _cannot_be_made(folder, error) from None
+            run._write_config()
         return run
 
     @classmethod
@@ -74,22 +73,18 @@ class Run:
         vocabulary = Vocabulary.load(path)
         if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
-        return cls(folder, config, vocabulary, read_fingerprint(folder / CORPUS), program)
+        return cls(folder, config, vocabulary, read_as(Fingerprint, folder / CORPUS), program)
 
     def extended(self, config: Experiment, program: bool = False) -> "Run":
         """This run as a `config` with more `train.steps`, or with another time loop, continues it; on disk too."""
         run = replace(self, config=continued(self.config, config), program=self.program or program)
         if run != self:
-            _write_config(self.folder / CONFIG, run.config, run.program)
+            run._write_config()
         return run
 
     def check_text(self, fingerprint: Fingerprint, vocabulary: Vocabulary) -> None:
         """Raises InputError if a text or its vocabulary is not the run's; the text's name does not matter."""
         check_text(self.folder, self.fingerprint, fingerprint)
-        self.check_vocabulary(vocabulary)
-
-    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Raises InputError if a text's vocabulary is not the run's."""
         if vocabulary != self.vocabulary:
             raise InputError(f"{self.folder / VOCABULARY} is not that of the run's text; put back the run's own file")
 
@@ -100,6 +95,10 @@ class Run:
         write_atomic(path, text.encode("utf-8", "surrogatepass"))
         return path
 
+    def _write_config(self) -> None:
+        written_by = _versions() | ({"program": True} if self.program else {})
+        write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by})
+
 
 def _check_links(folder: Path) -> None:
     for name in (CONFIG, VOCABULARY, CORPUS, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD):
@@ -109,20 +108,23 @@ def _check_links(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Makes a run's folder if it is missing; raises InputError where it cannot be, or could hold no checkpoints."""
     check_orbax_path(folder)
-    try:
+    with _making(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_be_made(folder, error) from None
-
-
-def _cannot_be_made(folder: Path, error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):  # which another folder need not mend
-        return error
-    return InputError(f"the run folder {folder} cannot be made: {error.strerror or error}; use another --run-dir")
 
 
 @contextmanager
-def system_errors_as_training_errors(folder: Path) -> Iterator[None]:
+def _making(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):  # which another folder need not mend
+            raise
+        why = error.strerror or error
+        raise InputError(f"the run folder {folder} cannot be made: {why}; use another --run-dir") from None
+
+
+@contextmanager
+def as_training_errors(folder: Path) -> Iterator[None]:
     """Raises TrainingError where the system fails the block, such as on a full disk."""
     try:
         yield
@@ -156,13 +158,13 @@ def continued(old: Experiment, new: Experiment) -> Experiment:
     return replace(new, model=replace(new.model, recurrence=recurrence))
 
 
-def read_fingerprint(path: Path) -> Fingerprint:
-    """The fingerprint in a folder's corpus.json; raises InputError where it is missing or malformed."""
+def read_as(kind: type[Kind], path: Path, unknown: Literal["forbid", "ignore"] = "forbid") -> Kind:
+    """The dataclass in a JSON file; raises InputError, which names the file, where it is missing or malformed."""
     values = read_json(path)
     try:
-        return from_dict(values, Fingerprint)
+        return from_dict(values, kind, unknown=unknown)
     except InputError as error:
-        raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
+        raise InputError(f"{path} is malformed: {error}; put back the file that was there") from None
 
 
 def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
@@ -173,38 +175,28 @@ def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
         raise InputError(f"{what}; bring the old text back, or use another --run-dir")
 
 
-def _write_config(path: Path, config: Experiment, program: bool) -> None:
-    """Writes a config and what wrote it."""
-    versions = _versions() | ({"program": True} if program else {})
-    write_json(path, to_dict(config) | {_WRITTEN_BY: versions})
-
-
 def _read_config(path: Path) -> tuple[Experiment, bool]:
     """The config in a file, and whether a program of its own made the run."""
     values = read_json(path)
-    written_by = values.pop(_WRITTEN_BY, {})
+    if not isinstance(written_by := values.pop(_WRITTEN_BY, {}), dict):
+        raise InputError(f"{path} is malformed: {_WRITTEN_BY} must be an object; put back the run's own file")
     try:
-        if not isinstance(written_by, dict):
-            raise InputError(f"{_WRITTEN_BY} must be an object")
         config = from_dict(values, Experiment)
-    except (ValueError, RecursionError) as error:
-        theirs = str(written_by.get("charlstm", "")) if isinstance(written_by, dict) else ""
-        ours, why = str(_versions().get("charlstm", "")), one_line(error)
+    except InputError as error:
+        theirs, ours = (str(each.get("charlstm", "")) for each in (written_by, _versions()))
         if _release(theirs) > _release(ours):
             newer = f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})"
-            raise InputError(f"{newer}; upgrade charlstm to read it: {why}") from None
-        raise InputError(f"{path} is malformed: {why}; put back the run's own file") from None
+            raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
+        raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
     if (cell := config.model.cell) not in CELLS:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
-        raise InputError(
-            f"the cell of {path} is not registered; import the file that calls {call} first, as in"
-            " charlstm --import FILE sample RUN"
-        )
+        how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
+        raise InputError(f"the cell of {path} is not registered; {how}")
     return config, written_by.get("program") is True
 
 
-def _versions() -> dict[str, Any]:
-    found = dict[str, Any]()
+def _versions() -> dict[str, str | bool]:
+    found = dict[str, str | bool]()
     for package in ("charlstm", "jax", "flax", "orbax-checkpoint"):
         with suppress(PackageNotFoundError):  # charlstm, run from a source tree
             found[package] = version(package)

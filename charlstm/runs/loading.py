@@ -171,11 +171,8 @@ class TrainedRun:
         return TextSampler(self.model, on_one(self.params), self.vocabulary, self.config.data.symbols)
 
     def _settings(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> tuple[SampleConfig, bool]:
-        """The config of a sample, and whether unknown characters of its prime are left out.
-
-        The run's own prime was written before its vocabulary was known; only a given one is taken at its word.
-        """
-        if prime is None:
+        """The config of a sample, and whether unknown characters of its prime are left out."""
+        if prime is None:  # the run's own was written before its vocabulary was known
             return replace(self.config.sample, **how), True
         return replace(self.config.sample, prime=prime, **how), skip_unknown
 

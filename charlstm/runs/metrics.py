@@ -1,4 +1,4 @@
-"""metrics.jsonl: a JSON object a line, each with its whole-number "step"; and the same scalars for TensorBoard."""
+"""metrics.jsonl: a JSON object a line, each with its whole-number "step"; and the same numbers for TensorBoard."""
 
 import itertools
 import json
@@ -7,12 +7,11 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from charlstm.core.loss import bits
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
 from charlstm.support.process import memory
@@ -24,100 +23,74 @@ _IN_MEMORY = 32
 
 
 class Metrics(AbstractContextManager["Metrics"]):
-    """Writes a metrics.jsonl. Lines are buffered; flush before a checkpoint, so that those up to its step are there."""
+    """Writes a metrics.jsonl from the line after `step` on; lines of later steps and a torn last one are dropped.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: IO[bytes] | None = None
+    Lines are buffered; flush before a checkpoint, so that those up to its step are there.
+    """
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __init__(self, path: Path, step: int) -> None:
+        self.best = math.inf
+        """The lowest validation loss in it."""
+        stat, kept = path.stat() if path.exists() else None, list[bytes]()
+        for line, record in _records(path) if stat else ():
+            if record["step"] <= step:
+                kept.append(line)
+                self.best = min(self.best, finite(record.get("loss"))) if "split" in record else self.best
+        # A run that was copied as hard links has files that are the other run's too.
+        if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
+            write_atomic(path, b"".join(kept))
+        self._file = path.open("ab")
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line; raises ValueError where a record has no whole-number step, or a value is NaN or infinite."""
-        if not _has_step(record):
-            raise ValueError(f"a record needs a whole-number step, and {record!r} has none")
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        if self._file is None:
-            self._file = self.path.open("ab")
-            self._file.truncate(self.path.read_bytes().rfind(b"\n") + 1)  # or the line would go on a torn one
-        self._file.write(line)
+        """Adds a line; raises ValueError where a value is NaN or infinite."""
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        if "split" in record:
+            self.best = min(self.best, record["loss"])
 
     def flush(self) -> None:
         """Returns once every line is on the disk."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        """A later `append` opens the file again."""
-        if self._file is not None:
-            try:
-                self.flush()
-            finally:
-                file, self._file = self._file, None
-                with suppress(OSError):  # on a full disk: the flush has raised it, and this frees the file all the same
-                    file.close()
-
-    def truncate_after(self, step: int) -> float:
-        """Drops the lines of later steps and a torn last one; returns the `best_loss` of those that stay."""
-        self.close()
-        if not self.path.exists():
-            return math.inf
-        kept, best, stat = list[bytes](), math.inf, self.path.stat()
-        for line, record in _records(self.path):
-            if record["step"] <= step:
-                kept.append(line)
-                best = min(best, best_loss([record]))
-        # A run that was copied as hard links has files that are the other run's too.
-        if sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1:
-            write_atomic(self.path, b"".join(kept))
-        return best
+    def __exit__(self, *_: object) -> None:
+        _close(self.flush, self._file)
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):
-    """Writes a run's event files, in the caller's thread; without a folder it writes nothing.
+    """Writes a run's event files, in the caller's thread.
 
     Training continues from `step`; TensorBoard hides what an earlier process wrote after it. tensorboardX's own writers
     have a thread that dies on a full disk, and `close` waits for it forever (2.6.5; cf. tensorflow/tensorboard#6167).
     """
 
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self._writer = None
-        if folder is not None:
-            from tensorboardX import RecordWriter  # imports protobuf, which takes a while
-            from tensorboardX.proto import event_pb2
-            from tensorboardX.summary import scalar
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX import RecordWriter  # imports protobuf, which takes a while
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
 
-            folder.mkdir(exist_ok=True)
-            proto: Any = event_pb2  # protobuf makes its names on import
-            self._event, self._scalar = proto.Event, scalar
-            # TensorBoard reads the files in order of their names, whatever the clock says. The path is absolute since
-            # tensorboardX takes what comes before a colon for a kind of store.
-            names = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
-            numbers = [int(name) for name in names if name.isdecimal() and len(name) < 20]
-            number = max(time.time_ns(), *(1 + each for each in numbers), 0)
-            name = f"events.out.tfevents.{number}.{socket.gethostname()}"
-            self._writer = RecordWriter(str(folder.absolute() / name))
-            self._write(step + 1, file_version="brain.Event:2")
-            self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
+        folder.mkdir(exist_ok=True)
+        proto: Any = event_pb2  # protobuf makes its names on import
+        self._event, self._scalar = proto.Event, scalar
+        # TensorBoard reads the files in order of their names, whatever the clock says. The path is absolute since
+        # tensorboardX takes what comes before a colon for a kind of store.
+        names = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+        numbers = [int(name) for name in names if name.isdecimal() and len(name) < 20]
+        number = max(time.time_ns(), *(1 + each for each in numbers), 0)
+        self._writer = RecordWriter(str(folder.absolute() / f"events.out.tfevents.{number}.{socket.gethostname()}"))
+        self._write(step + 1, file_version="brain.Event:2")
+        self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
-    def add(self, step: int, scalars: dict[str, float]) -> None:
-        if self._writer is not None:
-            for name, value in scalars.items():
-                self._write(step, summary=self._scalar(name, value))
+    def add(self, record: dict[str, Any]) -> None:
+        """Writes the numbers of a line of metrics, as train/loss or validation/loss."""
+        for name, value in record.items():
+            if name not in ("step", "split"):
+                self._write(record["step"], summary=self._scalar(f"{record.get('split', 'train')}/{name}", value))
 
     def _write(self, step: int, **content: Any) -> None:
-        assert self._writer is not None
         self._writer.write(self._event(step=step, wall_time=time.time(), **content).SerializeToString())
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            try:
-                self._writer.flush()
-            finally:
-                with suppress(OSError):  # the flush has raised it, and this frees the file all the same
-                    self._writer.close()
+        _close(self._writer.flush, self._writer)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -131,25 +104,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if _IN_MEMORY * (size := path.stat().st_size) > memory():
         raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
     return [record for _, record in _records(path)]
-
-
-def training_record(
-    step: int, epoch: float | None, loss: float, grad_norm: float, learning_rate: float | None, chars_per_second: float
-) -> dict[str, Any]:
-    """The line of one update; what is None is left out."""
-    record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": grad_norm}
-    record |= {"learning_rate": learning_rate, "chars_per_second": chars_per_second}
-    return {name: value for name, value in record.items() if value is not None}
-
-
-def validation_record(step: int, loss: float) -> dict[str, Any]:
-    """The line of a loss on the validation split."""
-    return {"step": step, "split": "validation", "loss": loss, "bits_per_char": bits(loss)}
-
-
-def best_loss(records: Sequence[dict[str, Any]]) -> float:
-    """The lowest validation loss among a run's metrics, infinity without one; raises InputError as `finite`."""
-    return min((finite(record.get("loss")) for record in records if "split" in record), default=math.inf)
 
 
 def finite(value: object) -> float:
@@ -169,6 +123,14 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
     return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
 
 
+def _close(flush: Callable[[], object], file: Any) -> None:
+    try:
+        flush()
+    finally:
+        with suppress(OSError):  # the flush has raised it, and this frees the file all the same
+            file.close()
+
+
 def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Each complete line, with its newline, and its record."""
     if not path.is_file():
@@ -184,10 +146,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                 record = parse_json(line)
             except ValueError as error:
                 raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
-            if not _has_step(record):
+            step = record.get("step") if isinstance(record, dict) else None
+            if type(step) is not int or not 0 <= step < 2**63:
                 raise InputError(f"line {place} of {path} is no JSON object with a whole-number step; delete that line")
             yield line, record
-
-
-def _has_step(record: Any) -> bool:
-    return isinstance(record, dict) and type(step := record.get("step")) is int and 0 <= step < 2**63

@@ -15,13 +15,13 @@ import numpy as np
 
 from charlstm.analysis.evaluate import Evaluation, evaluate
 from charlstm.config import Experiment
+from charlstm.core.loss import bits
 from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import TrainedRun
-from charlstm.runs.metrics import training_record, validation_record
 from charlstm.support.errors import Interrupted
 from charlstm.training.member import Member
 from charlstm.training.seeds import Program
@@ -70,7 +70,7 @@ class Loop:
         diverged: Callable[[Member, str], None],
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.members, self.model, self.step = members, program.model, int(states[0].step)
+        self.members, self.step = members, int(states[0].step)
         self.validation: Evaluation | None = None
         self._program, self._data, self._watch, self._callbacks = program, data, watch, callbacks
         self._config: Experiment = members[0].run.config
@@ -78,8 +78,7 @@ class Loop:
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
-        self._since = time.perf_counter()
-        self._saved = self.step if self.step > 0 else None
+        self._saved = self.step
 
     def run(self, received: Received) -> list[TrainState]:
         """Train to the last step, or until every run has diverged, and give the states after it.
@@ -124,17 +123,15 @@ class Loop:
         if not (samples or validates or saves):
             return
         self._drain()
-        states, losses = self._program.take(self._states), dict[int, float]()
+        model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
         for place in self._steady():
             member, params = self.members[place], states[place].params
             if samples:
-                member.run.write_sample(self.step, TrainedRun(member.run, self.model, params, self.step).sample())
+                member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
-                found = evaluate(self.model, params, self._validation_ids)
+                found = evaluate(model, params, self._validation_ids)
                 losses[place] = found.loss
                 saves |= self._record_validation(member, found)
-        if last:
-            self._check_last(states)
         if saves:
             self._save(states, losses)
         self._since = time.perf_counter()
@@ -144,23 +141,18 @@ class Loop:
         if not math.isfinite(found.loss):
             self._diverge(member, self.step, f"the validation loss is not finite at step {self.step:,}")
             return False
-        self.validation = found
-        member.metrics.append(record := validation_record(self.step, found.loss))
-        member.tensorboard.add(self.step, {f"validation/{name}": record[name] for name in ("loss", "bits_per_char")})
+        self.validation, improved = found, found.loss < member.metrics.best
+        losses = {"loss": found.loss, "bits_per_char": found.bits_per_char}
+        member.write({"step": self.step, "split": "validation"} | losses)
         self._watch.validated(member.run, self.step, found)
-        improved, member.best = found.loss < member.best, min(found.loss, member.best)
         return improved
-
-    def _check_last(self, states: Sequence[TrainState]) -> None:
-        """The last update has no next one to show that it went wrong."""
-        for place in self._steady():
-            leaves = jax.device_get(jax.tree.leaves(states[place].params))
-            if not all(np.isfinite(leaf).all() for leaf in leaves):
-                self._diverge(self.members[place], self.step, f"the parameters are not finite after step {self.step:,}")
 
     def _save(self, states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
         for place in self._steady():
-            member = self.members[place]
+            member, leaves = self.members[place], jax.device_get(jax.tree.leaves(states[place].params))
+            if not all(np.isfinite(leaf).all() for leaf in leaves):  # the next update would only show it later
+                self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
+                continue
             member.metrics.flush()
             member.checkpoints.save(self.step, states[place], losses.get(place), devices=self._program.row_devices)
         self._saved = self.step
@@ -186,10 +178,9 @@ class Loop:
                     break
                 rate = float(rates[0][place, at]) if rates else None
                 epoch = windows and (self._cursor - self.step + step) / windows
-                record = training_record(step, epoch, loss, norm, rate, speed)
-                member.metrics.append(record)
-                scalars = {f"train/{name}": value for name, value in record.items() if name != "step"}
-                member.tensorboard.add(step, scalars)
+                record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": norm}
+                record |= {"learning_rate": rate, "chars_per_second": speed}
+                member.write({name: value for name, value in record.items() if value is not None})
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from charlstm.core.step import TrainState
-from charlstm.runs.checkpoint import Checkpoints
+from charlstm.runs.checkpoint import Checkpoints, Restored
 from charlstm.runs.folder import CHECKPOINTS, METRICS, TENSORBOARD, Run
 from charlstm.runs.metrics import Metrics, TensorBoard
 from charlstm.support.errors import InputError
@@ -20,11 +21,15 @@ class Member:
     run: Run
     checkpoints: Checkpoints
     metrics: Metrics
-    tensorboard: TensorBoard
-    best: float
-    """Its lowest validation loss."""
+    tensorboard: TensorBoard | None
     diverged_after: int | None = None
     """The last step whose numbers were finite, of a run whose later ones are not."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Writes a line of metrics."""
+        self.metrics.append(record)
+        if self.tensorboard:
+            self.tensorboard.add(record)
 
 
 def open_member(
@@ -44,7 +49,7 @@ def open_member(
         line: is told what is odd about the checkpoints.
         restart: begin again where there are checkpoints and none can be used, instead of raising InputError.
     """
-    train = run.config.train
+    train, restored = run.config.train, None
     checkpoints = stack.enter_context(Checkpoints(run.folder / CHECKPOINTS, train.keep_checkpoints))
     try:
         restored = checkpoints.restore_newest(jax.eval_shape(first)) if checkpoints.steps() else None
@@ -52,20 +57,16 @@ def open_member(
         if not restart:
             raise
         line(f"{error}; it begins again", "yellow")
-        restored = None
-    if restored is not None:
-        for note in restored.notes:
-            line(note, "yellow")
-        if restored.devices not in (None, devices):
-            before = "1 device" if restored.devices == 1 else f"{restored.devices} devices"
-            line(
-                f"up to step {restored.step:,} this run had {before}, and now it has {devices}: its losses agree with"
-                " those of an unbroken run to about 1e-5, not to the bit",
-                "yellow",
-            )
-    state = first() if restored is None else restored.state
+    _, state, notes, before = restored or Restored(0, first(), (), None)
     step = int(state.step)
-    metrics = stack.enter_context(Metrics(run.folder / METRICS))
-    best = metrics.truncate_after(step)
-    tensorboard = stack.enter_context(TensorBoard(run.folder / TENSORBOARD if train.tensorboard else None, step))
-    return Member(run, checkpoints, metrics, tensorboard, best), state
+    for note in notes:
+        line(note, "yellow")
+    if before and before != devices:
+        line(
+            f"up to step {step:,} this run had {before} device{'s' if before > 1 else ''}, and now it has {devices}:"
+            " its losses agree with those of an unbroken run to about 1e-5, not to the bit",
+            "yellow",
+        )
+    metrics = stack.enter_context(Metrics(run.folder / METRICS, step))
+    board = stack.enter_context(TensorBoard(run.folder / TENSORBOARD, step)) if train.tensorboard else None
+    return Member(run, checkpoints, metrics, board), state

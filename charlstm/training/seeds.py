@@ -22,16 +22,7 @@ from jax.sharding import PartitionSpec
 from charlstm.config import TrainConfig
 from charlstm.core.network import Model
 from charlstm.core.sharding import ROWS, Layout
-from charlstm.core.step import (
-    Loss,
-    Metrics,
-    TrainState,
-    TrainStep,
-    jit_update,
-    make_update,
-    state_layout,
-    window_layout,
-)
+from charlstm.core.step import Loss, Metrics, TrainState, jit_update, make_update, state_layout, window_layout
 from charlstm.data.windows import Window
 from charlstm.runs.arrays import to_device, to_host
 
@@ -42,7 +33,7 @@ LONGEST_CHUNK = 10
 class OneRun:
     """One run, an update a call."""
 
-    runs = chunk = 1
+    chunk = 1
 
     def __init__(
         self, model: Model, tx: optax.GradientTransformation, layout: Layout, loss: Loss, schedule: Any
@@ -105,8 +96,7 @@ class SeedProgram:
     @cached_property
     def update(self) -> Any:
         """Maps states, which it donates, and windows to the states after K updates and metrics [S, K]."""
-        layout = self.layout
-        update: TrainStep = make_update(self.model, self.tx, schedule=self.schedule)
+        layout, update = self.layout, make_update(self.model, self.tx, schedule=self.schedule)
 
         def train_seeds(states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:

@@ -5,25 +5,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-class Received(list[int]):
-    """The numbers of the signals that came."""
-
-    def note(self, number: int, _frame: object) -> None:
-        """Handles a signal; a second one acts at once."""
-        self.append(number)
-        if len(self) > 1:
-            raise KeyboardInterrupt(number)
+Received = list[int]
+"""The numbers of the signals that came."""
 
 
 @contextmanager
-def collected() -> Iterator[Received]:
-    """Collects SIGINT and SIGTERM instead of dying of them."""
+def collected(wanted: bool = True) -> Iterator[Received]:
+    """Collects SIGINT and SIGTERM, if `wanted`, instead of dying of them; a second one acts at once."""
     received = Received()
-    if threading.current_thread() is not threading.main_thread():
+    if not wanted or threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, received.note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

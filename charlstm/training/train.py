@@ -5,7 +5,7 @@ A run continues from its newest checkpoint as if it had never stopped.
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,14 @@ from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.folder import Run, continued, make_folder, system_errors_as_training_errors
+from charlstm.runs.folder import Run, as_training_errors, continued, make_folder
 from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member
 from charlstm.training.seeds import OneRun
-from charlstm.training.signals import Received, collected
+from charlstm.training.signals import collected
 
 
 def train(
@@ -64,15 +64,14 @@ def train(
     """
     folder, watch = Path(run_dir), watch or Watch()
     program = not (tx is None and loss is None and data is None)
-    with system_errors_as_training_errors(folder), ExitStack() as stack:
+    with as_training_errors(folder), ExitStack() as stack:
         config, run = experiment, None
         if Run.exists(folder):
             stack.enter_context(only_writer(folder, watch.line))
             run = Run.open(folder)
             if run.program and not program:
-                raise InputError(
-                    f"a program made {folder} with an optimizer, a loss or data of its own; continue it from there"
-                )
+                what = "with an optimizer, a loss or data of its own"
+                raise InputError(f"a program made {folder} {what}; continue it from there")
             config = continued(run.config, config)
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
@@ -95,7 +94,7 @@ def train(
         if finished := loop.step >= config.train.steps:
             watch.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
         else:
-            with collected() if signals else nullcontext(Received()) as received:
+            with collected(signals) as received:
                 (state,) = loop.run(received)
         watch.end(TrainedRun(opened, model, state.params, loop.step), data, loop.validation, trained=not finished)
         return state

@@ -153,7 +153,8 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
         import os, signal, sys
         from charlstm import cli
         from charlstm.compare import runner as compare
-        from charlstm.runs import metrics as board, checkpoint
+        from charlstm.runs import checkpoint
+        from charlstm.training.member import Member
 
         moment, models = sys.argv[1], []
 
@@ -169,7 +170,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
             return wrapped
 
         if moment == "step":
-            board.TensorBoard.add = dying(board.TensorBoard.add, lambda self, step, scalars: step == 15)
+            Member.write = dying(Member.write, lambda self, record: record["step"] == 15)
         elif moment in ("save", "last-save"):  # the other seed has not saved this step yet
             at = {"save": 12, "last-save": 24}[moment]
             checkpoint.Checkpoints.save = dying(

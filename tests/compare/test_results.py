@@ -21,10 +21,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return make_comparison(tmp_path_factory.mktemp("comparison"), depths=(1, 2), seeds=2)
 
 
-def test_what_is_known_comes_back_and_the_rest_is_passed_over(found: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps(found | {"later": [1]}))
-    read = json.loads(json.dumps(asdict(results.read(tmp_path))))
-    assert read == found
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("changed")
+
+
+def read(folder: Path, values: dict[str, Any]) -> results.Results:
+    (folder / "results.json").write_text(json.dumps(values))
+    return results.read(folder)
+
+
+def test_what_is_known_comes_back_and_the_rest_is_passed_over(found: dict[str, Any], folder: Path) -> None:
+    assert json.loads(json.dumps(asdict(read(folder, found | {"later": [1]})))) == found
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -44,7 +52,7 @@ anything = st.recursive(
 
 @given(st.data(), anything)
 def test_any_other_value_anywhere_is_taken_or_refused_in_one_line(
-    found: dict[str, Any], data: st.DataObject, other: Any
+    found: dict[str, Any], folder: Path, data: st.DataObject, other: Any
 ) -> None:
     changed: Any = copy.deepcopy(found)
     *outer, last = data.draw(st.sampled_from([place for place in places(found) if place]))
@@ -53,23 +61,22 @@ def test_any_other_value_anywhere_is_taken_or_refused_in_one_line(
         inner = inner[key]
     inner[last] = other
     try:
-        read = results.typed(changed, results.Results, "results.json")
+        taken = read(folder, changed)
     except InputError as error:
         assert "\n" not in str(error)
         assert "is malformed" in str(error)
     else:
-        json.dumps(asdict(read), allow_nan=False)
+        json.dumps(asdict(taken), allow_nan=False)
 
 
 @pytest.mark.parametrize("field", ["name", "corpus", "symbols", "vocabulary", "confidence", "models"])
-def test_what_must_be_there_is_named(found: dict[str, Any], field: str) -> None:
+def test_what_must_be_there_is_named(found: dict[str, Any], folder: Path, field: str) -> None:
     with pytest.raises(InputError, match=f"{field} is missing"):
-        results.typed({name: value for name, value in found.items() if name != field}, results.Results, "results.json")
+        read(folder, {name: value for name, value in found.items() if name != field})
 
 
-def test_text_is_one_printable_line(found: dict[str, Any]) -> None:
-    read = results.typed(found | {"corpus": "a\nb\0c\u202ed\ud800"}, results.Results, "results.json")
-    assert read.corpus == "a b\ufffdc\ufffdd\ufffd"
+def test_text_is_one_printable_line(found: dict[str, Any], folder: Path) -> None:
+    assert read(folder, found | {"corpus": "a\nb\0c\u202ed\ud800"}).corpus == "a b\ufffdc\ufffdd\ufffd"
 
 
 def test_no_results_yet_is_said(tmp_path: Path) -> None:

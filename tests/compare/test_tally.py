@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.compare.results import Interval, ModelResult, Results, SeedResult, read
+from charlstm.compare.results import RESULTS, Interval, ModelResult, Results, SeedResult, read
 from charlstm.compare.statistics import difference, interval
 from charlstm.report.tables import markdown, notes, write_tables
+from charlstm.support.files import write_json
 
 LOSSES = st.lists(st.floats(0.5, 4.0), min_size=2, max_size=8)
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
@@ -92,8 +93,9 @@ def test_a_run_that_diverged_is_said_loudly() -> None:
 
 @pytest.mark.parametrize("rows", [(ROW,), (ROW, replace(ROW, reach=SPREAD, difference=SPREAD, baseline="a"))])
 def test_a_table_is_read_back_from_its_files(rows: tuple[ModelResult, ...], tmp_path: Path) -> None:
-    write_tables(table(*rows), tmp_path)
+    write_json(tmp_path / RESULTS, asdict(table(*rows)))
     assert read(tmp_path) == table(*rows)
+    write_tables(table(*rows), tmp_path)
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert [line["name"] for line in lines] == [row.name for row in rows]
     assert float(lines[0]["test_mean"]) == 1.25

@@ -32,7 +32,7 @@ from charlstm.config import Experiment, Grid
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.step import init_state
-from charlstm.data.dataset import Dataset
+from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.data.windows import WindowedText, split
 from charlstm.report import tables
@@ -40,7 +40,7 @@ from charlstm.report.entries import gather
 from charlstm.report.figures import figures
 from charlstm.report.page import configs
 from charlstm.runs import arrays, loading, metrics
-from charlstm.runs.folder import Run, read_fingerprint
+from charlstm.runs.folder import Run, read_as
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import write_json
 from charlstm.support.schema import from_dict, to_dict
@@ -88,6 +88,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 _finish(made.comparison / model.name / f"seed-{number}", model.run(number), text)
         write_json(made.comparison / "grid.json", to_dict(grid))
         write_json(made.comparison / "corpus.json", asdict(text.fingerprint))
+        write_json(made.comparison / "results.json", asdict(_tallied(made)))
         tables.write_tables(_tallied(made), made.comparison)
         yield made
 
@@ -96,8 +97,7 @@ def _finish(folder: Path, asked: Experiment, text: Dataset) -> None:
     """A run that is trained and measured."""
     make_run(folder, asked, steps=30, vocabulary="".join(text.vocabulary.characters), sample="a long road")
     write_json(folder / "corpus.json", asdict(text.fingerprint))
-    with metrics.Metrics(folder / "metrics.jsonl") as lines:
-        lines.truncate_after(3)
+    with metrics.Metrics(folder / "metrics.jsonl", 3) as lines:
         lines.append({"step": 30, "split": "validation", "loss": 1.5})
     write_json(folder / "result.json", asdict(Outcome(seed=asked.seed, best_step=30, validation=1.5, seconds=2.0)))
     recall = {"distances": [16, 32], "accuracy": [0.9, 0.5], "chance": 0.125}
@@ -140,7 +140,7 @@ def _vocabulary(place: Place) -> None:
 
 
 def _corpus(place: Place) -> None:
-    found = read_fingerprint(place.run / "corpus.json")
+    found = read_as(Fingerprint, place.run / "corpus.json")
     assert Run.open(place.run).fingerprint == found
     if found.sha256 == place.text.fingerprint.sha256 and found.characters == len(TEXT):
         Run.open(place.run).check_text(place.text.fingerprint, place.text.vocabulary)
@@ -149,11 +149,11 @@ def _corpus(place: Place) -> None:
 def _metrics(place: Place) -> None:
     found = metrics.read(place.run)
     step = found[0]["step"] if found else 0
-    metrics.Metrics(place.run / "metrics.jsonl").truncate_after(step)
+    with metrics.Metrics(place.run / "metrics.jsonl", step):
+        pass
     kept = metrics.read(place.run)
     assert repr(kept) == repr([record for record in found if record["step"] <= step])
     json.dumps(metrics.time_taken(found, 10**6), allow_nan=False)
-    metrics.best_loss(metrics.read(place.run))
     _shown(place.run)
 
 
@@ -164,15 +164,13 @@ def _grid(place: Place) -> None:
 
 def _measured(place: Place) -> None:
     found = _tallied(place)
-    text = json.dumps(asdict(found), allow_nan=False)
-    assert results.typed(json.loads(text), results.Results, "results.json") == found
+    assert from_dict(json.loads(json.dumps(asdict(found), allow_nan=False)), results.Results) == found
     assert tables.markdown(found) and tables._csv(found)
 
 
 def _results(place: Place) -> None:
     found = results.read(place.comparison)
-    values = json.loads(json.dumps(asdict(found), allow_nan=False))
-    assert results.typed(values, results.Results, "results.json") == found
+    assert from_dict(json.loads(json.dumps(asdict(found), allow_nan=False)), results.Results) == found
     _shown(place.comparison)
 
 
@@ -312,8 +310,8 @@ def test_numbers_that_nothing_can_be_drawn_of_are_refused(
 ) -> None:
     found = copy.deepcopy(valid["grid/results.json"])
     (found if field in found else found["models"][0])[field] = value
-    with pytest.raises(InputError, match="is malformed"):
-        results.typed(found, results.Results, "results.json")
+    with pytest.raises(InputError, match=f"{field} is "):
+        from_dict(found, results.Results)
 
 
 def test_speeds_beyond_all_measure_are_no_speeds() -> None:
@@ -347,8 +345,10 @@ class _Checkpoints(OneCheckpoint):
 
     def restore_params(self, step: int, like: Any) -> Any:
         params = _params(self.asked, self.symbols)
-        if problem := arrays.find_mismatch(arrays.leaf_records(params, arrays.to_host(params)), like):
-            raise InputError(problem)
+        try:
+            arrays.check_forms(arrays.leaf_records(params, arrays.to_host(params)), like)
+        except arrays.BrokenError as error:
+            raise InputError(str(error)) from None
         return params
 
 

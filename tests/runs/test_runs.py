@@ -305,16 +305,16 @@ def exactly(values: list[dict[str, Any]]) -> str:
     return repr(values)  # -0.0 and 0.0 are equal, but not the same
 
 
-@given(st.lists(records, max_size=8), st.lists(st.sampled_from(["flush", "close", ""]), min_size=8, max_size=8))
+@given(st.lists(records, max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
 def test_metrics_come_back_to_the_bit(
-    tmp_path_factory: pytest.TempPathFactory, written: list[dict[str, Any]], between: list[str]
+    tmp_path_factory: pytest.TempPathFactory, written: list[dict[str, Any]], between: list[bool]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    with Metrics(folder / "metrics.jsonl") as metrics:
-        for record, action in zip(written, between, strict=False):
+    with Metrics(folder / "metrics.jsonl", 0) as metrics:
+        for record, flushed in zip(written, between, strict=False):
             metrics.append(record)
-            if action:
-                getattr(metrics, action)()
+            if flushed:
+                metrics.flush()
                 assert exactly(read(folder)[-1:]) == exactly([record])
     assert exactly(read(folder)) == exactly(written)
 
@@ -325,7 +325,7 @@ def test_a_file_torn_anywhere_keeps_its_whole_lines(
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     path = folder / "metrics.jsonl"
-    with Metrics(path) as metrics:
+    with Metrics(path, 0) as metrics:
         for record in written:
             metrics.append(record)
     content = path.read_bytes()
@@ -333,44 +333,34 @@ def test_a_file_torn_anywhere_keeps_its_whole_lines(
     path.write_bytes(torn)
     whole = written[: torn.count(b"\n")]
     assert exactly(read(folder)) == exactly(whole)
-    with Metrics(path) as metrics:
-        if data.draw(st.booleans()):
-            step = data.draw(st.integers(-1, 50))
-            metrics.truncate_after(step)
-            whole = [record for record in whole if record["step"] <= step]
-            assert path.read_bytes() in (b"", path.read_bytes().rstrip(b"\n") + b"\n")
-            assert exactly(read(folder)) == exactly(whole)
+    step = data.draw(st.integers(-1, 50))
+    with Metrics(path, step) as metrics:
+        whole = [record for record in whole if record["step"] <= step]
+        assert path.read_bytes() in (b"", path.read_bytes().rstrip(b"\n") + b"\n")
+        assert exactly(read(folder)) == exactly(whole)
         metrics.append({"step": 51})
     assert exactly(read(folder)) == exactly([*whole, {"step": 51}])
 
 
-def test_truncation_between_appends(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_from_an_earlier_step_writes_its_lines_anew(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    Metrics(path).truncate_after(3)
-    assert not path.exists() and read(tmp_path) == []
-    with Metrics(path) as metrics:
+    with Metrics(path, 3) as metrics:
+        assert read(tmp_path) == []
         for step in range(4):
             metrics.append({"step": step})
-        metrics.truncate_after(1)
+    with Metrics(path, 1) as metrics:
         metrics.append({"step": 2, "again": True})
     assert read(tmp_path) == [{"step": 0}, {"step": 1}, {"step": 2, "again": True}]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
-    with Metrics(tmp_path / "metrics.jsonl") as metrics:
+    with Metrics(tmp_path / "metrics.jsonl", 0) as metrics:
         metrics.append({"step": 1})
         for record in ({"step": 2, "loss": value}, {"step": 2, "nested": [{"loss": value}]}):
             with pytest.raises(ValueError, match="not JSON compliant"):
                 metrics.append(record)
     assert read(tmp_path) == [{"step": 1}]
-
-
-@pytest.mark.parametrize("record", [{}, {"step": 1.0}, {"step": True}, {"step": None}])
-def test_a_record_needs_a_step(tmp_path: Path, record: dict[str, Any]) -> None:
-    with Metrics(tmp_path / "metrics.jsonl") as metrics, pytest.raises(ValueError, match="needs a whole-number step"):
-        metrics.append(record)
-    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 GARBAGE = [
@@ -391,7 +381,7 @@ def test_a_garbage_line_is_refused_by_number(tmp_path: Path, line: bytes) -> Non
     path = tmp_path / "metrics.jsonl"
     content = b'{"step": 1}\n' + line + b'\n{"step": 2}\n'
     path.write_bytes(content)
-    for use in (lambda: read(tmp_path), lambda: Metrics(path).truncate_after(1)):
+    for use in (lambda: read(tmp_path), lambda: Metrics(path, 1)):
         with pytest.raises(InputError, match=re.escape(f"line 2 of {path} ") + "(is no|has more than)") as error:
             use()
         assert str(error.value).isprintable()
@@ -413,8 +403,8 @@ def test_a_run_that_was_copied_as_hard_links_leaves_the_other_s_metrics(tmp_path
     ours, theirs = tmp_path / "metrics.jsonl", tmp_path / "theirs"
     theirs.write_bytes(b'{"step": 1}\n')
     ours.hardlink_to(theirs)
-    with Metrics(ours) as metrics:
-        assert metrics.truncate_after(1) == math.inf
+    with Metrics(ours, 1) as metrics:
+        assert metrics.best == math.inf
         metrics.append({"step": 2})
     assert theirs.read_bytes() == b'{"step": 1}\n'
     assert read(tmp_path) == [{"step": 1}, {"step": 2}]
@@ -428,7 +418,8 @@ def test_metrics_that_memory_would_not_hold_are_not_read_but_go_on(
     monkeypatch.setattr("charlstm.runs.metrics.memory", lambda: 2**20)
     with pytest.raises(InputError, match="too little memory for its records"):
         read(tmp_path)
-    assert Metrics(path).truncate_after(1) == 2.5
+    with Metrics(path, 1) as metrics:
+        assert metrics.best == 2.5
 
 
 def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +429,7 @@ def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkey
     for now in (2000, 1000, 3000):
         monkeypatch.setattr("charlstm.runs.metrics.time.time_ns", lambda now=now: now)
         with TensorBoard(Path("s3:board"), 0) as board:
-            board.add(1, {"loss": 1.0})
+            board.add({"step": 1, "loss": 1.0})
         (new,) = {path.name for path in (tmp_path / "s3:board").iterdir()} - set(made)
         made.append(new)
     assert made == sorted(made)

@@ -219,6 +219,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert all(row["loss"] == row["loss"] for row in read(folder))
 
 
+def test_parameters_that_are_no_numbers_are_not_saved(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss shows it one update later, when the message named their checkpoint as the last good one."""
+    fields = {"optimizer__learning_rate": 1e38, "optimizer__weight_decay": 1e3, "optimizer__warmup_steps": 0}
+    every = {"train__checkpoint_every": 1, "train__validate_every": 0, "train__sample_every": 0}
+    assert cli.run(words(text, tmp_path / "run", **fields, **every)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the parameters are not finite after step 1; there is no checkpoint yet" in error
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
 def test_a_broken_newest_checkpoint_falls_back_and_says_so(
     text: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
