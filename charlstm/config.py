@@ -32,14 +32,11 @@ Rate = Annotated[Number, Field(gt=0, le=3e38)]  # float32 must hold it
 
 def check_cell(name: str) -> None:
     """Raises InputError unless a cell of this name is built in or registered."""
-    known = ", ".join(CELLS)
-    if name in CELLS:
-        return
-    if near := did_you_mean(name.lower(), CELLS, cutoff=0.7):
-        raise InputError(f"cell is {name!r}; it must be one of {known}{near}")
-    first = f"charlstm.register_cell({name!r}, ...) first, as in charlstm --import FILE sample RUN"
-    what = f"cell is {name!r}, which is none of {known} and which no one has registered"
-    raise InputError(f"{what}; import the file that calls {first}")
+    if name not in CELLS:
+        near = did_you_mean(name.lower(), CELLS, cutoff=0.7)
+        own = f"for a cell of your own, import the file that calls charlstm.register_cell({name!r}, ...) first"
+        must = f"it must be one of {', '.join(CELLS)}{near}"
+        raise InputError(f"cell is {name!r}; {must}; {own}, as in charlstm --import FILE train")
 
 
 def _distinct(values: tuple[Each, ...]) -> tuple[Each, ...]:

@@ -182,6 +182,8 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
     """The command's dataclass from its words; raises InputError with what tyro says of them, in one line."""
     name, known = kind.__name__.lower(), _options(kind)
     for word in words:
+        if _option(word) == "--import":
+            raise InputError(f"--import stands before the command: charlstm --import FILE {name} ...")
         if word.startswith("--") and (option := _option(word)) not in (*known, "--help"):
             raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
     box = io.StringIO()

@@ -11,6 +11,7 @@ from charlstm.analysis.gradient_reach import GradientReach
 from charlstm.compare.grid import GridModel
 from charlstm.compare.results import ModelResult
 from charlstm.config import DataConfig
+from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.size import count_parameters
@@ -61,8 +62,9 @@ def next_commands(run: Run) -> list[str]:
     words = " ".join(run.config.sample.prime.split()[:3])
     prime = f" --prime {shlex.quote(one_line(words))}" if words else ""
     split = " --split test" if run.config.data.test_fraction else ""
-    sample = f"  charlstm sample {folder}{prime} --temperature 0.8 --stream"
-    return ["next:", sample, f"  charlstm eval {folder}{split}"]
+    charlstm = "charlstm" if run.config.model.cell in BUILT_IN else "charlstm --import FILE"  # which registers the cell
+    sample = f"  {charlstm} sample {folder}{prime} --temperature 0.8 --stream"
+    return ["next:", sample, f"  {charlstm} eval {folder}{split}"]
 
 
 def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder: Path, data: Dataset) -> list[str]:

@@ -6,11 +6,13 @@ This is the only module that uses Flax. The parameters of every backend are thos
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from charlstm.config import CELLS
@@ -93,9 +95,25 @@ class RegisteredCell(NamedTuple):
         return carry.output
 
     def add_hidden(self, carry: RegisteredCarry, d_hidden: Array) -> RegisteredCarry:
-        """Adds to the output that a step just gave, and to each part of the cell's carry that is the same array."""
+        """Adds to the output that a step just gave, and to each part of the cell's carry that is equal to it."""
         moved = carry.output + d_hidden
-        return RegisteredCarry(jax.tree.map(lambda part: moved if part is carry.output else part, carry.state), moved)
+        parts, form = jax.tree.flatten(carry.state)
+        moved_too = zip(_is_output(self.flax_cell), parts, strict=True)
+        return RegisteredCarry(form.unflatten([moved if same else part for same, part in moved_too]), moved)
+
+
+@lru_cache  # so that it is computed when a cell is registered, and not while tracing
+def _is_output(flax_cell: Any) -> tuple[bool, ...]:
+    """Whether each part of a cell's carry is its output, as two steps on random numbers show; ValueError as below."""
+    cell, key = flax_cell(features=3), jax.random.key(0)
+    carry, inputs = cell.initialize_carry(key, (2, 5)), jax.random.normal(key, (2, 2, 5))
+    if any(bool(jnp.any(part != 0)) for part in jax.tree.leaves(carry)):
+        raise ValueError("a cell's carry must start at zero")
+    (carry, _), params = cell.init_with_output(key, carry, inputs[0])
+    carry, output = cell.apply(params, carry, inputs[1])
+    if output.shape != (2, 3):
+        raise ValueError(f"the cell's output has shape {output.shape} for B = 2 and H = 3; it must be [B, H]")
+    return tuple(np.array_equal(part, output) for part in jax.tree.leaves(carry))
 
 
 def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:
@@ -108,7 +126,8 @@ def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:
 
     Raises:
         TypeError: it is no Flax RNN cell, or cannot be built so.
-        ValueError: the name is taken or malformed, the carry does not start at zero, or an output is not [B, H].
+        ValueError: the name is a built-in cell's or malformed, the carry does not start at zero, or an output is not
+            [B, H].
     """
     if not (isinstance(name, str) and name.isascii() and name.isidentifier() and name == name.lower()):
         raise ValueError(f"a cell's name has lower-case letters, digits and underscores, unlike {name!r}")
@@ -116,12 +135,5 @@ def register_cell(name: str, cell: type[nn.RNNCellBase]) -> None:
         raise ValueError(f"{name!r} is built in; register the cell by another name")
     if not (isinstance(cell, type) and issubclass(cell, nn.RNNCellBase)):
         raise TypeError(f"a cell is a class derived from flax.linen.RNNCellBase, unlike {cell!r}")
-    made: Any = cell(features=3)  # pyright: ignore[reportCallIssue]
-    key, inputs = jax.random.key(0), jnp.zeros((2, 5))
-    carry = made.initialize_carry(key, inputs.shape)
-    if any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(carry)):
-        raise ValueError(f"the carry of {name!r} must start at zero")
-    (_, output), _ = jax.eval_shape(made.init_with_output, key, carry, inputs)
-    if output.shape != (2, 3):
-        raise ValueError(f"the output of {name!r} has shape {output.shape} for B = 2 and H = 3; it must be [B, H]")
+    _is_output(cell)
     CELLS[name] = cell

@@ -223,8 +223,7 @@ def _read_in_chunks(
 ) -> tuple[Array, Any]:
     """Read T steps in chunks of √T, rounded up; a gradient keeps the carries between them and reads each chunk again.
 
-    One more forward pass buys O(√T) memory for what lies inside the layers (Chen et al. 2016, section 4.1). `read` maps
-    ids [t, B], masks [t, B, H] or [1, B, H], and a carry to an output [t, B, ...] and the carry after it.
+    One more forward pass buys O(√T) memory for what lies inside the layers (Chen et al. 2016, section 4.1).
     """
     time = len(ids)
     length = math.isqrt(time - 1) + 1

@@ -63,6 +63,5 @@ def match_parameters(config: ModelConfig, vocabulary_size: int, wanted: int) -> 
 
 
 def _shapes(config: ModelConfig, vocabulary_size: int) -> list[tuple[int, ...]]:
-    return [
-        leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(Model(config, vocabulary_size).init, jax.random.key(0)))
-    ]
+    params = jax.eval_shape(Model(config, vocabulary_size).init, jax.random.key(0))
+    return [leaf.shape for leaf in jax.tree.leaves(params)]

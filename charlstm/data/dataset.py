@@ -72,7 +72,8 @@ def read_text(corpus: str | os.PathLike[str], **fields: Any) -> Dataset:
         ``.validation`` and ``.test``.
 
     Raises:
-        InputError: there is no such text, it is not text, it is shorter than one window, or a field is wrong.
+        InputError: there is no such text, it is not text, or it is shorter than one window.
+        ValueError: there is no such field, or its value is out of bounds.
     """
     return Dataset.read(DataConfig(corpus=corpora.resolve(os.fspath(corpus)), **fields))
 

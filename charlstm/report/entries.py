@@ -105,7 +105,8 @@ def _read_run(folder: Path) -> Entry:
     vocabulary, symbols = run.vocabulary.size, config.data.batch_size * config.data.seq_length
     validated = curves.points(records, validation=True)[:, 1]
     seconds, speed = metrics.time_taken(records, symbols)
-    last = max((row["step"] for row in records), default=0)
+    last, steps = max((row["step"] for row in records), default=0), config.train.steps
+    unfinished = f"step {last:,} of {steps:,}" if last < steps else ""
     try:
         model = ModelResult(
             name=one_line(run.folder.resolve().name),
@@ -129,5 +130,5 @@ def _read_run(folder: Path) -> Entry:
         training=curves.training([records]),
         validation=curves.validation([records]),
         compared=False,
-        note="" if last >= config.train.steps else f"step {last:,} of {config.train.steps:,}",
+        note="by a program with an optimizer, a loss or data of its own" if run.program else unfinished,
     )

@@ -47,9 +47,15 @@ def to_device(host: Any, like: Any) -> Any:
 
 
 def blank(like: Any) -> Any:
-    """Uninitialized arrays of the shapes and dtypes that `to_host` would return."""
-    bits = jax.tree.map(lambda form: jax.eval_shape(jax.random.key_data, form) if _is_key(form) else form, like)
-    return jax.tree.map(lambda form: np.empty(form.shape, form.dtype), bits)
+    """Arrays as `to_host` would return, of bits that no state has: Orbax leaves those that it does not find."""
+
+    def fill(form: Any) -> np.ndarray:
+        form = jax.eval_shape(jax.random.key_data, form) if _is_key(form) else form
+        bits = np.empty(form.shape, form.dtype)
+        bits.reshape(-1).view(np.uint8).fill(255)
+        return bits
+
+    return jax.tree.map(fill, like)
 
 
 def leaf_records(state: Any, host: Any) -> list[dict[str, Any]]:

@@ -64,6 +64,8 @@ class Run:
         """The run in a folder; raises InputError for what is none, is malformed, or has links that lead out of it."""
         if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
             raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
+        if (folder / GRID).exists():
+            raise InputError(f"{folder} is a comparison; give one of its runs, such as lstm-1x128/seed-0 in it")
         if not cls.exists(folder):
             raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")
         _check_links(folder)

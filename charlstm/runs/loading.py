@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class TrainedRun:
 
     run: Run
     model: Model
-    params: Params
+    params: Params = field(repr=False)
     step: int
     notes: tuple[str, ...] = ()
     """One line for each checkpoint that could not be used."""
@@ -82,12 +82,16 @@ class TrainedRun:
     @cached_property
     def data(self) -> Dataset:
         """The run's own text; raises InputError if it is gone, or is not the one that the run read."""
+        if not self.run.fingerprint.sha256:
+            raise InputError(f"{self.run.folder} read data of its program's own; give a text with --text instead")
         data = Dataset.read(self.config.data)
         self.run.check_text(data.fingerprint, data.vocabulary)
         return data
 
     def ids(self, split: str) -> NDArray[Any]:
         """The ids of "train", "validation" or "test" of the run's own text, [N]; raises InputError if it is empty."""
+        if split not in ("train", "validation", "test"):
+            raise InputError(f"split is {split!r}; it must be train, validation or test")
         ids = self.data.ids(split)
         if not len(ids):
             raise InputError(f"the {split} split of {self.run.folder} is empty; its fraction in the run's config is 0")
@@ -112,6 +116,8 @@ class TrainedRun:
             InputError: the prime has a character that the model does not know.
             ValueError: a setting is out of bounds.
         """
+        if num < 1:
+            raise ValueError(f"num is {num}; it must be at least 1")
         drawn = list(self.samples(prime, num, skip_unknown=skip_unknown, stop=stop, **how))
         return drawn[0] if num == 1 else drawn
 
@@ -149,6 +155,8 @@ class TrainedRun:
 
         `skip_unknown` leaves out characters that the vocabulary lacks, for which it raises InputError otherwise.
         """
+        if isinstance(lines, str):
+            raise TypeError("lines is one str; give a list of lines")
         symbols = self.config.data.symbols
         ids = [self.vocabulary.encode(to_symbols(line, symbols), skip_unknown=skip_unknown) for line in lines]
         return score(self.model, self.params, ids)
@@ -164,7 +172,10 @@ class TrainedRun:
         """
         like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
         with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
-            return checkpoints.restore(self.step, like)
+            try:
+                return checkpoints.restore(self.step, like)
+            except InputError as error:
+                raise InputError(f"{error}; give state() the tx that the run was trained with") from None
 
     @property
     def _sampler(self) -> TextSampler:

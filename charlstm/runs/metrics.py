@@ -39,21 +39,24 @@ class Metrics(AbstractContextManager["Metrics"]):
         # A run that was copied as hard links has files that are the other run's too.
         if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
             write_atomic(path, b"".join(kept))
-        self._file = path.open("ab")
+        self._path, self._file = path, None  # a finished run may be read-only
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line; raises ValueError where a value is NaN or infinite."""
+        self._file = self._file or self._path.open("ab")
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if "split" in record:
             self.best = min(self.best, record["loss"])
 
     def flush(self) -> None:
         """Returns once every line is on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __exit__(self, *_: object) -> None:
-        _close(self.flush, self._file)
+        if self._file:
+            _close(self.flush, self._file)
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):

@@ -75,7 +75,7 @@ def test_help_imports_no_jax() -> None:
         (["train", "--model.hidden-size", "0"], "at least 1"),
         (["train", "--model.hidden-size"], "hidden-size"),
         (["train", "--model.cell", "lstn"], "lstm"),
-        (["train", "--model.cell", "mgu"], "register_cell('mgu', ...) first, as in charlstm --import file sample run"),
+        (["train", "--model.cell", "mgu"], "register_cell('mgu', ...) first, as in charlstm --import file train"),
         (["--import", "nowhere.py", "train"], "there is no experiment file"),
         (["--import", "cell.py"], "--import is followed by"),
         (["train", "--model.dropout", "1"], "model.dropout is 1.0; it must be below 1"),

@@ -262,6 +262,21 @@ def test_a_copy_of_a_built_in_cell_has_its_loss_reach_and_samples(cell: str):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_state_that_is_computed_twice_is_one_state():
+    """As carry and as output: a nudge of the output is one of the carry, whichever way the cell is written."""
+
+    class Twice(nn.SimpleCell):
+        @nn.compact
+        def __call__(self, carry: Any, inputs: Any) -> Any:
+            carry, output = super().__call__(carry, inputs)
+            return carry + 0.0, output
+
+    register_cell("twice", Twice)
+    models = [small_model("rnn"), small_model("twice")]
+    params, ids = random_params(models[0], 0, scale=1.0), random_ids(models[0], 0, 60)
+    np.testing.assert_allclose(*(gradient_reach(model, params, ids, lags=8).norms for model in models), rtol=1e-4)
+
+
 @by_cell
 def test_it_overfits_one_window(cell: str):
     model = small_model(cell, hidden=24)
@@ -350,9 +365,9 @@ class WithoutFeatures(nn.RNNCellBase):
 
 
 def test_a_cell_that_cannot_be_stacked_is_named():
-    with pytest.raises(ValueError, match="the carry of 'mine' must start at zero"):
+    with pytest.raises(ValueError, match="a cell's carry must start at zero"):
         register_cell("mine", Sticky)
-    with pytest.raises(ValueError, match=r"output of 'mine' has shape \(2, 6\) for B = 2 and H = 3"):
+    with pytest.raises(ValueError, match=r"output has shape \(2, 6\) for B = 2 and H = 3"):
         register_cell("mine", Twice)
     with pytest.raises(TypeError):
         register_cell("mine", WithoutFeatures)
