@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 from rich.console import Console
@@ -43,11 +43,12 @@ class Reporter:
             console=self._console,
             speed_estimate_period=_SECONDS_OF_SPEED,
             expand=True,
-            disable=not self._console.is_terminal,
         )
         self._progress.add_task("compiling", total=total, completed=int(done))
         self._counts_steps = counts_steps
-        with self._progress:
+        with (
+            self._progress if self._console.is_terminal else nullcontext()
+        ):  # which estimates the time left all the same
             yield
 
     def skip_to(self, done: float) -> None:
