@@ -46,9 +46,8 @@ class Reporter:
         )
         self._progress.add_task("compiling", total=total, completed=int(done))
         self._counts_steps = counts_steps
-        with (
-            self._progress if self._console.is_terminal else nullcontext()
-        ):  # which estimates the time left all the same
+        # What is not drawn is not started, and estimates the time left all the same.
+        with self._progress if self._console.is_terminal else nullcontext():
             yield
 
     def skip_to(self, done: float) -> None:
