@@ -31,11 +31,14 @@ class Metrics(AbstractContextManager["Metrics"]):
     def __init__(self, path: Path, step: int) -> None:
         self.best = math.inf
         """The lowest validation loss in it."""
+        self.validated = -1
+        """The step of the last one; -1 without any."""
         stat, kept = path.stat() if path.exists() else None, list[bytes]()
         for line, record in _records(path) if stat else ():
             if record["step"] <= step:
                 kept.append(line)
-                self.best = min(self.best, finite(record.get("loss"))) if "split" in record else self.best
+                if "split" in record:
+                    self.best, self.validated = min(self.best, finite(record.get("loss"))), record["step"]
         # A run that was copied as hard links has files that are the other run's too.
         if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
             write_atomic(path, b"".join(kept))

@@ -20,7 +20,7 @@ from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
-from charlstm.runs.folder import Run
+from charlstm.runs.folder import SAMPLES, Run
 from charlstm.runs.loading import TrainedRun
 from charlstm.support.errors import Interrupted
 from charlstm.training.member import Member
@@ -79,6 +79,9 @@ class Loop:
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
         self._saved = self.step
+        # Earlier versions let a signal leave what was due after a step for later.
+        self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
+        self.was_finished = self.step >= self._config.train.steps and not self._left
 
     def run(self, received: Received) -> list[TrainState]:
         """Train to the last step, or until every run has diverged, and give the states after it.
@@ -90,6 +93,7 @@ class Loop:
         steps = self._config.train.steps
         with self._watch.bar(self.step, steps):
             self._since = time.perf_counter()
+            self._do_what_is_due(self._left)
             stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
             windows = self._program.put_windows(stream) if self.step < steps else None
             while self.step < steps and self._steady():
@@ -103,7 +107,7 @@ class Loop:
                 self._pending = self.step, metrics
                 for callback in self._callbacks:
                     callback(self.step, self._states, metrics)
-                self._do_what_is_due()
+                self._do_what_is_due(self._steady())
                 if received:
                     self._stop(received)
             self._drain()
@@ -114,17 +118,26 @@ class Loop:
     def _steady(self) -> list[int]:
         return [place for place, member in enumerate(self.members) if member.diverged_after is None]
 
-    def _do_what_is_due(self) -> None:
-        """Samples, validates and saves, in this order, as the config asks after this step."""
+    def _due(self) -> tuple[bool, bool, bool]:
+        """Whether a sample, a validation and a checkpoint are due after this step."""
         train, last = self._config.train, self.step == self._config.train.steps
-        samples = _is_due(self.step, train.sample_every)
         validates = len(self._validation_ids) > 0 and (last or _is_due(self.step, train.validate_every))
-        saves = last or _is_due(self.step, train.checkpoint_every)
-        if not (samples or validates or saves):
+        return _is_due(self.step, train.sample_every), validates, last or _is_due(self.step, train.checkpoint_every)
+
+    def _was_left(self, member: Member) -> bool:
+        samples, validates, _ = self._due()
+        if validates:  # which comes last
+            return member.metrics.validated != self.step
+        return samples and not (member.run.folder / SAMPLES / f"{self.step}.txt").exists()
+
+    def _do_what_is_due(self, places: Sequence[int]) -> None:
+        """Samples, validates and saves some of the runs, in this order, as the config asks after this step."""
+        samples, validates, saves = self._due()
+        if not places or not (samples or validates or saves):
             return
         self._drain()
         model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
-        for place in self._steady():
+        for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
             if samples:
                 member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
@@ -133,7 +146,7 @@ class Loop:
                 losses[place] = found.loss
                 saves |= self._record_validation(member, found)
         if saves:
-            self._save(states, losses)
+            self._save(places, states, losses)
         self._since = time.perf_counter()
 
     def _record_validation(self, member: Member, found: Evaluation) -> bool:
@@ -147,8 +160,8 @@ class Loop:
         self._watch.validated(member.run, self.step, found)
         return improved
 
-    def _save(self, states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
-        for place in self._steady():
+    def _save(self, places: Sequence[int], states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
+        for place in [place for place in self._steady() if place in places]:
             member, leaves = self.members[place], jax.device_get(jax.tree.leaves(states[place].params))
             if not all(np.isfinite(leaf).all() for leaf in leaves):  # the next update would only show it later
                 self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
@@ -191,7 +204,7 @@ class Loop:
     def _stop(self, received: Received) -> NoReturn:
         self._drain()
         if self._saved != self.step:
-            self._save(self._program.take(self._states), {})
+            self._save(self._steady(), self._program.take(self._states), {})
         for member in self.members:
             member.checkpoints.wait()
         raise Interrupted(received[0], self.step)

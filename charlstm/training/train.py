@@ -91,12 +91,14 @@ def train(
         one = OneRun(model, chain, layout, loss or mean_nats, schedule)
         loop = Loop([member], one, data, [state], watch, _raise_not_finite, callbacks)
         watch.begin(opened, data, model, loop.step, layout)
-        if finished := loop.step >= config.train.steps:
+        if loop.was_finished:
             watch.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
         else:
             with collected(signals) as received:
                 (state,) = loop.run(received)
-        watch.end(TrainedRun(opened, model, state.params, loop.step), data, loop.validation, trained=not finished)
+        watch.end(
+            TrainedRun(opened, model, state.params, loop.step), data, loop.validation, trained=not loop.was_finished
+        )
         return state
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,24 @@ def test_a_signal_waits_for_what_is_due_after_a_step(
     assert cli.run(words(text, folder)) == 0
     assert ("finished" in capsys.readouterr().err) == (step == 24)
     assert differences(whole, folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [12, 24])
+def test_what_an_earlier_version_left_undone_is_done_first_of_all(
+    text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int
+) -> None:
+    """A signal once stopped a run before the sample and the validation that were due."""
+    folder = tmp_path / "left"
+    with pytest.MonkeyPatch.context() as patch:
+        stop = partial(signal.raise_signal, signal.SIGTERM)
+        patch.setattr(loop.Loop, "_do_what_is_due", lambda self, _: self.step == step and stop())
+        assert cli.run(words(text, folder)) == 143
+    assert losses(folder) == {str(step): None} and not (folder / "samples").exists()
+    capsys.readouterr()
+    assert cli.run(words(text, folder)) == 0
+    assert "this model" in capsys.readouterr().err
+    assert [row["step"] for row in read(folder) if "split" in row] == list(range(step, 25, 6))
 
 
 def _signalled(call: Callable[..., Any], number: int) -> Callable[..., Any]:
