@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -159,23 +159,10 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
             raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
     default = Compare(experiment=path, axes=axes, config=grid.base)
-    parsed = parse(Compare, _with_rates(words, grid.learning_rates), default)
+    parsed = parse(Compare, words, default)
     for cell in (*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell):
         check_cell(cell)
     return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
-
-
-def _with_rates(words: list[str], rates: Mapping[str, float]) -> list[str]:
-    """Replaces the older --rnn-learning-rate and its like, where 0 is the optimizer's rate, with --learning-rates."""
-    old = {f"--{cell}-learning-rate": cell for cell in ("rnn", "gru", "lstm")}
-    rest, now, waiting = list[str](), {cell: str(rate) for cell, rate in rates.items()}, iter(words)
-    for word in waiting:
-        if cell := old.get(_option(word)):
-            now[cell] = word.partition("=")[2] or next(waiting, "")
-        else:
-            rest.append(word)
-    pairs = [word for pair in now.items() if pair[1] not in ("0", "0.0") for word in pair]
-    return words if len(rest) == len(words) else [*rest, "--learning-rates", *pairs]
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
