@@ -84,7 +84,7 @@ def test_help_imports_no_jax() -> None:
         (["train", "--data.test-fraction", "0.97"], "nothing is left"),
         (["compare", "experiments/depth.py", "--learning-rates", "rnn"], "each cell needs its rate"),
         (["compare", "experiments/depth.py", "--learning-rates", "lsmt", "1"], "did you mean lstm"),
-        (["compare", "experiments/depth.py", "--learning-rates", "rnn", "-1"], "learning_rates.rnn is -1.0; it must be"),
+        (["compare", "experiments/depth.py", "--learning-rates", "rnn", "-1"], "learning_rates.rnn is -1.0; it"),
         (["compare", "experiments/depth.py", "--rnn-learning-rate", "1"], "did you mean --learning-rates"),
         (["compare", "experiments/depth.py", "--seed", "4294967295"], "below 2**32"),
         (["train", "nowhere.py"], "there is no experiment file"),
