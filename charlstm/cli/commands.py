@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from charlstm.cli import arguments
 from charlstm.cli.experiments import run_file
-from charlstm.cli.terminal import write
+from charlstm.cli.terminal import finish_output, keep_streams, write
 from charlstm.config import Experiment, explain
 from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
@@ -24,7 +24,12 @@ from charlstm.support.files import inside, one_line
 
 def main() -> None:
     """The program `charlstm`."""
-    sys.exit(run(sys.argv[1:]))
+    keep_streams()
+    sys.unraisablehook = _end_if_interrupted
+    try:
+        sys.exit(run(sys.argv[1:]))
+    finally:
+        finish_output()
 
 
 def run(words: Sequence[str]) -> int:
@@ -33,7 +38,9 @@ def run(words: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
     try:
-        return _dispatch(list(words))
+        code = _dispatch(list(words))
+        print(end="", flush=True)  # what fails, fails here
+        return code
     except ValidationError as error:
         return _fail(explain(error), 2)
     except (InputError, TrainingError) as error:
@@ -43,8 +50,7 @@ def run(words: Sequence[str]) -> int:
         return 128 + stop.signal_number
     except KeyboardInterrupt as error:
         return _fail("interrupted", 128 + (error.args[0] if error.args else signal.SIGINT))
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has seen enough; a training has ended before it writes any
         return 0
     except OSError as error:
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
@@ -52,6 +58,13 @@ def run(words: Sequence[str]) -> int:
         if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):  # the latter is XLA's
             raise
         return _fail("there is too little memory; lower --data.batch-size, --data.seq-length or --model.hidden-size", 1)
+
+
+def _end_if_interrupted(lost: Any) -> None:
+    """Ctrl-C in a destructor or a callback of the garbage collector, which lose it, ends the process too."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        os._exit(_fail("interrupted", 128 + signal.SIGINT))
+    sys.__unraisablehook__(lost)
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,15 +1,19 @@
 """What reaches a person's terminal: plain text, whatever is in a corpus, and how far the work is."""
 
+import io
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from charlstm.support.clock import Clock
 from charlstm.support.files import printable
 
 SECONDS_BETWEEN_LINES = 15.0  # where no bar is drawn
@@ -20,6 +24,44 @@ def write(text: str) -> None:
     """Text to standard output, at once; as it is into a file or a pipe, `printable` on a terminal."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+class _Lasting(io.RawIOBase):
+    """What standard error is written to, or nothing, silently, where that cannot be.
+
+    A reader of the log that leaves, a terminal that is gone and a full disk are no reason to end a training.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self.fileno, self.isatty = raw, raw.fileno, raw.isatty
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        with suppress(OSError):
+            return self._raw.write(data) or len(data)
+        return len(data)
+
+
+def keep_streams() -> None:
+    """Makes standard streams that are closed lead to nothing, and writes to standard error never fail."""
+    for number in range(3):  # a closed one would be a run's next file, and what XLA prints would be in it
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    raw: Any = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Lasting(raw)), sys.stderr.encoding, line_buffering=True)
+
+
+def finish_output() -> None:
+    """Drops what cannot be written to standard output; Python would complain of it at its end, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Reporter:
@@ -38,17 +80,19 @@ class Reporter:
         """Shows progress while the block runs, from `done` of `total` on: counts of steps, or of what has no name."""
         counted = (TextColumn("step"), MofNCompleteColumn()) if counts_steps else (TaskProgressColumn(),)
         told = TextColumn("{task.description}"), TimeRemainingColumn(compact=True), TextColumn("left")
-        self._progress = Progress(
-            *(*counted, BarColumn(bar_width=None), *told),
-            console=self._console,
-            speed_estimate_period=_SECONDS_OF_SPEED,
-            expand=True,
-        )
-        self._progress.add_task("compiling", total=total, completed=int(done))
-        self._counts_steps = counts_steps
-        # What is not drawn is not started, and estimates the time left all the same.
-        with self._progress if self._console.is_terminal else nullcontext():
-            yield
+        with Clock() as clock:
+            self._progress = Progress(
+                *(*counted, BarColumn(bar_width=None), *told),
+                console=self._console,
+                get_time=clock,
+                speed_estimate_period=_SECONDS_OF_SPEED,
+                expand=True,
+            )
+            self._progress.add_task("compiling", total=total, completed=int(done))
+            self._counts_steps = counts_steps
+            # What is not drawn is not started, and estimates the time left all the same.
+            with self._progress if self._console.is_terminal else nullcontext():
+                yield
 
     def skip_to(self, done: float) -> None:
         """Moves the bar over what this process did not do, which says nothing about the time that is left."""

@@ -64,7 +64,7 @@ def run_grid(
         grid: the models and their seeds.
         folder: of the comparison, made when missing.
         watch: is told of the progress; by default nothing is printed.
-        signals: whether SIGINT and SIGTERM save and stop the comparison instead of what they do otherwise.
+        signals: whether signals save and stop the comparison; see `train`.
 
     Returns:
         What is in results.json.
@@ -75,17 +75,17 @@ def run_grid(
         Interrupted: a signal came; everything is saved, and the same call goes on.
     """
     folder, watch = Path(folder), watch or GridWatch()
-    data = Dataset.read(grid.base.data)
-    models = grid_models(grid, len(data.vocabulary))
-    for model in models:
-        make_model(model.config, len(data.vocabulary), states=grid.seeds)
-    make_folder(folder)
-    with as_training_errors(folder), ExitStack() as stack:
+    with as_training_errors(folder), collected(signals) as received, ExitStack() as stack:
+        data = Dataset.read(grid.base.data)
+        models = grid_models(grid, len(data.vocabulary))
+        for model in models:
+            make_model(model.config, len(data.vocabulary), states=grid.seeds)
+        received.check()
+        make_folder(folder)
         stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
         for model in models:
             inside(folder, model.name)
         _open(folder, grid, data)
-        received = stack.enter_context(collected(signals))
         comparison = _Comparison(grid, folder, data, watch, received)
         watch.begin_grid(models, grid.seeds, folder, data)
         for model in models:
@@ -150,8 +150,7 @@ class _Comparison:
     def measure(self, model: GridModel) -> None:
         """Measures the trained runs that have not been, on the parameters of the step that was best by validation."""
         for number in range(self.grid.seeds):
-            if self.received:
-                raise Interrupted(self.received[0], model.config.train.steps, model.name)
+            self.received.check(model.config.train.steps, model.name)
             folder = inside(self.folder, model.folder(number))
             found = outcome(folder)
             if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():

@@ -114,8 +114,10 @@ def show(results: Results) -> None:
         drawn.add_column(f"{title}\n{unit}", justify="left" if title == "model" else "right", no_wrap=True)
     for row in zip(*columns.values(), strict=True):
         drawn.add_row(*row)
-    for each in (drawn, "", *notes(results)):
-        console.print(each)
+    with console.capture() as text:  # rich ends the process where it prints into a pipe that is closed
+        for each in (drawn, "", *notes(results)):
+            console.print(each)
+    print(text.get(), end="")
 
 
 def duration(seconds: float) -> str:

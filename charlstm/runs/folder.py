@@ -130,8 +130,6 @@ def as_training_errors(folder: Path) -> Iterator[None]:
     """Raises TrainingError where the system fails the block, such as on a full disk."""
     try:
         yield
-    except BrokenPipeError:  # of our output, not of a file
-        raise
     except OSError as error:
         what = f"{error.filename or folder}: {error.strerror or error}"
         raise TrainingError(f"{what}; mend that, and the same command goes on from the newest checkpoint") from error

@@ -6,11 +6,12 @@ import math
 import os
 import socket
 import statistics
+import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
@@ -18,14 +19,44 @@ from charlstm.support.process import memory
 
 _LONGEST = 2**12
 """Bytes of a line at most; those that are written have about 200."""
+_LIVE = 1.0
+"""Seconds after which what was written can be read by others."""
 _IN_MEMORY = 32
 """Bytes that records take in memory for each byte of their file, where lines are very short."""
+
+
+class _LiveFile:
+    """A new or longer file that others read while it is written; `sync` puts it on the disk."""
+
+    def __init__(self, path: Path, mode: Literal["ab", "xb"]) -> None:
+        self._file, self._shown = path.open(mode), -math.inf
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        if time.monotonic() - self._shown > _LIVE:
+            self.show()
+
+    def show(self) -> None:
+        self._file.flush()
+        self._shown = time.monotonic()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        try:
+            self.sync()
+        finally:
+            with suppress(OSError):  # the flush has raised it, and this frees the file all the same
+                self._file.close()
 
 
 class Metrics(AbstractContextManager["Metrics"]):
     """Writes a metrics.jsonl from the line after `step` on; lines of later steps and a torn last one are dropped.
 
-    Lines are buffered; flush before a checkpoint, so that those up to its step are there.
+    A line can be read about a second after it was written; flush before a checkpoint, so that those up to its step are
+    on the disk.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -46,20 +77,24 @@ class Metrics(AbstractContextManager["Metrics"]):
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line; raises ValueError where a value is NaN or infinite."""
-        self._file = self._file or self._path.open("ab")
+        self._file = self._file or _LiveFile(self._path, "ab")
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if "split" in record:
             self.best = min(self.best, record["loss"])
 
+    def show(self) -> None:
+        """Lets others read every line, before work that takes a while."""
+        if self._file:
+            self._file.show()
+
     def flush(self) -> None:
         """Returns once every line is on the disk."""
         if self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._file.sync()
 
     def __exit__(self, *_: object) -> None:
         if self._file:
-            _close(self.flush, self._file)
+            self._file.close()
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):
@@ -67,22 +102,22 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
 
     Training continues from `step`; TensorBoard hides what an earlier process wrote after it. tensorboardX's own writers
     have a thread that dies on a full disk, and `close` waits for it forever (2.6.5; cf. tensorflow/tensorboard#6167).
+    Half an event at the end of a file is one that TensorBoard reads again later.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from tensorboardX import RecordWriter  # imports protobuf, which takes a while
-        from tensorboardX.proto import event_pb2
+        from tensorboardX.proto import event_pb2  # imports protobuf, which takes a while
+        from tensorboardX.record_writer import masked_crc32c
         from tensorboardX.summary import scalar
 
         folder.mkdir(exist_ok=True)
         proto: Any = event_pb2  # protobuf makes its names on import
-        self._event, self._scalar = proto.Event, scalar
-        # TensorBoard reads the files in order of their names, whatever the clock says. The path is absolute since
-        # tensorboardX takes what comes before a colon for a kind of store.
+        self._event, self._scalar, self._crc = proto.Event, scalar, masked_crc32c
+        # TensorBoard reads the files in order of their names, whatever the clock says.
         names = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
         numbers = [int(name) for name in names if name.isdecimal() and len(name) < 20]
         number = max(time.time_ns(), *(1 + each for each in numbers), 0)
-        self._writer = RecordWriter(str(folder.absolute() / f"events.out.tfevents.{number}.{socket.gethostname()}"))
+        self._file = _LiveFile(folder / f"events.out.tfevents.{number}.{socket.gethostname()}", "xb")
         self._write(step + 1, file_version="brain.Event:2")
         self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
@@ -93,10 +128,16 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
                 self._write(record["step"], summary=self._scalar(f"{record.get('split', 'train')}/{name}", value))
 
     def _write(self, step: int, **content: Any) -> None:
-        self._writer.write(self._event(step=step, wall_time=time.time(), **content).SerializeToString())
+        data = self._event(step=step, wall_time=time.time(), **content).SerializeToString()
+        length = struct.pack("<Q", len(data))  # a TFRecord
+        self._file.write(b"".join(part + struct.pack("<I", self._crc(part)) for part in (length, data)))
+
+    def show(self) -> None:
+        """Lets others read every event."""
+        self._file.show()
 
     def __exit__(self, *_: object) -> None:
-        _close(self._writer.flush, self._writer)
+        self._file.close()
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -127,14 +168,6 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         return None, None
     seconds = sum(symbols / speed for speed in known)
     return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
-
-
-def _close(flush: Callable[[], object], file: Any) -> None:
-    try:
-        flush()
-    finally:
-        with suppress(OSError):  # the flush has raised it, and this frees the file all the same
-            file.close()
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -18,10 +18,11 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """A signal stopped a run after `step`, and all of it is saved (exit code 128 + signal)."""
+    """A signal stopped a run after `step`, 0 for none, and all of it is saved (exit code 128 + signal)."""
 
     def __init__(self, signal_number: int, step: int, of: str = "") -> None:
-        super().__init__(f"stopped after step {step:,}{f' of {of}' if of else ''}")
+        where = f"after step {step:,}" if step else "before the first step"
+        super().__init__(f"stopped {where}{f' of {of}' if of else ''}")
         self.signal_number, self.step = signal_number, step
 
 

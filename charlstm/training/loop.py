@@ -5,10 +5,9 @@ follows them, so that a run that continues from it has the lines of all its step
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,12 +21,15 @@ from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
 from charlstm.runs.folder import SAMPLES, Run
 from charlstm.runs.loading import TrainedRun
-from charlstm.support.errors import Interrupted
+from charlstm.support.clock import Clock
 from charlstm.training.member import Member
 from charlstm.training.seeds import Program
 from charlstm.training.signals import Received
 
 Callback = Callable[[int, TrainState, Metrics], object]
+_SLOW = 0.5
+"""Seconds of a call from which on the next is begun after its metrics are read: devices wait for the host, which takes
+no time beside that, and people and signals do not wait for another call."""
 
 
 class Watch:
@@ -54,7 +56,7 @@ class Watch:
 
 
 class Loop:
-    """Updates, and what is due after them. Metrics are read one call late, so that the devices never wait for the host.
+    """Updates, and what is due after them. Metrics are read one call late, so that no fast device waits for the host.
 
     The S members have states of one step. `diverged` is called with a run whose numbers are no longer finite, and what
     was not; the others go on. Callbacks are for one run alone.
@@ -78,6 +80,7 @@ class Loop:
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
+        self._clock, self._took = Clock(), 0.0
         self._saved = self.step
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
@@ -91,8 +94,9 @@ class Loop:
             TrainingError: a checkpoint cannot be written.
         """
         steps = self._config.train.steps
-        with self._watch.bar(self.step, steps):
-            self._since = time.perf_counter()
+        with self._watch.bar(self.step, steps), self._clock:
+            self._since = self._clock()
+            self._stop_if(received)
             self._do_what_is_due(self._left)
             stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
             windows = self._program.put_windows(stream) if self.step < steps else None
@@ -107,9 +111,10 @@ class Loop:
                 self._pending = self.step, metrics
                 for callback in self._callbacks:
                     callback(self.step, self._states, metrics)
+                if self._took > _SLOW:
+                    self._drain()
                 self._do_what_is_due(self._steady())
-                if received:
-                    self._stop(received)
+                self._stop_if(received)
             self._drain()
             for member in self.members:
                 member.checkpoints.wait()  # while a signal still waits for it
@@ -136,6 +141,8 @@ class Loop:
         if not places or not (samples or validates or saves):
             return
         self._drain()
+        for member in self.members:
+            member.show()
         model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
@@ -147,7 +154,7 @@ class Loop:
                 saves |= self._record_validation(member, found)
         if saves:
             self._save(places, states, losses)
-        self._since = time.perf_counter()
+        self._since = self._clock()
 
     def _record_validation(self, member: Member, found: Evaluation) -> bool:
         """Writes a run's validation loss, and says whether it is the lowest so far."""
@@ -178,8 +185,9 @@ class Loop:
         chunk, runs, data = self._program.chunk, len(self.members), self._config.data
         # A program with fillers has more rows than runs.
         losses, norms, *rates = (np.asarray(each, np.float64).reshape(-1, chunk) for each in jax.tree.leaves(metrics))
-        windows, now = getattr(self._data.train, "windows_per_epoch", None), time.perf_counter()
-        speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
+        windows, now = getattr(self._data.train, "windows_per_epoch", None), self._clock()
+        self._took, self._since = now - self._since, now
+        speed = chunk * data.batch_size * data.seq_length / self._took
         for place, member in enumerate(self.members):
             for at in range(chunk):
                 step, loss, norm = last - chunk + 1 + at, float(losses[place, at]), float(norms[place, at])
@@ -201,13 +209,14 @@ class Loop:
         member.diverged_after = step
         self._on_diverged(member, what)
 
-    def _stop(self, received: Received) -> NoReturn:
-        self._drain()
-        if self._saved != self.step:
-            self._save(self._steady(), self._program.take(self._states), {})
-        for member in self.members:
-            member.checkpoints.wait()
-        raise Interrupted(received[0], self.step)
+    def _stop_if(self, received: Received) -> None:
+        if received:
+            self._drain()
+            if self._saved != self.step:
+                self._save(self._steady(), self._program.take(self._states), {})
+            for member in self.members:
+                member.checkpoints.wait()
+            received.check(self.step)
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -31,6 +31,12 @@ class Member:
         if self.tensorboard:
             self.tensorboard.add(record)
 
+    def show(self) -> None:
+        """Lets others read all that was written."""
+        self.metrics.show()
+        if self.tensorboard:
+            self.tensorboard.show()
+
 
 def open_member(
     run: Run,

@@ -52,7 +52,8 @@ def train(
         callbacks: each is called as ``callback(step, state, metrics)`` after every update. The next update donates the
             state, so it must not be kept.
         watch: is told of the progress; by default nothing is printed.
-        signals: whether SIGINT and SIGTERM save and stop the run instead of what they do otherwise.
+        signals: whether SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 save and stop the run, from now on, where they are
+            not ignored; a second SIGINT or SIGTERM then ends the process. For the main thread alone.
 
     Returns:
         The state after the last step.
@@ -60,11 +61,11 @@ def train(
     Raises:
         InputError: the text, the config or the folder will not do; nothing in the folder was changed.
         TrainingError: the loss is no longer finite, or the system failed, such as on a full disk.
-        Interrupted: a signal came; the run was saved and can be continued.
+        Interrupted: a signal came; all steps are saved, and the same call goes on.
     """
     folder, watch = Path(run_dir), watch or Watch()
     program = not (tx is None and loss is None and data is None)
-    with as_training_errors(folder), ExitStack() as stack:
+    with as_training_errors(folder), collected(signals) as received, ExitStack() as stack:
         config, run = experiment, None
         if Run.exists(folder):
             stack.enter_context(only_writer(folder, watch.line))
@@ -75,6 +76,7 @@ def train(
             config = continued(run.config, config)
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
+        received.check()
         fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))
         if run:
             run.check_text(fingerprint, data.vocabulary)
@@ -94,12 +96,11 @@ def train(
         if loop.was_finished:
             watch.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
         else:
-            with collected(signals) as received:
-                (state,) = loop.run(received)
-        watch.end(
-            TrainedRun(opened, model, state.params, loop.step), data, loop.validation, trained=not loop.was_finished
-        )
-        return state
+            (state,) = loop.run(received)
+    # What shows the end may fail, such as on a full disk that standard output goes to: everything is saved by now.
+    trained = TrainedRun(opened, model, state.params, loop.step)
+    watch.end(trained, data, loop.validation, trained=not loop.was_finished)
+    return state
 
 
 def _raise_not_finite(member: Member, what: str) -> None:
