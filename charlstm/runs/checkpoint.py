@@ -7,12 +7,11 @@ Which checkpoints stay is decided here: Orbax's manager ranks by a metrics file 
 where one copy of it is torn (0.12.8, `CheckpointManager._get_metrics`).
 """
 
-import errno
+import asyncio
 import logging
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -24,9 +23,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from charlstm.runs import arrays
-from charlstm.runs.arrays import RECORD, BrokenError
+from charlstm.runs.arrays import RECORD, BrokenError, GoneError
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path
+from charlstm.support.files import check_orbax_path, identity, remove_tree
 from charlstm.support.process import memory
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
@@ -109,7 +108,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         host = arrays.to_host(state)
         record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
         record["devices"] = devices or max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
-        items = {name: ocp.args.PyTreeSave(tree) for name, tree in _split(host).items()}
+        items = {name: ocp.args.PyTreeSave(tree) for name, tree in arrays.split(host).items()}
         with self._writing():
             self._sweep()
             self._remove({*self._broken, step})
@@ -129,18 +128,27 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def best(self) -> int | None:
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
-        return self._best(self.steps())
+        steps = self.steps()
+        while True:  # one that went away meanwhile may have been the best, until there was a better
+            found, there = self._best(steps), self._steps()
+            if there == steps:
+                return found
+            steps = there
 
     def restore(self, step: int, like: Any) -> Any:
         """The state saved at a step, bit for bit, on the default device; `like` may be {"params": ...} alone.
 
-        Raises InputError unless there is one, it is intact and `like` it; TrainingError where the system failed.
+        Raises InputError unless there is one, it is intact and `like` it, GoneError where a process that trains has
+        removed it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
-            raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
+            raise GoneError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
+        before = identity(self._path(step))
         try:
             return self._load(step, like)
         except BrokenError as error:
+            if identity(self._path(step)) != before:
+                raise GoneError(f"checkpoint {step} in {self._folder} was removed by its training; try again") from None
             raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
 
     def restore_params(self, step: int, like: Any) -> Any:
@@ -191,7 +199,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def _sweep(self) -> None:
         """Removes what a killed or failed save left; only to be called while none is in progress."""
         for path in [path for path in self._folder.iterdir() if _UNFINISHED in path.name]:
-            path.unlink() if path.is_symlink() or not path.is_dir() else _remove_tree(path)
+            path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -208,7 +216,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         arrays.check_forms(records, like)
         blank = arrays.blank(like)
         if os.path.lexists(self._path(step) / "params"):
-            items = {name: self._read(step, name, tree) for name, tree in _split(blank).items()}
+            items = {name: self._read(step, name, tree) for name, tree in arrays.split(blank).items()}
             fields = items.pop("state", {}) | items
             host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
@@ -227,10 +235,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
 
 class _NumpyHandler(ocp.type_handlers.NumpyHandler):
-    """Awaits one array at a time, and reads none that is not as expected, such as one of terabytes.
+    """Writes all arrays of an item before it raises, and reads none that is not as expected, such as one of terabytes.
 
-    Orbax gathers all of them: the first error closes the event loop that the others report to, and each of those then
-    prints "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files).
+    Orbax gathers them: the first error closes the event loop that the others report to, and each of those then prints
+    "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files). An event loop for each array
+    would do too, but takes three file descriptors, of which macOS gives 256.
     """
 
     def __init__(self) -> None:
@@ -238,12 +247,16 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
         self._writes: list[Any] = []
 
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        started = list[Any]()
-        for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(infos), strict=True):
-            writes = await super().serialize([value], [info], [arg])
-            self._writes += writes  # at once, as the next array may fail
-            started += writes
-        return started
+        writes = await super().serialize(values, infos, args)
+        self._writes += writes
+        return writes
+
+    async def _background_serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> None:
+        write = super()._background_serialize
+        writes = [write([value], [info], [arg]) for value, info, arg in zip(values, infos, args, strict=True)]
+        for error in await asyncio.gather(*writes, return_exceptions=True):
+            if error:
+                raise error
 
     def join(self) -> None:
         """Waits for all writes: Orbax raises the first error and leaves the others writing (`ChainedFuture`)."""
@@ -261,22 +274,3 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
                 raise ValueError(f"an array is {there} in chunks of {list(chunk)}, and not {expected}")
             found += await super().deserialize([info], [form])
         return found
-
-
-def _split(state: Any) -> dict[str, Any]:
-    """The items of a state: its params, if it has any, apart from its other fields."""
-    fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
-    items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
-    return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
-
-
-def _remove_tree(path: Path) -> None:
-    """Removes a folder; a thread of Orbax's that a failed save left may still add a file meanwhile."""
-    for wait in (0.05, 0.1, 0.2, 0.4, 0.8, 0):
-        try:
-            shutil.rmtree(path)
-            break
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY or not wait:
-                raise
-            time.sleep(wait)
