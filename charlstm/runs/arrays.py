@@ -29,6 +29,10 @@ class BrokenError(Exception):
     """A checkpoint is unusable through its own fault; the message says why."""
 
 
+class MisplacedError(BrokenError):
+    """A checkpoint is of another step or run than its place says, and may be whole."""
+
+
 class GoneError(InputError):
     """There is no such checkpoint, or no longer: its run trains on, and keeps the newest ones."""
 

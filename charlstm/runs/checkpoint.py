@@ -23,9 +23,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from charlstm.runs import arrays
-from charlstm.runs.arrays import RECORD, BrokenError, GoneError
+from charlstm.runs.arrays import RECORD, BrokenError, GoneError, MisplacedError
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path, identity, remove_tree
+from charlstm.support.files import check_orbax_path, identity, move_aside, one_line, remove_tree
 from charlstm.support.process import memory
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
@@ -51,12 +51,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     A folder has one writer at a time, which makes it, or removes what a killed save left behind and nothing else.
     """
 
-    def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, keep: int, read_only: bool = False, run: str = "") -> None:
+        """Opens a folder; those of another run than `run`, where both are known, are not used."""
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
         check_orbax_path(folder, "\\") if read_only else check_orbax_path(folder)
-        self._folder, self._keep, self._saving = folder.absolute(), keep, False
-        self._broken: set[int] = set()
+        self._folder, self._keep, self._run, self._saving = folder.absolute(), keep, run, False
+        self._skipped: dict[int, bool] = {}  # whether it is whole, and merely not here
         self._arrays = _NumpyHandler()
         # A registry of one type reads nothing else from a stranger's file.
         types = ocp.type_handlers.create_type_handler_registry((np.ndarray, self._arrays))
@@ -64,6 +65,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._writer = None
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._identity = identity(self._folder)
             self._sweep()
             params, state = (ocp.PyTreeCheckpointHandler(type_handler_registry=types) for _ in range(2))
             record = ocp.JsonCheckpointHandler(filename=RECORD)
@@ -107,16 +109,21 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         loss = None if validation_loss is None or not math.isfinite(validation_loss) else float(validation_loss)
         host = arrays.to_host(state)
         record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
+        record |= {"run": self._run} if self._run else {}
         record["devices"] = devices or max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
-        items = {name: ocp.args.PyTreeSave(tree) for name, tree in arrays.split(host).items()}
+        items: dict[str, Any] = {name: ocp.args.PyTreeSave(tree) for name, tree in arrays.split(host).items()}
         with self._writing():
             self._sweep()
-            self._remove({*self._broken, step})
-            self._broken.clear()
-            if os.path.lexists(path := self._path(step)):  # and is no checkpoint
-                path.rename(path.with_name(f"{step}.moved-aside"))
+            whole = {each for each, misplaced in self._skipped.items() if misplaced}
+            self._remove({*self._skipped, step} - whole)
+            for path in map(self._path, whole | {step}):
+                if os.path.lexists(path):  # and is no checkpoint, or not of this run and step
+                    move_aside(path)
+            self._skipped.clear()
             self._saving = True
-            self._writer.save(path, ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items))
+            self._writer.save(
+                self._path(step), ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items)
+            )
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, ascending, after a save in progress; a broken one counts until it is read."""
@@ -155,19 +162,22 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """The params of a state, whichever optimizer made them; nothing else is read. Raises as `restore`."""
         return self.restore(step, {"params": like})["params"]
 
-    def restore_newest(self, like: Any) -> Restored | None:
-        """The newest intact state; None without a checkpoint. The next save removes the broken ones that were skipped.
+    def restore_newest(self, like: Any, most: float = math.inf) -> Restored | None:
+        """The newest intact state, of step `most` at most; None without a checkpoint.
 
-        Raises InputError where none can be used. A failure of the system, a TrainingError, skips and removes none.
+        The next save removes the broken ones that were skipped, and moves aside those of another place. Raises
+        InputError where none can be used. A failure of the system, a TrainingError, skips and removes none.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
             try:
-                state, devices = self._load(step, like), arrays.read_record(self._path(step)).get("devices")
+                if step > most:
+                    raise MisplacedError(f"it is newer than the run's metrics, which end at step {most}")
+                state, devices = self._load(step, like), self._record(step).get("devices")
                 known = devices if type(devices) is int and devices > 0 else None
                 return Restored(step, state, tuple(notes), known)
             except BrokenError as error:
-                self._broken.add(step)
+                self._skipped[step] = isinstance(error, MisplacedError)
                 notes.append(f"checkpoint {step} is skipped: {error}")
         if notes:
             raise InputError(f"no checkpoint in {self._folder} can be used ({'; '.join(notes)}); use another --run-dir")
@@ -175,6 +185,14 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
+
+    def _record(self, step: int) -> dict[str, Any]:
+        record = arrays.read_record(self._path(step))
+        if record.get("step") != step:
+            raise MisplacedError(f"it is that of step {one_line(record.get('step'), 20)}")
+        if self._run and record.get("run", self._run) != self._run:
+            raise MisplacedError("it is another run's")
+        return record
 
     def _steps(self) -> list[int]:
         if not self._folder.is_dir():
@@ -187,7 +205,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         scored = list[tuple[float, int]]()
         for step in steps:
             with suppress(BrokenError):
-                loss = arrays.read_record(self._path(step)).get("validation_loss")
+                loss = self._record(step).get("validation_loss")
                 if isinstance(loss, float) and math.isfinite(loss):
                     scored.append((loss, -step))
         return -min(scored)[1] if scored else None
@@ -203,14 +221,22 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Raises TrainingError for what goes wrong, and where a run's folder was moved and another took its name."""
         try:
+            self._check_folder()
             yield
+            self._check_folder()
         except Exception as error:
-            why = arrays.reason(error) if self._folder.is_dir() else "the folder is gone"
+            ours = identity(self._folder) == self._identity
+            why = arrays.reason(error) if ours else "the folder is gone, or another has its name"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
 
+    def _check_folder(self) -> None:
+        if identity(self._folder) != self._identity:
+            raise FileNotFoundError
+
     def _load(self, step: int, like: Any) -> Any:
-        records = arrays.read_record(self._path(step))["leaves"]
+        records = self._record(step)["leaves"]
         if params_only := isinstance(like, dict) and like.keys() == {"params"}:
             records = [each for each in records if str(each.get("name")).split("/")[0] == "params"]
         arrays.check_forms(records, like)

@@ -172,7 +172,7 @@ class TrainedRun:
             InputError: the checkpoint is of another optimizer, or damaged.
         """
         like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
-        with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
+        with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True, run=self.run.id) as checkpoints:
             try:
                 return checkpoints.restore(self.step, like)
             except GoneError:
@@ -210,7 +210,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     if checkpoint == "fresh":
         return TrainedRun(run, model, first_state(config, model).params, 0)
     like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
+    with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as checkpoints:
         if not checkpoints.steps():
             raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
         if checkpoint not in ("best", "latest"):
@@ -253,5 +253,5 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
     else:
         config = Experiment(data=data.config, model=model.config, train=TrainConfig(steps=max(step, 1)))
         run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
-    with Checkpoints(run.folder / CHECKPOINTS, run.config.train.keep_checkpoints) as checkpoints:
+    with Checkpoints(run.folder / CHECKPOINTS, run.config.train.keep_checkpoints, run=run.id) as checkpoints:
         checkpoints.save(step, state)

@@ -1,6 +1,7 @@
 """Files of a run folder, which may be a stranger's: bounded reads, atomic writes, no link out of the folder."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -77,6 +78,15 @@ def find_foreign(folder: Path, most: float = math.inf) -> str | None:
                 else:
                     size += entry.stat(follow_symlinks=False).st_size
     return f"its files have {size:,} bytes, and more than {most:,} are not read" if size > most else None
+
+
+def move_aside(path: Path) -> Path:
+    """Renames what is in the way to a name beside it that is free."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.moved-aside{f'-{number}' if number > 1 else ''}")
+        if not os.path.lexists(aside):
+            return path.rename(aside)
+    raise AssertionError
 
 
 def remove_tree(path: Path) -> None:
