@@ -126,7 +126,7 @@ class Report:
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _shown("RUN ...")]  # Folders of runs or of comparisons.
     output: Annotated[Path | None, _shown("FILE")] = None
-    """The page; by default report.html in the folder, or here where there are several."""
+    """The page, which ends in .html; by default report.html in the folder, or here where there are several."""
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from charlstm.cli.experiments import run_file
 from charlstm.cli.terminal import finish_output, keep_streams, write
 from charlstm.config import Experiment, explain
 from charlstm.support import process
-from charlstm.support.errors import InputError, Interrupted, MissingExtraError, TrainingError, did_you_mean
+from charlstm.support.errors import InputError, Interrupted, TrainingError, did_you_mean
 from charlstm.support.files import inside, one_line
 
 
@@ -201,18 +201,30 @@ def _compare(words: list[str]) -> None:
 
     with GridProgress() as watch:
         found = run_grid(replace(grid, base=base), folder, watch=watch, signals=True)
-    drawn = f"plots: {folder}/plots\npage: {folder}/report.html\n"
-    try:  # before anything is shown: what they read may be malformed
-        from charlstm.report.page import write_page
-        from charlstm.report.plots import plots
-
-        plots([folder], inside(folder, "plots"))
-        write_page([folder], folder / "report.html")
-    except MissingExtraError as error:
-        drawn = ""
-        _print_notes([f"no plots and no page: {error}"])
     show(found)
-    write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n{drawn}")
+    write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n")
+    for what, draw in (("plots", _draw_plots), ("page", _draw_page)):
+        try:
+            place = draw(folder)
+        except Exception as error:  # a picture's trouble is none of the comparison's
+            why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            _print_notes([f"no {what}: {why}"])
+        else:
+            write(f"{what}: {place}\n")
+
+
+def _draw_plots(folder: Path) -> Path:
+    from charlstm.report.plots import plots
+
+    plots([folder], output := inside(folder, "plots"))
+    return output
+
+
+def _draw_page(folder: Path) -> Path:
+    from charlstm.report.page import write_page
+
+    write_page([folder], output := folder / "report.html")
+    return output
 
 
 def _report(words: list[str]) -> None:

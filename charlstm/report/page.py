@@ -35,9 +35,11 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     """Writes a page about runs and comparisons, in the order given; on an error, `output` stays as it was.
 
     Raises:
-        InputError: a folder is neither, a file in it is malformed, the page cannot be written, or a package of the
-            extra `report` is not installed.
+        InputError: a folder is neither, a file in it is malformed, the page's name does not end in .html, it cannot be
+            written, or a package of the extra `report` is not installed.
     """
+    if not output.name.endswith(".html"):  # a slip overwrites nothing else
+        raise InputError(f"--output is {one_line(output)}; it must end in .html")
     with extra("report"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup

@@ -2,8 +2,11 @@
 
 import io
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,14 +31,22 @@ def plots(folders: Sequence[Path], output: Path) -> list[Path]:
     Raises:
         InputError: a folder is neither, a file in it is malformed, or matplotlib is not installed.
     """
-    with extra("report"):
-        import matplotlib  # noqa: F401
+    _import_matplotlib()
     output.mkdir(parents=True, exist_ok=True)
     return [path for figure in figures(gather(folders)) for path in _draw(figure, output)]
 
 
+def _import_matplotlib() -> None:
+    """Imports it where it reads an empty matplotlibrc, and not one in the current folder, such as a stranger's."""
+    if "matplotlib" in sys.modules:
+        return
+    with extra("report"), TemporaryDirectory() as folder, chdir(folder):
+        Path("matplotlibrc").touch()
+        import matplotlib  # noqa: F401
+
+
 def _draw(figure: Figure, output: Path) -> list[Path]:
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rcParamsDefault
     from matplotlib.figure import Figure as Picture
 
     panels = {name: [each for each in figure.series if each.panel == name] for name in figure.panels}
@@ -46,7 +57,9 @@ def _draw(figure: Figure, output: Path) -> list[Path]:
     height += 0.2 * rows * math.ceil(names / _COLUMNS)  # legends stand below, where they cover nothing
     # With the salt and without a date, the same figure gives the same file.
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": figure.name, "font.size": 9, "axes.titlesize": 10}
-    with rc_context(style | {"lines.linewidth": 1.4, "lines.markersize": 5}):
+    style |= {"lines.linewidth": 1.4, "lines.markersize": 5}
+    defaults = {name: value for name, value in rcParamsDefault.items() if name != "backend"}
+    with rc_context(defaults | style):  # whatever a matplotlibrc says
         picture = Picture((width, height + 0.4), layout="constrained")
         grid = picture.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.support.errors import TrainingError
+from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import find_foreign, one_line, read_json
 
 RECORD = "integrity.json"
@@ -27,6 +27,14 @@ _SYSTEM_FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.E
 
 class BrokenError(Exception):
     """A checkpoint is unusable through its own fault; the message says why."""
+
+
+class MisplacedError(BrokenError):
+    """A checkpoint is of another step or run than its place says, and may be whole."""
+
+
+class GoneError(InputError):
+    """There is no such checkpoint, or no longer: its run trains on, and keeps the newest ones."""
 
 
 def to_host(state: Any) -> Any:
@@ -56,6 +64,13 @@ def blank(like: Any) -> Any:
         return bits
 
     return jax.tree.map(fill, like)
+
+
+def split(state: Any) -> dict[str, Any]:
+    """The items of a state: its params, if it has any, apart from its other fields."""
+    fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
+    items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
+    return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
 
 
 def leaf_records(state: Any, host: Any) -> list[dict[str, Any]]:

@@ -7,12 +7,11 @@ Which checkpoints stay is decided here: Orbax's manager ranks by a metrics file 
 where one copy of it is torn (0.12.8, `CheckpointManager._get_metrics`).
 """
 
-import errno
+import asyncio
 import logging
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -24,9 +23,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from charlstm.runs import arrays
-from charlstm.runs.arrays import RECORD, BrokenError
+from charlstm.runs.arrays import RECORD, BrokenError, GoneError, MisplacedError
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path
+from charlstm.support.files import check_orbax_path, identity, move_aside, one_line, remove_tree
 from charlstm.support.process import memory
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
@@ -52,12 +51,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     A folder has one writer at a time, which makes it, or removes what a killed save left behind and nothing else.
     """
 
-    def __init__(self, folder: Path, keep: int, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, keep: int, read_only: bool = False, run: str = "") -> None:
+        """Opens a folder; those of another run than `run`, where both are known, are not used."""
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is not a folder, so no checkpoint fits in it; move it away")
         check_orbax_path(folder, "\\") if read_only else check_orbax_path(folder)
-        self._folder, self._keep, self._saving = folder.absolute(), keep, False
-        self._broken: set[int] = set()
+        self._folder, self._keep, self._run, self._saving = folder.absolute(), keep, run, False
+        self._skipped: dict[int, bool] = {}  # whether it is whole, and merely not here
         self._arrays = _NumpyHandler()
         # A registry of one type reads nothing else from a stranger's file.
         types = ocp.type_handlers.create_type_handler_registry((np.ndarray, self._arrays))
@@ -65,6 +65,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._writer = None
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._identity = identity(self._folder)
             self._sweep()
             params, state = (ocp.PyTreeCheckpointHandler(type_handler_registry=types) for _ in range(2))
             record = ocp.JsonCheckpointHandler(filename=RECORD)
@@ -108,16 +109,21 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         loss = None if validation_loss is None or not math.isfinite(validation_loss) else float(validation_loss)
         host = arrays.to_host(state)
         record = {"step": step, "validation_loss": loss, "leaves": arrays.leaf_records(state, host)}
+        record |= {"run": self._run} if self._run else {}
         record["devices"] = devices or max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
-        items = {name: ocp.args.PyTreeSave(tree) for name, tree in _split(host).items()}
+        items: dict[str, Any] = {name: ocp.args.PyTreeSave(tree) for name, tree in arrays.split(host).items()}
         with self._writing():
             self._sweep()
-            self._remove({*self._broken, step})
-            self._broken.clear()
-            if os.path.lexists(path := self._path(step)):  # and is no checkpoint
-                path.rename(path.with_name(f"{step}.moved-aside"))
+            whole = {each for each, misplaced in self._skipped.items() if misplaced}
+            self._remove({*self._skipped, step} - whole)
+            for path in map(self._path, whole | {step}):
+                if os.path.lexists(path):  # and is no checkpoint, or not of this run and step
+                    move_aside(path)
+            self._skipped.clear()
             self._saving = True
-            self._writer.save(path, ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items))
+            self._writer.save(
+                self._path(step), ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items)
+            )
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, ascending, after a save in progress; a broken one counts until it is read."""
@@ -129,37 +135,49 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def best(self) -> int | None:
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
-        return self._best(self.steps())
+        steps = self.steps()
+        while True:  # one that went away meanwhile may have been the best, until there was a better
+            found, there = self._best(steps), self._steps()
+            if there == steps:
+                return found
+            steps = there
 
     def restore(self, step: int, like: Any) -> Any:
         """The state saved at a step, bit for bit, on the default device; `like` may be {"params": ...} alone.
 
-        Raises InputError unless there is one, it is intact and `like` it; TrainingError where the system failed.
+        Raises InputError unless there is one, it is intact and `like` it, GoneError where a process that trains has
+        removed it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
-            raise InputError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
+            raise GoneError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
+        before = identity(self._path(step))
         try:
             return self._load(step, like)
         except BrokenError as error:
+            if identity(self._path(step)) != before:
+                raise GoneError(f"checkpoint {step} in {self._folder} was removed by its training; try again") from None
             raise InputError(f"checkpoint {step} in {self._folder} cannot be used: {error}") from error
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The params of a state, whichever optimizer made them; nothing else is read. Raises as `restore`."""
         return self.restore(step, {"params": like})["params"]
 
-    def restore_newest(self, like: Any) -> Restored | None:
-        """The newest intact state; None without a checkpoint. The next save removes the broken ones that were skipped.
+    def restore_newest(self, like: Any, most: float = math.inf) -> Restored | None:
+        """The newest intact state, of step `most` at most; None without a checkpoint.
 
-        Raises InputError where none can be used. A failure of the system, a TrainingError, skips and removes none.
+        The next save removes the broken ones that were skipped, and moves aside those of another place. Raises
+        InputError where none can be used. A failure of the system, a TrainingError, skips and removes none.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
             try:
-                state, devices = self._load(step, like), arrays.read_record(self._path(step)).get("devices")
+                if step > most:
+                    raise MisplacedError(f"it is newer than the run's metrics, which end at step {most}")
+                state, devices = self._load(step, like), self._record(step).get("devices")
                 known = devices if type(devices) is int and devices > 0 else None
                 return Restored(step, state, tuple(notes), known)
             except BrokenError as error:
-                self._broken.add(step)
+                self._skipped[step] = isinstance(error, MisplacedError)
                 notes.append(f"checkpoint {step} is skipped: {error}")
         if notes:
             raise InputError(f"no checkpoint in {self._folder} can be used ({'; '.join(notes)}); use another --run-dir")
@@ -167,6 +185,14 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
+
+    def _record(self, step: int) -> dict[str, Any]:
+        record = arrays.read_record(self._path(step))
+        if record.get("step") != step:
+            raise MisplacedError(f"it is that of step {one_line(record.get('step'), 20)}")
+        if self._run and record.get("run", self._run) != self._run:
+            raise MisplacedError("it is another run's")
+        return record
 
     def _steps(self) -> list[int]:
         if not self._folder.is_dir():
@@ -179,7 +205,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         scored = list[tuple[float, int]]()
         for step in steps:
             with suppress(BrokenError):
-                loss = arrays.read_record(self._path(step)).get("validation_loss")
+                loss = self._record(step).get("validation_loss")
                 if isinstance(loss, float) and math.isfinite(loss):
                     scored.append((loss, -step))
         return -min(scored)[1] if scored else None
@@ -191,24 +217,32 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def _sweep(self) -> None:
         """Removes what a killed or failed save left; only to be called while none is in progress."""
         for path in [path for path in self._folder.iterdir() if _UNFINISHED in path.name]:
-            path.unlink() if path.is_symlink() or not path.is_dir() else _remove_tree(path)
+            path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Raises TrainingError for what goes wrong, and where a run's folder was moved and another took its name."""
         try:
+            self._check_folder()
             yield
+            self._check_folder()
         except Exception as error:
-            why = arrays.reason(error) if self._folder.is_dir() else "the folder is gone"
+            ours = identity(self._folder) == self._identity
+            why = arrays.reason(error) if ours else "the folder is gone, or another has its name"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
 
+    def _check_folder(self) -> None:
+        if identity(self._folder) != self._identity:
+            raise FileNotFoundError
+
     def _load(self, step: int, like: Any) -> Any:
-        records = arrays.read_record(self._path(step))["leaves"]
+        records = self._record(step)["leaves"]
         if params_only := isinstance(like, dict) and like.keys() == {"params"}:
             records = [each for each in records if str(each.get("name")).split("/")[0] == "params"]
         arrays.check_forms(records, like)
         blank = arrays.blank(like)
         if os.path.lexists(self._path(step) / "params"):
-            items = {name: self._read(step, name, tree) for name, tree in _split(blank).items()}
+            items = {name: self._read(step, name, tree) for name, tree in arrays.split(blank).items()}
             fields = items.pop("state", {}) | items
             host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
@@ -227,10 +261,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
 
 class _NumpyHandler(ocp.type_handlers.NumpyHandler):
-    """Awaits one array at a time, and reads none that is not as expected, such as one of terabytes.
+    """Writes all arrays of an item before it raises, and reads none that is not as expected, such as one of terabytes.
 
-    Orbax gathers all of them: the first error closes the event loop that the others report to, and each of those then
-    prints "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files).
+    Orbax gathers them: the first error closes the event loop that the others report to, and each of those then prints
+    "RuntimeError: Event loop is closed" (0.12.8; on a full disk, and for truncated files). An event loop for each array
+    would do too, but takes three file descriptors, of which macOS gives 256.
     """
 
     def __init__(self) -> None:
@@ -238,12 +273,16 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
         self._writes: list[Any] = []
 
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        started = list[Any]()
-        for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(infos), strict=True):
-            writes = await super().serialize([value], [info], [arg])
-            self._writes += writes  # at once, as the next array may fail
-            started += writes
-        return started
+        writes = await super().serialize(values, infos, args)
+        self._writes += writes
+        return writes
+
+    async def _background_serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Any = None) -> None:
+        write = super()._background_serialize
+        writes = [write([value], [info], [arg]) for value, info, arg in zip(values, infos, args, strict=True)]
+        for error in await asyncio.gather(*writes, return_exceptions=True):
+            if error:
+                raise error
 
     def join(self) -> None:
         """Waits for all writes: Orbax raises the first error and leaves the others writing (`ChainedFuture`)."""
@@ -261,22 +300,3 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
                 raise ValueError(f"an array is {there} in chunks of {list(chunk)}, and not {expected}")
             found += await super().deserialize([info], [form])
         return found
-
-
-def _split(state: Any) -> dict[str, Any]:
-    """The items of a state: its params, if it has any, apart from its other fields."""
-    fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
-    items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
-    return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
-
-
-def _remove_tree(path: Path) -> None:
-    """Removes a folder; a thread of Orbax's that a failed save left may still add a file meanwhile."""
-    for wait in (0.05, 0.1, 0.2, 0.4, 0.8, 0):
-        try:
-            shutil.rmtree(path)
-            break
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY or not wait:
-                raise
-            time.sleep(wait)

@@ -1,6 +1,8 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one executes nothing in it."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from charlstm.config import CELLS, Experiment
 from charlstm.data.dataset import Fingerprint
@@ -23,7 +25,7 @@ Kind = TypeVar("Kind")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
 _WRITTEN_BY = "written_by"
-"""The key beside the config's own: versions by package, and `program` if a program of its own made the run."""
+"""The key beside the config's own: versions by package, `run` (its id), `program` if a program of its own made it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Run:
     fingerprint: Fingerprint
     program: bool = False
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
+    id: str = ""
+    """Tells its checkpoints from those of a run that began otherwise; empty where an earlier version made it."""
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -51,7 +55,7 @@ class Run:
         present = [name for name in (CONFIG, METRICS, CHECKPOINTS, GRID) if os.path.lexists(folder / name)]
         if present:
             raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
-        run = cls(folder, config, vocabulary, fingerprint, program)
+        run = cls(folder, config, vocabulary, fingerprint, program, _id_of(config, fingerprint))
         with _making(folder):
             _check_links(folder)
             vocabulary.save(folder / VOCABULARY)
@@ -71,11 +75,12 @@ class Run:
         _check_links(folder)
         if not (path := folder / VOCABULARY).is_file():  # a named pipe would block the reader for good
             raise InputError(f"there is no file {path}; put back the run's own file")
-        config, program = _read_config(folder / CONFIG)
+        config, written_by = _read_config(folder / CONFIG)
         vocabulary = Vocabulary.load(path)
         if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
-        return cls(folder, config, vocabulary, read_as(Fingerprint, folder / CORPUS), program)
+        program, id_ = written_by.get("program") is True, str(written_by.get("run", ""))
+        return cls(folder, config, vocabulary, read_as(Fingerprint, folder / CORPUS), program, id_)
 
     def extended(self, config: Experiment, program: bool = False) -> "Run":
         """This run as a `config` with more `train.steps`, or with another time loop, continues it; on disk too."""
@@ -98,7 +103,7 @@ class Run:
         return path
 
     def _write_config(self) -> None:
-        written_by = _versions() | ({"program": True} if self.program else {})
+        written_by = _versions() | ({"run": self.id} if self.id else {}) | ({"program": True} if self.program else {})
         write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by})
 
 
@@ -175,8 +180,8 @@ def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
         raise InputError(f"{what}; bring the old text back, or use another --run-dir")
 
 
-def _read_config(path: Path) -> tuple[Experiment, bool]:
-    """The config in a file, and whether a program of its own made the run."""
+def _read_config(path: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The config in a file, and what wrote it."""
     values = read_json(path)
     if not isinstance(written_by := values.pop(_WRITTEN_BY, {}), dict):
         raise InputError(f"{path} is malformed: {_WRITTEN_BY} must be an object; put back the run's own file")
@@ -192,7 +197,14 @@ def _read_config(path: Path) -> tuple[Experiment, bool]:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
         how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
         raise InputError(f"the cell of {path} is not registered; {how}")
-    return config, written_by.get("program") is True
+    return config, written_by
+
+
+def _id_of(config: Experiment, fingerprint: Fingerprint) -> str:
+    """A hash of what a run's first state and its updates follow from, whatever its length and wherever its text is."""
+    fields = flat(config) | {"data.corpus": fingerprint.sha256}
+    fields = {name: value for name, value in fields.items() if not name.startswith(("train.", "sample.", "model.rec"))}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str | bool]:

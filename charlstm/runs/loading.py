@@ -23,6 +23,7 @@ from charlstm.core.step import TrainState, init_state
 from charlstm.data.corpora import to_symbols
 from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.arrays import GoneError
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run
 from charlstm.support.errors import InputError
@@ -171,9 +172,11 @@ class TrainedRun:
             InputError: the checkpoint is of another optimizer, or damaged.
         """
         like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
-        with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
+        with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True, run=self.run.id) as checkpoints:
             try:
                 return checkpoints.restore(self.step, like)
+            except GoneError:
+                raise
             except InputError as error:
                 raise InputError(f"{error}; give state() the tx that the run was trained with") from None
 
@@ -207,22 +210,24 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     if checkpoint == "fresh":
         return TrainedRun(run, model, first_state(config, model).params, 0)
     like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps:
+    with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as checkpoints:
+        if not checkpoints.steps():
             raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
         if checkpoint not in ("best", "latest"):
             if not (checkpoint.isascii() and checkpoint.isdigit() and len(checkpoint) < 20):  # int() has a limit too
                 raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")
             return TrainedRun(run, model, checkpoints.restore_params(int(checkpoint), like), int(checkpoint))
-        best = checkpoints.best() if checkpoint == "best" else None
-        notes: list[str] = []
-        for step in sorted(steps, key=lambda step: (step == best, step), reverse=True):
+        notes = dict[int, str]()
+        while rest := [step for step in checkpoints.steps() if step not in notes]:
+            best = checkpoints.best() if checkpoint == "best" else None
+            step = best if best in rest else max(rest)
             try:
-                return TrainedRun(run, model, checkpoints.restore_params(step, like), step, tuple(notes))
+                return TrainedRun(run, model, checkpoints.restore_params(step, like), step, tuple(notes.values()))
+            except GoneError:  # a process that trains here has newer ones
+                continue
             except InputError as error:
-                notes.append(f"{error}; the next best is used")
-    raise InputError(f"no checkpoint in {folder} can be used ({'; '.join(notes)})")
+                notes[step] = f"{error}; the next best is used"
+    raise InputError(f"no checkpoint in {folder} can be used ({'; '.join(notes.values())})")
 
 
 def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: TrainState) -> None:
@@ -248,5 +253,5 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
     else:
         config = Experiment(data=data.config, model=model.config, train=TrainConfig(steps=max(step, 1)))
         run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
-    with Checkpoints(run.folder / CHECKPOINTS, run.config.train.keep_checkpoints) as checkpoints:
+    with Checkpoints(run.folder / CHECKPOINTS, run.config.train.keep_checkpoints, run=run.id) as checkpoints:
         checkpoints.save(step, state)

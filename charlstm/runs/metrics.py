@@ -153,6 +153,19 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [record for _, record in _records(path)]
 
 
+def last_step(path: Path) -> float:
+    """The step of the last whole line; infinite where there is none, as in a run that a program saved."""
+    if not path.is_file():
+        return math.inf
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 2 * _LONGEST, 0))
+        *lines, _torn = file.read().split(b"\n")
+    try:
+        return int(parse_json(lines[-1])["step"])
+    except (LookupError, TypeError, ValueError):  # reading all of it says which line is malformed
+        return math.inf
+
+
 def finite(value: object) -> float:
     """A number of a record; raises InputError if it is none, or beyond float32, in which everything is measured."""
     if (found := number(value)) is not None:

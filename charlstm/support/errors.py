@@ -9,10 +9,6 @@ class InputError(ValueError):
     """The input is wrong (exit code 2). The message is one line: what is wrong, and what to do."""
 
 
-class MissingExtraError(InputError):
-    """A package of an extra is needed for what was asked, and is not installed."""
-
-
 class TrainingError(RuntimeError):
     """Training cannot continue (exit code 1)."""
 
@@ -38,5 +34,5 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        message = f"this needs {error.name}, which is not installed; pip install 'charlstm[{name}]'"
-        raise MissingExtraError(message) from None
+        what = f"this needs {error.name}, which is not installed; pip install 'charlstm[{name}]'"
+        raise InputError(what) from None

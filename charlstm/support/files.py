@@ -1,8 +1,12 @@
 """Files of a run folder, which may be a stranger's: bounded reads, atomic writes, no link out of the folder."""
 
+import errno
+import itertools
 import json
 import math
 import os
+import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,15 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file or folder from another that takes its name; None where there is none, or no longer."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def find_foreign(folder: Path, most: float = math.inf) -> str | None:
     """Describes a link, a pipe or such inside of a folder, or that its files are larger than `most` together, if so."""
     waiting, size = [str(folder)], 0
@@ -65,6 +78,27 @@ def find_foreign(folder: Path, most: float = math.inf) -> str | None:
                 else:
                     size += entry.stat(follow_symlinks=False).st_size
     return f"its files have {size:,} bytes, and more than {most:,} are not read" if size > most else None
+
+
+def move_aside(path: Path) -> Path:
+    """Renames what is in the way to a name beside it that is free."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.moved-aside{f'-{number}' if number > 1 else ''}")
+        if not os.path.lexists(aside):
+            return path.rename(aside)
+    raise AssertionError
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder; a thread of Orbax's that a failed save left may still add a file meanwhile."""
+    for wait in (0.05, 0.1, 0.2, 0.4, 0.8, 0):
+        try:
+            shutil.rmtree(path)
+            break
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not wait:
+                raise
+            time.sleep(wait)
 
 
 def parse_json(text: bytes | str) -> Any:

@@ -1,5 +1,6 @@
 """One of the runs that train together: its files, open, and the state that it goes on from."""
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import jax
 from charlstm.core.step import TrainState
 from charlstm.runs.checkpoint import Checkpoints, Restored
 from charlstm.runs.folder import CHECKPOINTS, METRICS, TENSORBOARD, Run
-from charlstm.runs.metrics import Metrics, TensorBoard
+from charlstm.runs.metrics import Metrics, TensorBoard, last_step
 from charlstm.support.errors import InputError
+from charlstm.support.files import move_aside, one_line
 
 
 @dataclass
@@ -56,15 +58,19 @@ def open_member(
         restart: begin again where there are checkpoints and none can be used, instead of raising InputError.
     """
     train, restored = run.config.train, None
-    checkpoints = stack.enter_context(Checkpoints(run.folder / CHECKPOINTS, train.keep_checkpoints))
+    folder = run.folder / CHECKPOINTS
+    checkpoints = stack.enter_context(Checkpoints(folder, train.keep_checkpoints, run=run.id))
+    last = last_step(run.folder / METRICS)
     try:
-        restored = checkpoints.restore_newest(jax.eval_shape(first)) if checkpoints.steps() else None
+        restored = checkpoints.restore_newest(jax.eval_shape(first), last) if checkpoints.steps() else None
     except InputError as error:
         if not restart:
             raise
         line(f"{error}; it begins again", "yellow")
     _, state, notes, before = restored or Restored(0, first(), (), None)
     step = int(state.step)
+    if restored and restored.step != step:
+        raise InputError(f"checkpoint {restored.step} in {folder} holds the state after step {step}; move it away")
     for note in notes:
         line(note, "yellow")
     if before and before != devices:
@@ -73,6 +79,9 @@ def open_member(
             " its losses agree with those of an unbroken run to about 1e-5, not to the bit",
             "yellow",
         )
+    if not restored and last < math.inf:
+        aside = one_line(move_aside(run.folder / METRICS))
+        line(f"there is no checkpoint to go on from, so it begins again; its metrics are now {aside}", "yellow")
     metrics = stack.enter_context(Metrics(run.folder / METRICS, step))
     board = stack.enter_context(TensorBoard(run.folder / TENSORBOARD, step)) if train.tensorboard else None
     return Member(run, checkpoints, metrics, board), state

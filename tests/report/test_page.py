@@ -293,6 +293,10 @@ def test_wrong_folders_and_a_missing_package_get_one_line(
     assert "neither a run nor a comparison" in refusal(str(tmp_path))
     (tmp_path / "grid.json").write_text("{}")
     assert "no results.json yet" in refusal(str(tmp_path))
+    for name in ("", "..", "book.txt", "runs/one/config.json", "page"):  # a slip of the fingers
+        (tmp_path / "book.txt").write_text("mine")
+        assert "must end in .html" in refusal(str(runs[1]), "--output", str(tmp_path / name))
+        assert (tmp_path / "book.txt").read_text() == "mine"
     assert "cannot be written" in refusal(str(runs[1]), "--output", str(tmp_path / "no" / "page.html"))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert "pip install 'charlstm[report]'" in refusal(str(runs[1]))

@@ -3,6 +3,8 @@
 import itertools
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 from folders import config, make_comparison, make_run
+from matplotlib import rc_context
 
 from charlstm.report.entries import gather
 from charlstm.report.figures import Style, figures
@@ -124,3 +127,27 @@ def test_runs_become_pictures_too(tmp_path: Path, steps: int) -> None:
 
 def test_a_run_without_metrics_has_no_pictures(tmp_path: Path) -> None:
     assert plots([make_run(tmp_path / "run", config(), steps=0)], tmp_path / "plots") == []
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from charlstm.report.plots import plots
+plots([Path(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    "setting", [b"text.usetex: True\nfont.size: 30\n", "# caf\u00e9\n".encode("latin-1")], ids=repr
+)
+def test_no_setting_of_matplotlib_s_changes_a_picture(tmp_path: Path, setting: bytes) -> None:
+    """Neither one in the current folder, of whatever encoding, nor one of a program that draws pictures of its own."""
+    run = make_run(tmp_path / "run", config(), steps=30)
+    made = plots([run], tmp_path / "plots")
+    (tmp_path / "matplotlibrc").write_bytes(setting)
+    subprocess.run([sys.executable, "-c", DRAW, str(run), str(tmp_path / "elsewhere")], cwd=tmp_path, check=True)
+    with rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
+        plots([run], tmp_path / "here")
+    for path in made:
+        assert (tmp_path / "elsewhere" / path.name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "here" / path.name).read_bytes() == path.read_bytes()

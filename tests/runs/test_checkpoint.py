@@ -414,6 +414,32 @@ def test_what_a_killed_save_left_is_cleaned_by_the_next_writer(tmp_path: Path) -
         assert checkpoints.steps() == [1] and not left.exists()
 
 
+FEW_DESCRIPTORS = """
+import gc, resource, sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from charlstm.runs.checkpoint import Checkpoints
+gc.disable()
+tree = {"params": {str(i): jnp.ones(9) for i in range(150)}, "optimizer": {str(i): jnp.ones(9) for i in range(300)}}
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+runs = [Checkpoints(Path(sys.argv[1], str(i)), keep=1) for i in range(3)]
+for step in (1, 2):
+    for run in runs:
+        run.save(step, tree)
+for run in runs:
+    run.restore(2, jax.eval_shape(lambda: tree))
+    run.close()
+"""
+
+
+def test_many_arrays_need_few_file_descriptors(tmp_path: Path) -> None:
+    """Of several runs that save at once; macOS gives 256, and each array took three."""
+    root, environment = str(Path(__file__).parents[2]), os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -371,7 +371,13 @@ COMMANDS = {
     "sample": lambda place: ["sample", str(place.run), "--length", "3", "--num", "2"],
     "export": lambda place: ["export", str(place.run), "--output", str(place.folder / "model.safetensors")],
     "train": lambda place: ["train", str(place.folder / "CONFIG.py"), "--run-dir", str(place.run)],
-    "report": lambda place: ["report", str(place.run), str(place.comparison), "--output", str(place.folder / "page")],
+    "report": lambda place: [
+        "report",
+        str(place.run),
+        str(place.comparison),
+        "--output",
+        str(place.folder / "page.html"),
+    ],
     "compare": lambda place: ["compare", str(place.folder / "GRID.py"), "--run-dir", str(place.comparison)],
 }
 
@@ -405,7 +411,7 @@ def test_a_command_on_any_json_ends_well_or_says_one_line(
             kept.put_back(path)
 
 
-@pytest.mark.parametrize("output", ["", ".", "..", "/", "no/such/page", "text/page", "n" * 255])
+@pytest.mark.parametrize("output", ["no/such/page.html", "text/page.html", "n" * 250 + ".html"])
 def test_a_page_that_cannot_be_written_leaves_nothing(
     place: Place, kept: Kept, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:

@@ -577,7 +577,7 @@ def test_training_sends_no_escape_code(spoken: dict[str, Any]) -> None:
         (["sample", "RUN", "--length", "60", "--temperature", "9", "--num", "2"], 0),
         (["sample", "RUN", "--prime", f"{BAD}\u20ac"], 2),
         (["report", "RUN"], 0),
-        (["report", "RUN", "--output", f"/no{BAD}/page"], 2),
+        (["report", "RUN", "--output", f"/no{BAD}/page.html"], 2),
         (["export", "RUN"], 0),
         (["export", "RUN", "--output", f"/no{BAD}/model.safetensors"], 2),
         (["train", "--data.corpus", f"no{BAD}"], 2),

@@ -71,6 +71,7 @@ def test_a_folder_holds_what_the_design_says(tmp_path: Path) -> None:
 def test_a_run_says_what_wrote_it(tmp_path: Path) -> None:
     path = begin(tmp_path).folder / "config.json"
     written_by = json.loads(path.read_text())["written_by"]
+    assert re.fullmatch("[0-9a-f]{16}", written_by.pop("run"))
     assert written_by == {each: version(each) for each in ("charlstm", "jax", "flax", "orbax-checkpoint")}
     assert not Run.open(tmp_path).program
     made = Run.create(tmp_path / "own", Experiment(), Vocabulary.of(TEXT), Fingerprint.of("a", TEXT), program=True)
