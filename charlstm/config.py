@@ -53,7 +53,9 @@ class DataConfig:
     """Which text is read, and how it is split. Fractions are of the text, or of each of its stretches, from the end."""
 
     corpus: Text = "king_james"
-    """A name that `charlstm corpora` lists, or the path of a UTF-8 text file."""
+    """A name that `charlstm corpora` lists, or a UTF-8 text file, a folder of them, or a quoted glob."""
+    separator: Text = "\n"
+    """What stands between the texts of several files."""
     symbols: Symbols = "characters"
     """What one step of the model reads and predicts: a Unicode character, or a raw byte of the file."""
     batch_size: Count = 32

@@ -138,12 +138,12 @@ def _eval(words: list[str]) -> None:
 
     found = load_run(asked.run, asked.checkpoint)
     _print_notes(found.notes)
-    symbols = found.config.data.symbols
+    symbols, separator = found.config.data.symbols, found.config.data.separator
     if asked.text is None:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
         ids, what, source = found.ids(asked.split), f"{asked.split} split", {"split": asked.split, "text": None}
     else:
-        pieces, what = corpora.pieces(corpora.resolve(str(asked.text)), symbols), str(asked.text)
+        pieces, what = corpora.pieces(str(asked.text), symbols, separator), str(asked.text)
         found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
         ids, source = encode_pieces(found.vocabulary, pieces), {"split": None, "text": what}
     result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
@@ -256,7 +256,8 @@ def _corpora(words: list[str]) -> None:
 
     for entry in catalogue():
         write(f"{entry.name:<20} {entry.characters:>9,} characters  {entry.title} ({entry.place})\n")
-    print("\nany UTF-8 file of your own: charlstm train --data.corpus PATH")
+    own = "any UTF-8 file of your own, compressed too, a folder of them, or a quoted glob"
+    print(f"\n{own}: charlstm train --data.corpus PATH")
 
 
 _COMMANDS: dict[str, tuple[type, Callable[[list[str]], None]]] = {

@@ -1,13 +1,13 @@
-"""A corpus name or a path -> normalised text.
+"""A corpus name, or the path of a file, a folder or a glob -> normalised text.
 
 The file of a named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, then in the platform's cache
 folder, and is downloaded there if it is in neither. King James comes with a package; `recall_text` is generated.
 """
 
+import glob
 import hashlib
 import importlib
 import os
-import stat
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from charlstm.config import Symbols
 from charlstm.data import recall_text
-from charlstm.data.text_file import TextFile, unreadable
+from charlstm.data.text_file import TextFiles, check_regular, find_files, unreadable
 from charlstm.support.errors import InputError, did_you_mean
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
@@ -71,43 +71,53 @@ _CORPORA = {
 }
 
 
-def load(corpus: str, symbols: Symbols) -> str:
-    """The text of a named corpus or of a file, normalised as `TextFile` says; memory peaks at about twice the text."""
+def load(corpus: str, symbols: Symbols, separator: str = "\n") -> str:
+    """The text of a named corpus or of files, normalised as `TextFiles` says; memory peaks at about twice the text."""
     if recall_text.is_named(corpus):
         return recall_text.text(corpus)
     if (known := _CORPORA.get(corpus)) is None:
-        return "".join(TextFile(Path(resolve(corpus)), symbols))
+        return "".join(pieces(corpus, symbols, separator))
     if not known.file:
         return to_symbols(_king_james(), symbols)
     path = _find(known)
     _check_hash(path, known)
-    text = "".join(TextFile(path, symbols))
+    text = "".join(TextFiles(str(path), symbols))
     return text.partition(known.end)[0] if known.end else text
 
 
-def pieces(corpus: str, symbols: Symbols) -> Iterable[str]:
-    """The text of `load` in pieces, to iterate over as often as needed; a user's file is never held as a whole."""
-    return [load(corpus, symbols)] if _is_named(corpus) else TextFile(Path(resolve(corpus)), symbols)
+def pieces(corpus: str, symbols: Symbols, separator: str = "\n") -> Iterable[str]:
+    """The text of `load` in pieces, to iterate over as often as needed; a user's files are never held as a whole."""
+    if _is_named(corpus):
+        return [load(corpus, symbols)]
+    return TextFiles(resolve(corpus), symbols, to_symbols(separator, symbols))
 
 
 def resolve(corpus: str) -> str:
-    """A known name, or the absolute path of a file. Raises InputError if it is neither a name nor a regular file."""
+    """A known name, or the absolute path of files. Raises InputError for what is neither, or cannot be read twice."""
     if _is_named(corpus):
         return corpus
     path = corpus
     try:
-        path = os.path.abspath(os.path.expanduser(corpus))
-        mode = os.stat(path).st_mode
+        path = _absolute(corpus)
+        for each in find_files(path):
+            check_regular(each, os.stat(each).st_mode)
+    except InputError:
+        raise
     except (FileNotFoundError, NotADirectoryError, ValueError):
+        if corpus == "-":
+            raise InputError("standard input cannot be read again; save its text to a file first") from None
         hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"
         raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
     except OSError as error:
         raise unreadable(path, error) from None
-    if stat.S_ISDIR(mode):
-        raise InputError(f"{path!r} is a directory; give the path of one text file in it")
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path!r} is not a regular file, so it cannot be read again; save its text to a file first")
     return path
+
+
+def _absolute(corpus: str) -> str:
+    path = os.path.expanduser(corpus)
+    if os.path.lexists(path) or not glob.has_magic(path):
+        return os.path.abspath(path)
+    return os.path.normpath(os.path.join(glob.escape(os.getcwd()), path))  # whose own name may look like a glob
 
 
 def catalogue() -> list[Entry]:

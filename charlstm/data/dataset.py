@@ -46,7 +46,7 @@ class Dataset:
     def read(cls, config: DataConfig) -> "Dataset":
         """The text of a config; InputError if it is not there, is not text, or is shorter than one window."""
         digest = hashlib.sha256()
-        pieces = corpora.pieces(config.corpus, config.symbols)
+        pieces = corpora.pieces(config.corpus, config.symbols, config.separator)
         vocabulary = Vocabulary.of(_hashed(pieces, digest))
         ids = encode_pieces(vocabulary, pieces)
         check_length(len(ids), config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
@@ -61,10 +61,10 @@ class Dataset:
 
 
 def read_text(corpus: str | os.PathLike[str], **fields: Any) -> Dataset:
-    """Reads a text file or a named corpus, to train on.
+    """Reads text files or a named corpus, to train on.
 
     Args:
-        corpus: the path of a UTF-8 text file, or a name that `charlstm corpora` lists.
+        corpus: the path of a UTF-8 text file, a folder of them or a glob, or a name that `charlstm corpora` lists.
         **fields: of `DataConfig`, such as ``batch_size=32`` (B) and ``seq_length=64`` (T).
 
     Returns:
