@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from charlstm.runs.folder import Run
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
 from charlstm.support.process import memory
@@ -29,16 +30,14 @@ class Metrics(AbstractContextManager["Metrics"]):
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        self.best = math.inf
-        """The lowest validation loss in it."""
-        self.validated = -1
-        """The step of the last one; -1 without any."""
+        self.validations = list[tuple[int, float]]()
+        """Steps and losses."""
         stat, kept = path.stat() if path.exists() else None, list[bytes]()
         for line, record in _records(path) if stat else ():
             if record["step"] <= step:
                 kept.append(line)
                 if "split" in record:
-                    self.best, self.validated = min(self.best, finite(record.get("loss"))), record["step"]
+                    self.validations.append((record["step"], finite(record.get("loss"))))
         # A run that was copied as hard links has files that are the other run's too.
         if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
             write_atomic(path, b"".join(kept))
@@ -49,7 +48,12 @@ class Metrics(AbstractContextManager["Metrics"]):
         self._file = self._file or self._path.open("ab")
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if "split" in record:
-            self.best = min(self.best, record["loss"])
+            self.validations.append((record["step"], record["loss"]))
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss."""
+        return min((loss for _, loss in self.validations), default=math.inf)
 
     def flush(self) -> None:
         """Returns once every line is on the disk."""
@@ -110,6 +114,19 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if _IN_MEMORY * (size := path.stat().st_size) > memory():
         raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
     return [record for _, record in _records(path)]
+
+
+def ended_early(run: Run, validations: Sequence[tuple[float, float]], step: int) -> str:
+    """A line about a run that `train.patience` ends at a step, given the steps and losses of its validations; or "".
+
+    Whoever changes `train.steps` asks for more, so the validations are counted anew from there.
+    """
+    train, asked = run.config.train, [each.step for each in run.changes if each.field == "train.steps"]
+    best = min(validations, key=lambda each: each[1], default=(0, 0))[0]
+    if not 0 < train.patience <= sum(each > max(best, *asked, 0) for each, _ in validations) or step >= train.steps:
+        return ""
+    ended = f"it ended early, after step {step:,} of {train.steps:,}"
+    return f"{ended}: {train.patience} validations in a row were no better than that of step {int(best):,}"
 
 
 def finite(value: object) -> float:
