@@ -150,6 +150,12 @@ class TrainConfig:
     """Steps between two samples, which are written to the run's samples folder."""
     tensorboard: Flag = True
     """Whether TensorBoard event files are written beside metrics.jsonl."""
+    patience: NonNegative = 0
+    """Stop early once so many validations were made after the one with the lowest loss; 0 means never."""
+
+    def __post_init__(self) -> None:
+        if self.patience and not self.validate_every:
+            raise ValueError(f"patience is {self.patience}; it must be 0 where validate_every is 0")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -238,6 +244,9 @@ class Grid(Axes):
     def __post_init__(self) -> None:
         if (last := self.base.seed + self.seeds - 1) >= 2**32:
             raise ValueError(f"seed + seeds - 1 is {last}; it must be below 2**32")
+        if patience := self.base.train.patience:
+            why = "in a comparison, whose seeds train in one program"
+            raise ValueError(f"base.train.patience is {patience}; it must be 0 {why}")
 
 
 def explain(error: ValidationError) -> str:

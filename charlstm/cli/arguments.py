@@ -2,22 +2,21 @@
 
 import contextlib
 import io
+import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import tyro
 from pydantic import ValidationError
 
-from charlstm.cli.experiments import check_path, load_experiment, load_grid
+from charlstm.cli.experiments import load_experiment, load_grid
+from charlstm.cli.words import asks_for_help, check_corpus_alone, option_of, positional, value_of
 from charlstm.config import Axes, Experiment, Grid, check_cell
 from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.files import user_path
 from charlstm.support.schema import flat
-
-_DEFAULT_NAME = "king_james"  # experiments/king_james.py is config.Experiment as it stands
 
 Command = TypeVar("Command")
 
@@ -62,21 +61,29 @@ class Train:
     """Train on a text. A run whose folder exists already goes on where it stopped."""
 
     experiment: Annotated[tyro.conf.Positional[Path | None], _shown("[EXPERIMENT]")] = None
-    """A Python file that defines CONFIG. Without one, the King James Bible is read."""
+    """A Python file that defines CONFIG, a run's folder, which continues it, or its config.json, which repeats it.
+    Without one, the King James Bible is read."""
     run_dir: Annotated[Path | None, _shown("DIR")] = None
-    """The run's folder; by default runs/ and the experiment's name."""
-    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+    """The run's folder, by default runs/ and the experiment's or the text's name. One that holds a run continues it."""
+    allow_change: bool = False
+    """Let a run continue with another learning rate, schedule, dropout and such, and record it."""
+    config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
+        default_factory=Experiment
+    )
 
 
 @dataclass(kw_only=True)
 class Compare:
     """Train a grid of cells, depths, sizes and seeds, and tabulate their losses. The same command goes on with it."""
 
-    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]  # A Python file that defines GRID.
+    experiment: Annotated[tyro.conf.Positional[Path], _shown("EXPERIMENT")]
+    """A Python file that defines GRID, a comparison's folder, which continues it, or its grid.json."""
     run_dir: Annotated[Path | None, _shown("DIR")] = None
     """The comparison's folder; by default runs/ and the experiment's name."""
-    axes: Annotated[Axes, tyro.conf.arg(name="")] = field(default_factory=Axes)
-    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+    axes: Annotated[Axes, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(default_factory=Axes)
+    config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
+        default_factory=Experiment
+    )
 
 
 @dataclass(kw_only=True)
@@ -91,6 +98,7 @@ class Eval(_OnRun):
 
     split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
     text: Annotated[Path | None, _shown("FILE")] = None  # A file to evaluate on instead of the run's own text.
+    corpus: Annotated[str | None, _shown("FILE")] = None  # Where the run's own text is now, if it was moved.
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
@@ -134,27 +142,47 @@ class Corpora:
     """List what can be trained on, and where each text is."""
 
 
-def train_arguments(words: list[str]) -> tuple[str, Train]:
-    """The name of the experiment, and the train command with the experiment's CONFIG under what was typed."""
-    path = _positional(words)
-    name, config = (_DEFAULT_NAME, Experiment()) if path is None else (Path(path).stem, load_experiment(Path(path)))
-    parsed = parse(Train, words, Train(experiment=None, config=config))
+def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
+    """The run's folder; the train command, whose config is under what was typed; and lines worth telling.
+
+    The config is the experiment's or, without one, that of the run which the folder holds.
+    """
+    check_corpus_alone(words)
+    typed, corpus, notes = positional(words), value_of(words, "--data.corpus"), list[str]()
+    path = None if typed is None else user_path(typed)
+    config = load_experiment(path) if path else Experiment()
+    if asks_for_help(words):
+        parse(Train, words, Train(config=config))
+    if (folder := _folder(words, path)) is None:
+        from charlstm.cli.places import choose_folder, experiment_name, text_name
+        from charlstm.data.corpora import resolve
+        from charlstm.runs.folder import CONFIG
+
+        text = resolve(config.data.corpus if corpus is None else corpus)
+        own = corpus is not None and os.path.isabs(text)
+        folder, notes = choose_folder(experiment_name(path) if path and not own else text_name(text), text, CONFIG)
+    if path is None:
+        from charlstm.runs.folder import Run
+
+        config = Run.open(folder).config if Run.exists(folder) else config
+    parsed = parse(Train, words, Train(config=config))
     check_cell(parsed.config.model.cell)
-    return name, parsed
+    return folder, parsed, notes
 
 
-def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
-    """The name of the experiment, the folder that was asked for, and its GRID under what was typed."""
+def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
+    """The comparison's folder; its grid under what was typed; and lines worth telling."""
     if words and words[0] in ("-h", "--help"):
         parse(Compare, words)
     if not words or words[0].startswith("-"):
         raise InputError("`charlstm compare` needs an experiment's file first; see `charlstm compare --help`")
-    path = Path(words[0])
+    check_corpus_alone(words)
+    path, notes = user_path(words[0]), list[str]()
     grid = load_grid(path)
     instead = {"--model.cell": "--cells", "--model.num-layers": "--layers", "--model.hidden-size": "--sizes"}
     if not grid.learning_rates.keys().isdisjoint(grid.cells):
         instead["--optimizer.learning-rate"] = "--learning-rates"
-    for option in map(_option, words):  # of which every model has its own
+    for option in map(option_of, words):  # of which every model has its own
         if option in instead:
             raise InputError(f"{option} is not for all models of a comparison; use {instead[option]}")
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
@@ -162,21 +190,28 @@ def compare_arguments(words: list[str]) -> tuple[str, Path | None, Grid]:
     parsed = parse(Compare, words, default)
     for cell in (*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell):
         check_cell(cell)
-    return path.stem, parsed.run_dir, replace(grid, base=parsed.config, **vars(parsed.axes))
+    grid, folder = replace(grid, base=parsed.config, **vars(parsed.axes)), _folder(words, path)
+    if folder is None:
+        from charlstm.cli.places import choose_folder, experiment_name
+        from charlstm.data.corpora import resolve
+        from charlstm.runs.folder import GRID
+
+        folder, notes = choose_folder(experiment_name(path), resolve(grid.base.data.corpus), GRID)
+    return folder, grid, notes
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
     """The command's dataclass from its words; raises InputError with what tyro says of them, in one line."""
     name, known = kind.__name__.lower(), _options(kind)
     for word in words:
-        if _option(word) == "--import":
+        if option_of(word) == "--import":
             raise InputError(f"--import stands before the command: charlstm --import FILE {name} ...")
-        if word.startswith("--") and (option := _option(word)) not in (*known, "--help"):
+        if word.startswith("--") and (option := option_of(word)) not in (*known, "--help"):
             raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
     box = io.StringIO()
-    # --train.tensorboard False, like every other field; the commands' own switches take no value.
-    flags = tyro.conf.FlagConversionOff if kind in (Train, Compare) else tyro.conf.FlagCreatePairsOff
-    how: Any = {"prog": f"charlstm {name}", "default": default, "registry": _REGISTRY, "config": (flags,)}
+    # The commands' own switches take no value; a field does, as in --train.tensorboard False.
+    flags = (tyro.conf.FlagCreatePairsOff,)
+    how: Any = {"prog": f"charlstm {name}", "default": default, "registry": _REGISTRY, "config": flags}
     try:
         with contextlib.redirect_stderr(box):
             parsed = tyro.cli(kind, args=words, **how)
@@ -191,15 +226,12 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
         lines = [line.strip("│| ") if re.search(r"\w", line) else "" for line in box.getvalue().splitlines()[1:]]
         said = " ".join("\n".join(lines).strip().split("\n\n")[0].split())
         raise InputError(f"{said.removesuffix('.')}; see `charlstm {name} --help`") from None
-    for value in vars(parsed).values():
-        for each in value if isinstance(value, tuple) else [value]:
-            if isinstance(each, Path):
-                check_path(each)
+    for name, value in vars(parsed).items():
+        if isinstance(value, Path):
+            setattr(parsed, name, user_path(value))
+        elif isinstance(value, tuple):
+            setattr(parsed, name, tuple(map(user_path, value)))
     return parsed
-
-
-def _option(word: str) -> str:
-    return word.split("=", 1)[0].replace("_", "-")
 
 
 def _options(kind: type) -> list[str]:
@@ -209,10 +241,13 @@ def _options(kind: type) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
-def _positional(words: Sequence[str]) -> str | None:
-    """The experiment among a train command's words, where every option takes one value."""
-    for before, word in pairwise(["", *words]):
-        is_value = before.startswith("--") and "=" not in before and before != "--help"
-        if not is_value and not word.startswith("-"):
-            return word
-    return None
+def _folder(words: list[str], path: Path | None) -> Path | None:
+    """The folder that is typed as --run-dir, or as what to continue."""
+    typed = value_of(words, "--run-dir")
+    folder = None if typed is None else user_path(typed)
+    if path is None or not path.is_dir():
+        return folder
+    if folder and folder.absolute() != path.absolute() and not (folder.exists() and folder.samefile(path)):
+        file = next(each for each in ("grid.json", "config.json") if (path / each).exists())
+        raise InputError(f"{path} goes on in its own folder; to repeat it in {folder}, give {path / file} instead")
+    return path

@@ -107,23 +107,30 @@ usage: charlstm [--import FILE] COMMAND ...
 A first run: charlstm train"""
 
 
-def _place(config: Experiment, folder: Path | None, name: str) -> tuple[Experiment, Path]:
-    """The config with its corpus found, and the folder to write to."""
+def _find_text(config: Experiment, folder: Path) -> Experiment:
+    """The config with the whole path of its text."""
     from charlstm.data import corpora
-    from charlstm.runs.folder import default_folder
+    from charlstm.runs.folder import CORPUS
 
-    data = replace(config.data, corpus=corpora.resolve(config.data.corpus))
-    return replace(config, data=data), folder or default_folder(name)
+    try:
+        return replace(config, data=replace(config.data, corpus=corpora.resolve(config.data.corpus)))
+    except InputError as error:
+        if not (folder / CORPUS).exists():
+            raise
+        raise InputError(
+            f"{error}; if the text of {folder} was moved, give its new place: --data.corpus FILE"
+        ) from None
 
 
 def _train(words: list[str]) -> None:
-    name, parsed = arguments.train_arguments(words)
-    config, folder = _place(parsed.config, parsed.run_dir, name)
+    folder, asked, notes = arguments.train_arguments(words)
+    config = _find_text(asked.config, folder)
+    _print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import TrainProgress
     from charlstm.training.train import train
 
-    train(config, folder, watch=TrainProgress(), signals=True)
+    train(config, folder, allow_change=asked.allow_change, watch=TrainProgress(), signals=True)
 
 
 def _eval(words: list[str]) -> None:
@@ -139,6 +146,10 @@ def _eval(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint)
     _print_notes(found.notes)
     symbols, separator = found.config.data.symbols, found.config.data.separator
+    if asked.text and asked.corpus:
+        raise InputError("--corpus is where the run's own text is, and --text another text; give one of them")
+    if asked.corpus:
+        found = found.with_text_at(corpora.resolve(asked.corpus))
     if asked.text is None:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
         ids, what, source = found.ids(asked.split), f"{asked.split} split", {"split": asked.split, "text": None}
@@ -192,15 +203,16 @@ def _sample(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    name, run_dir, grid = arguments.compare_arguments(words)
-    base, folder = _place(grid.base, run_dir, name)
+    folder, grid, notes = arguments.compare_arguments(words)
+    grid = replace(grid, base=_find_text(grid.base, folder))
+    _print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import GridProgress
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
 
     with GridProgress() as watch:
-        found = run_grid(replace(grid, base=base), folder, watch=watch, signals=True)
+        found = run_grid(grid, folder, watch=watch, signals=True)
     show(found)
     write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n")
     for what, draw in (("plots", _draw_plots), ("page", _draw_page)):

@@ -1,6 +1,12 @@
-"""CONFIG or GRID of an experiment's file."""
+"""What an EXPERIMENT is: the folder of a run or of a comparison, its JSON file, or Python that binds CONFIG or GRID.
+
+Nothing else is ever run: a text that stands where an experiment belongs is refused as it lies there.
+"""
 
 import runpy
+import shlex
+import symtable
+import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,36 +14,40 @@ from pydantic import ValidationError
 
 from charlstm.config import Experiment, Grid, explain
 from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.files import one_line, user_path
 
 Kind = TypeVar("Kind", Experiment, Grid)
 
 
 def load_experiment(path: Path) -> Experiment:
-    """CONFIG of an experiment file."""
+    """The config of a run's folder, of a config.json, or of an experiment's file."""
+    from charlstm.runs.folder import Run, read_config  # with NumPy, for which --help need not wait
+
+    if path.is_dir():
+        return Run.open(path).config
+    if path.suffix == ".json":
+        found = read_config(path)
+        if found.program:
+            what = "with an optimizer, a loss or data of its own"
+            raise InputError(f"a program trained the run of {path} {what}; run that program again")
+        return found.config
     return _load(path, "CONFIG", Experiment, "GRID", "compare")
 
 
 def load_grid(path: Path) -> Grid:
-    """GRID of an experiment file."""
-    return _load(path, "GRID", Grid, "CONFIG", "train")
+    """The grid of a comparison's folder, of a grid.json, or of an experiment's file."""
+    from charlstm.runs.folder import GRID, read_as
 
-
-def check_path(path: Path) -> None:
-    """Raises InputError for a path that no file can have."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # whoever needs the file says so
-    except (OSError, ValueError) as error:
-        raise InputError(f"no file can be called {str(path)!r}: {error.args[-1]}") from None
+    if path.is_dir():
+        if not (path / GRID).exists():
+            raise InputError(f"{path} has no {GRID}, so it is not a comparison; give the folder of one, or a file")
+        return read_as(Grid, path / GRID)
+    return read_as(Grid, path) if path.suffix == ".json" else _load(path, "GRID", Grid, "CONFIG", "train")
 
 
 def run_file(path: Path) -> dict[str, Any]:
     """Runs a Python file of the user's own, such as one that registers a cell, and gives the names that it defines."""
-    check_path(path)
-    if not path.is_file():
-        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
+    path = _existing(path)
     try:
         return runpy.run_path(str(path))
     except (ValidationError, InputError) as error:
@@ -47,9 +57,33 @@ def run_file(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
+def _existing(path: Path) -> Path:
+    path = user_path(path)
+    if not path.is_file():
+        near = sorted(each.name for each in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"there is no experiment file {path}{did_you_mean(path.name, near)}")
+    return path
+
+
 def _load(path: Path, name: str, kind: type[Kind], other: str, command: str) -> Kind:
-    defined = run_file(path)
-    if isinstance(value := defined.get(name), kind):
+    bound = _bound(_existing(path), name)
+    hint = f"; it has a {other}, for `charlstm {command}`" if other in bound else ""
+    if name in bound and isinstance(value := run_file(path).get(name), kind):
         return value
-    hint = f"; it has a {other}, for `charlstm {command}`" if other in defined else ""
     raise InputError(f"{path} defines no {name} that is a charlstm.{kind.__name__}{hint}")
+
+
+def _bound(path: Path, name: str) -> set[str]:
+    """Those of CONFIG and GRID that a Python file binds, from its source; nothing in it is run."""
+    if path.suffix != ".py":
+        text = f"charlstm train --data.corpus {shlex.quote(str(path))}"
+        what = f"{path} is no experiment, which is Python that defines {name}, a folder or its JSON file"
+        raise InputError(f"{what}; to train on a text: {text}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what the source of a stranger could do better
+            source: Any = path.read_bytes()  # in the encoding that it names
+            found = symtable.symtable(source, str(path), "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"{path} is not Python: {type(error).__name__}: {one_line(error)}") from None
+    symbols = [each for each in found.get_symbols() if each.is_assigned() or each.is_imported()]
+    return {"CONFIG", "GRID"} & {each.get_name() for each in symbols}

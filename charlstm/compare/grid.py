@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from charlstm.config import Experiment, Grid
 from charlstm.core.size import count_parameters, match_parameters, name_of
-from charlstm.runs.folder import continued
+from charlstm.runs.changes import continued
 from charlstm.support.errors import InputError
 from charlstm.support.schema import sentence
 
@@ -82,8 +82,10 @@ def check_same_grid(old: Grid, new: Grid, vocabulary_size: int, begun: Callable[
         if name not in after:
             raise InputError(f"the comparison began with {name} too, which this grid lacks; use another --run-dir")
         continued(model.config, after[name].config)
-        if model.config.train.steps != after[name].config.train.steps:
-            raise InputError("train.steps cannot change in a comparison that has begun; use another --run-dir")
+        for field in ("steps", "validate_every"):  # which decide how long, and at which step, a run is best
+            if getattr(model.config.train, field) != getattr(after[name].config.train, field):
+                what = f"train.{field} cannot change in a comparison that has begun"
+                raise InputError(f"{what}; use another --run-dir")
         if max(runs) >= new.seeds:
             raise InputError(
                 f"the comparison began {max(runs) + 1} seeds of {name}, not {new.seeds}; use another --run-dir"

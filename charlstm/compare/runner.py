@@ -29,12 +29,13 @@ from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, continued, make_folder, read_as
+from charlstm.runs.changes import continued
+from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, check_vacant, make_folder, read_as
 from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read, time_taken
 from charlstm.support.errors import InputError, Interrupted
-from charlstm.support.files import inside, write_json
+from charlstm.support.files import inside, user_path, write_json
 from charlstm.support.schema import to_dict
 from charlstm.training.loop import Loop, Watch
 from charlstm.training.member import Member, open_member
@@ -74,7 +75,7 @@ def run_grid(
         TrainingError: a checkpoint cannot be written, or the system failed in another way.
         Interrupted: a signal came; everything is saved, and the same call goes on.
     """
-    folder, watch = Path(folder), watch or GridWatch()
+    folder, watch = user_path(folder), watch or GridWatch()
     with as_training_errors(folder), collected(signals) as received, ExitStack() as stack:
         data = Dataset.read(grid.base.data)
         models = grid_models(grid, len(data.vocabulary))
@@ -200,8 +201,9 @@ def _open(folder: Path, grid: Grid, data: Dataset) -> None:
             check_text(folder, read_as(Fingerprint, corpus), data.fingerprint)
     elif Run.exists(folder):
         raise InputError(f"{folder} is a run, and is no comparison; use another --run-dir")
-    elif present := [name for name in (CORPUS, RESULTS) if os.path.lexists(folder / name)]:
-        raise InputError(f"{folder} holds {present[0]}, and is no comparison; use another --run-dir")
+    else:  # what its tables, plots and page would replace is the user's own
+        tables = (RESULTS, *(Path(RESULTS).with_suffix(each).name for each in (".csv", ".md")))
+        check_vacant(folder, (CORPUS, *tables, "plots", "report.html"))
     write_json(path, to_dict(grid))
     if not corpus.exists():
         write_json(corpus, asdict(data.fingerprint))

@@ -30,6 +30,17 @@ class Fingerprint:
         """The fingerprint of a text as `corpora.load` gives it."""
         return cls(corpus, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), len(text))
 
+    @classmethod
+    def read(cls, config: DataConfig) -> "Fingerprint":
+        """The fingerprint of a config's text; InputError if it is not there, or is not text."""
+        digest = hashlib.sha256()
+        length = sum(map(len, _hashed(corpora.pieces(config.corpus, config.symbols), digest)))
+        return cls(config.corpus, digest.hexdigest(), length)
+
+    def is_of(self, other: "Fingerprint") -> bool:
+        """Whether both are of one text, whatever it is called."""
+        return (self.sha256, self.characters) == (other.sha256, other.characters)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from charlstm.config import Symbols
-from charlstm.support.errors import InputError, MissingExtraError
+from charlstm.support.errors import InputError
 from charlstm.support.process import memory
 
 _CHUNK = 1 << 22  # bytes
@@ -159,7 +159,7 @@ def _decompressor(path: str) -> tuple[Any, type[Exception]]:
                 module = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
             except ImportError:
                 how = "pip install 'charlstm[zstd]', or decompress it first"
-                raise MissingExtraError(f"{path!r} needs the package backports.zstd; {how}") from None
+                raise InputError(f"{path!r} needs the package backports.zstd; {how}") from None
             return module, module.ZstdError
     return None, EOFError
 

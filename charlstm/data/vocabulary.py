@@ -85,9 +85,13 @@ class Vocabulary:
         codes = _code_points(text)
         return list(dict.fromkeys(map(chr, codes[self._look_up(codes) < 0].tolist())))
 
+    def to_json(self) -> bytes:
+        """The characters as JSON."""
+        return json.dumps(self.characters).encode("ascii")  # escapes carry surrogates too
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the characters as JSON, atomically."""
-        write_atomic(Path(path), json.dumps(self.characters).encode("ascii"))  # escapes carry surrogates too
+        write_atomic(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":

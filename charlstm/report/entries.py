@@ -106,7 +106,9 @@ def _read_run(folder: Path) -> Entry:
     validated = curves.points(records, validation=True)[:, 1]
     seconds, speed = metrics.time_taken(records, symbols)
     last, steps = max((row["step"] for row in records), default=0), config.train.steps
+    losses = [(step, loss) for step, loss in curves.points(records, validation=True)]
     unfinished = f"step {last:,} of {steps:,}" if last < steps else ""
+    notes = [metrics.ended_early(run, losses, last) or unfinished, *map(str, run.changes)]
     try:
         model = ModelResult(
             name=one_line(run.folder.resolve().name),
@@ -130,5 +132,7 @@ def _read_run(folder: Path) -> Entry:
         training=curves.training([records]),
         validation=curves.validation([records]),
         compared=False,
-        note="by a program with an optimizer, a loss or data of its own" if run.program else unfinished,
+        note="by a program with an optimizer, a loss or data of its own"
+        if run.program
+        else "; ".join(filter(None, notes)),
     )

@@ -5,18 +5,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from charlstm.config import CELLS, Experiment
 from charlstm.data.dataset import Fingerprint
 from charlstm.data.vocabulary import Vocabulary
+from charlstm.runs.changes import Change, Changes, changes, continued
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path, inside, one_line, read_json, write_atomic, write_json
+from charlstm.support.files import check_orbax_path, inside, json_text, one_line, read_json, write_atomic, write_json
 from charlstm.support.schema import flat, from_dict, to_dict
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
@@ -24,8 +25,9 @@ CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 Kind = TypeVar("Kind")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
-_WRITTEN_BY = "written_by"
-"""The key beside the config's own: versions by package, `run` (its id), `program` if a program of its own made it."""
+_WRITTEN_BY, _CHANGES = "written_by", "changes"
+"""The keys beside the config's own: versions by package, `run` (its id), `program` if a program of its own made it; and
+what changed when it went on."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Run:
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
     id: str = ""
     """Tells its checkpoints from those of a run that began otherwise; empty where an earlier version made it."""
+    changes: tuple[Change, ...] = ()
+    """What was changed when it went on, so that its config holds from there on only."""
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -52,14 +56,15 @@ class Run:
     ) -> "Run":
         """Makes the folder and its files, config.json last, so that a crash on the way leaves no run."""
         make_folder(folder)
-        present = [name for name in (CONFIG, METRICS, CHECKPOINTS, GRID) if os.path.lexists(folder / name)]
-        if present:
-            raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
+        check_vacant(folder, (CONFIG, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD, GRID))
         run = cls(folder, config, vocabulary, fingerprint, program, _id_of(config, fingerprint))
         with _making(folder):
             _check_links(folder)
-            vocabulary.save(folder / VOCABULARY)
-            write_json(folder / CORPUS, asdict(fingerprint))
+            # What a crash on the way left is what is written now; anything else is the user's own.
+            texts = {VOCABULARY: vocabulary.to_json(), CORPUS: json_text(asdict(fingerprint))}
+            check_vacant(folder, [name for name, text in texts.items() if not _holds(folder / name, text)])
+            for name, text in texts.items():
+                write_atomic(folder / name, text)
             run._write_config()
         return run
 
@@ -75,16 +80,20 @@ class Run:
         _check_links(folder)
         if not (path := folder / VOCABULARY).is_file():  # a named pipe would block the reader for good
             raise InputError(f"there is no file {path}; put back the run's own file")
-        config, written_by = _read_config(folder / CONFIG)
+        found = read_config(folder / CONFIG)
         vocabulary = Vocabulary.load(path)
-        if config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
+        if found.config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
-        program, id_ = written_by.get("program") is True, str(written_by.get("run", ""))
-        return cls(folder, config, vocabulary, read_as(Fingerprint, folder / CORPUS), program, id_)
+        fingerprint = read_as(Fingerprint, folder / CORPUS)
+        return cls(folder, found.config, vocabulary, fingerprint, *found[1:])
 
-    def extended(self, config: Experiment, program: bool = False) -> "Run":
-        """This run as a `config` with more `train.steps`, or with another time loop, continues it; on disk too."""
-        run = replace(self, config=continued(self.config, config), program=self.program or program)
+    def extended(self, config: Experiment, step: int, *, program: bool = False, allow_change: bool = False) -> "Run":
+        """This run as `config` continues it after `step`; on disk too. Raises InputError as `continued` does."""
+        config = continued(self.config, config, step, allow_change=allow_change)
+        # Where newer checkpoints were lost, what changed after them changes here.
+        kept = tuple(replace(each, step=min(each.step, step)) for each in self.changes)
+        made = kept + changes(self.config, config, step)
+        run = replace(self, config=config, program=self.program or program, changes=made)
         if run != self:
             run._write_config()
         return run
@@ -104,7 +113,8 @@ class Run:
 
     def _write_config(self) -> None:
         written_by = _versions() | ({"run": self.id} if self.id else {}) | ({"program": True} if self.program else {})
-        write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by})
+        told = {_CHANGES: [asdict(each) for each in self.changes]} if self.changes else {}
+        write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by} | told)
 
 
 def _check_links(folder: Path) -> None:
@@ -117,6 +127,16 @@ def make_folder(folder: Path) -> None:
     check_orbax_path(folder)
     with _making(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_vacant(folder: Path, names: Iterable[str]) -> None:
+    """Raises InputError if a folder in which something begins holds a file or folder of one of these names."""
+    if present := [name for name in names if os.path.lexists(folder / name)]:
+        raise InputError(f"{folder} already holds {present[0]}; use another --run-dir, or move it away")
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 @contextmanager
@@ -140,29 +160,6 @@ def as_training_errors(folder: Path) -> Iterator[None]:
         raise TrainingError(f"{what}; mend that, and the same command goes on from the newest checkpoint") from error
 
 
-def default_folder(name: str) -> Path:
-    """``runs/NAME``, the folder of a run that is given none; raises InputError unless the name is that of a folder."""
-    if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
-        raise InputError(f"{name!r} cannot name a folder; use --run-dir")
-    return Path("runs") / name
-
-
-def continued(old: Experiment, new: Experiment) -> Experiment:
-    """The config with which a run of `old` continues as `new`; a time loop of "auto" leaves the run its own.
-
-    Raises InputError unless only `train.steps` grew, or the time loop changed: all of them compute the same values.
-    """
-    before, after = flat(old), flat(new)
-    free = {"model.recurrence"} | ({"train.steps"} if new.train.steps > old.train.steps else set())
-    changed = [name for name in before if before[name] != after[name] and name not in free]
-    if changed:
-        changes = ", ".join(f"{name} was {before[name]!r} and is {after[name]!r}" for name in changed)
-        what = f"the run began with another config: {one_line(changes, 2000)}"
-        raise InputError(f"{what}; only a larger train.steps can continue it, so use another --run-dir")
-    recurrence = old.model.recurrence if new.model.recurrence == "auto" else new.model.recurrence
-    return replace(new, model=replace(new.model, recurrence=recurrence))
-
-
 def read_as(kind: type[Kind], path: Path, unknown: Literal["forbid", "ignore"] = "forbid") -> Kind:
     """The dataclass in a JSON file; raises InputError, which names the file, where it is missing or malformed."""
     values = read_json(path)
@@ -174,30 +171,49 @@ def read_as(kind: type[Kind], path: Path, unknown: Literal["forbid", "ignore"] =
 
 def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
     """Raises InputError if a text is not the one that a folder began with."""
-    if (then.sha256, then.characters) != (now.sha256, now.characters):
+    if not then.is_of(now):
         had, has = (f"{each.characters:,} characters (SHA-256 {each.sha256[:12]})" for each in (then, now))
         what = f"the text of {one_line(now.corpus)} changed since {folder} began: it had {had}, and has {has}"
-        raise InputError(f"{what}; bring the old text back, or use another --run-dir")
+        raise InputError(f"{what}; give the text that it had, or use another --run-dir")
 
 
-def _read_config(path: Path) -> tuple[Experiment, dict[str, Any]]:
-    """The config in a file, and what wrote it."""
+class Config(NamedTuple):
+    """What a config.json holds."""
+
+    config: Experiment
+    program: bool
+    id: str
+    changes: tuple[Change, ...]
+
+
+def read_config(path: Path) -> Config:
+    """What is in a config.json; raises InputError, which names the file, where it is missing or malformed."""
     values = read_json(path)
     if not isinstance(written_by := values.pop(_WRITTEN_BY, {}), dict):
         raise InputError(f"{path} is malformed: {_WRITTEN_BY} must be an object; put back the run's own file")
+    changed = {_CHANGES: values.pop(_CHANGES, [])}
+
+    def read(unknown: Literal["forbid", "ignore"]) -> tuple[Experiment, Changes]:
+        return from_dict(values, Experiment, unknown=unknown), from_dict(changed, Changes, unknown=unknown)
+
     try:
-        config = from_dict(values, Experiment)
+        config, made = read("forbid")
     except InputError as error:
         theirs, ours = (str(each.get("charlstm", "")) for each in (written_by, _versions()))
         if _release(theirs) > _release(ours):
             newer = f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})"
             raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
-        raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
+        try:
+            read("ignore")
+        except InputError:
+            raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
+        newer = f"{path} has a field that charlstm {ours} lacks, so a newer one may have written it"
+        raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
     if (cell := config.model.cell) not in CELLS:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
         how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
         raise InputError(f"the cell of {path} is not registered; {how}")
-    return config, written_by
+    return Config(config, written_by.get("program") is True, str(written_by.get("run", "")), made.changes)
 
 
 def _id_of(config: Experiment, fingerprint: Fingerprint) -> str:

@@ -1,10 +1,10 @@
 """A config or a run's folder as a model: to train, to sample from and to evaluate."""
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from charlstm.runs.arrays import GoneError
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run
 from charlstm.support.errors import InputError
+from charlstm.support.files import user_path
 from charlstm.support.process import memory
 
 
@@ -85,9 +86,20 @@ class TrainedRun:
         """The run's own text; raises InputError if it is gone, or is not the one that the run read."""
         if not self.run.fingerprint.sha256:
             raise InputError(f"{self.run.folder} read data of its program's own; give a text with --text instead")
-        data = Dataset.read(self.config.data)
+        try:
+            data = Dataset.read(self.config.data)
+        except InputError as error:
+            if os.path.exists(self.config.data.corpus):
+                raise
+            how = f"charlstm eval {shlex.quote(str(self.run.folder))} --corpus FILE"
+            raise InputError(f"{error}; if the run's text was moved, give its new place: {how}") from None
         self.run.check_text(data.fingerprint, data.vocabulary)
         return data
+
+    def with_text_at(self, corpus: str) -> "TrainedRun":
+        """This run with its text at another place, where it is compared with the SHA-256 of what the run read."""
+        config = replace(self.config, data=replace(self.config.data, corpus=corpus))
+        return replace(self, run=replace(self.run, config=config))
 
     def ids(self, split: str) -> NDArray[Any]:
         """The ids of "train", "validation" or "test" of the run's own text, [N]; raises InputError if it is empty."""
@@ -202,7 +214,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     Raises:
         InputError: the folder is not a run, or the checkpoint is missing or damaged.
     """
-    run, checkpoint = Run.open(Path(folder)), str(checkpoint)
+    run, checkpoint = Run.open(user_path(folder)), str(checkpoint)
     config = run.config
     if config.model.recurrence == "cudnn":  # it can be read where there is no GPU: the parameters are the same
         config = replace(config, model=replace(config.model, recurrence="auto"))
@@ -242,14 +254,14 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
         InputError: the folder holds something else, or a run of another model or text.
         TrainingError: the checkpoint cannot be written.
     """
-    path, step = Path(folder), int(state.step)
+    path, step = user_path(folder), int(state.step)
     if Run.exists(path):
         run = Run.open(path)
         if not run.program or run.config.model != model.config:
             raise InputError(f"{path} holds another run; save this one in another folder")
         run.check_text(data.fingerprint, data.vocabulary)
         if step > run.config.train.steps:
-            run = run.extended(replace(run.config, train=replace(run.config.train, steps=step)))
+            run = run.extended(replace(run.config, train=replace(run.config.train, steps=step)), step)
     else:
         config = Experiment(data=data.config, model=model.config, train=TrainConfig(steps=max(step, 1)))
         run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)

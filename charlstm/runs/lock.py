@@ -27,6 +27,8 @@ def only_writer(folder: Path, say: Callable[[str], object] | None = None) -> Ite
     why = "this system has none" if issubclass(FileLock, SoftFileLock) else ""
     path = folder.absolute() / LOCK
     lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    if path.is_file() and path.stat().st_size:
+        raise InputError(f"{path} holds something, and is not the lock of a run; move it away")
     try:
         if not why:
             lock.acquire()

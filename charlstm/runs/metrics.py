@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from charlstm.runs.folder import Run
 from charlstm.support.errors import InputError
 from charlstm.support.files import number, one_line, parse_json, write_atomic
 from charlstm.support.process import memory
@@ -60,16 +61,14 @@ class Metrics(AbstractContextManager["Metrics"]):
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        self.best = math.inf
-        """The lowest validation loss in it."""
-        self.validated = -1
-        """The step of the last one; -1 without any."""
+        self.validations = list[tuple[int, float]]()
+        """Steps and losses."""
         stat, kept = path.stat() if path.exists() else None, list[bytes]()
         for line, record in _records(path) if stat else ():
             if record["step"] <= step:
                 kept.append(line)
                 if "split" in record:
-                    self.best, self.validated = min(self.best, finite(record.get("loss"))), record["step"]
+                    self.validations.append((record["step"], finite(record.get("loss"))))
         # A run that was copied as hard links has files that are the other run's too.
         if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
             write_atomic(path, b"".join(kept))
@@ -80,7 +79,12 @@ class Metrics(AbstractContextManager["Metrics"]):
         self._file = self._file or _LiveFile(self._path, "ab")
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if "split" in record:
-            self.best = min(self.best, record["loss"])
+            self.validations.append((record["step"], record["loss"]))
+
+    @property
+    def best(self) -> float:
+        """The lowest validation loss."""
+        return min((loss for _, loss in self.validations), default=math.inf)
 
     def show(self) -> None:
         """Lets others read every line, before work that takes a while."""
@@ -164,6 +168,19 @@ def last_step(path: Path) -> float:
         return int(parse_json(lines[-1])["step"])
     except (LookupError, TypeError, ValueError):  # reading all of it says which line is malformed
         return math.inf
+
+
+def ended_early(run: Run, validations: Sequence[tuple[float, float]], step: int) -> str:
+    """A line about a run that `train.patience` ends at a step, given the steps and losses of its validations; or "".
+
+    Whoever changes `train.steps` asks for more, so the validations are counted anew from there.
+    """
+    train, asked = run.config.train, [each.step for each in run.changes if each.field == "train.steps"]
+    best = min(validations, key=lambda each: each[1], default=(0, 0))[0]
+    if not 0 < train.patience <= sum(each > max(best, *asked, 0) for each, _ in validations) or step >= train.steps:
+        return ""
+    ended = f"it ended early, after step {step:,} of {train.steps:,}"
+    return f"{ended}: {train.patience} validations in a row were no better than that of step {int(best):,}"
 
 
 def finite(value: object) -> float:

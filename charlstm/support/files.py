@@ -32,6 +32,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a person gave, with ~ as the home folder; raises InputError for one that no file can have."""
+    found = Path(path)
+    try:
+        found = Path(os.path.expanduser(path))
+        found.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # whoever needs the file says so
+        if found.parts[:1] and found.parts[0].startswith("~") and isinstance(error, FileNotFoundError):
+            what = f"{one_line(found.parts[0])} is no one's home folder"
+            raise InputError(f"{what}; write ./{one_line(found)} for a path that begins so") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"no file can be called {str(path)!r}: {error.args[-1]}") from None
+    return found
+
+
 def check_orbax_path(folder: Path, characters: str = "[]*?\\") -> None:
     """Raises InputError for a path that Orbax takes for a pattern, or TensorStore for another path."""
     path = str(folder.absolute())
@@ -160,7 +175,12 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, value: object) -> None:
-    """Writes a JSON value atomically, indented, its keys in the order given."""
+def json_text(value: object) -> bytes:
+    """A JSON value as it is written: indented, its keys in the order given."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes its JSON escape
+    return text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes its JSON escape
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON value atomically."""
+    write_atomic(path, json_text(value))

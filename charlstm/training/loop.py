@@ -21,6 +21,7 @@ from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
 from charlstm.runs.folder import SAMPLES, Run
 from charlstm.runs.loading import TrainedRun
+from charlstm.runs.metrics import ended_early
 from charlstm.support.clock import Clock
 from charlstm.training.member import Member
 from charlstm.training.seeds import Program
@@ -73,7 +74,6 @@ class Loop:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.members, self.step = members, int(states[0].step)
-        self.validation: Evaluation | None = None
         self._program, self._data, self._watch, self._callbacks = program, data, watch, callbacks
         self._config: Experiment = members[0].run.config
         self._validation_ids = np.asarray(getattr(data, "validation", ()))
@@ -84,10 +84,13 @@ class Loop:
         self._saved = self.step
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
-        self.was_finished = self.step >= self._config.train.steps and not self._left
+        self.was_finished = not self._left and (self.step >= self._config.train.steps or bool(self.early))
+        self.validation: Evaluation | None = None
+        if done := [loss for step, loss in members[0].metrics.validations if step == self.step]:
+            self.validation = Evaluation(done[-1], len(self._validation_ids))
 
     def run(self, received: Received) -> list[TrainState]:
-        """Train to the last step, or until every run has diverged, and give the states after it.
+        """Train to the last step, until every run has diverged or patience ends, and give the states after it.
 
         Raises:
             Interrupted: a signal came, and everything is saved.
@@ -100,7 +103,7 @@ class Loop:
             self._do_what_is_due(self._left)
             stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
             windows = self._program.put_windows(stream) if self.step < steps else None
-            while self.step < steps and self._steady():
+            while self.step < steps and self._steady() and not self.early:
                 if windows is None:
                     raise ValueError(f"the data ended after {self._cursor:,} windows, and training takes {steps:,}")
                 self._states, metrics = self._program.update(self._states, windows)
@@ -120,6 +123,11 @@ class Loop:
                 member.checkpoints.wait()  # while a signal still waits for it
         return self._program.take(self._states)
 
+    @property
+    def early(self) -> str:
+        """Why training stops before its last step, where `train.patience` says so: a function of what is on disk."""
+        return ended_early(self.members[0].run, self.members[0].metrics.validations, self.step)
+
     def _steady(self) -> list[int]:
         return [place for place, member in enumerate(self.members) if member.diverged_after is None]
 
@@ -132,7 +140,7 @@ class Loop:
     def _was_left(self, member: Member) -> bool:
         samples, validates, _ = self._due()
         if validates:  # which comes last
-            return member.metrics.validated != self.step
+            return self.step not in (step for step, _ in member.metrics.validations)
         return samples and not (member.run.folder / SAMPLES / f"{self.step}.txt").exists()
 
     def _do_what_is_due(self, places: Sequence[int]) -> None:
@@ -151,7 +159,7 @@ class Loop:
             if validates:
                 found = evaluate(model, params, self._validation_ids)
                 losses[place] = found.loss
-                saves |= self._record_validation(member, found)
+                saves |= self._record_validation(member, found) or bool(self.early)
         if saves:
             self._save(places, states, losses)
         self._since = self._clock()

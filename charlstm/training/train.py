@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optax
@@ -19,10 +18,13 @@ from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.folder import Run, as_training_errors, continued, make_folder
+from charlstm.runs.changes import continued
+from charlstm.runs.checkpoint import Checkpoints
+from charlstm.runs.folder import CHECKPOINTS, Run, as_training_errors, make_folder
 from charlstm.runs.loading import TrainedRun, first_state, make_model
 from charlstm.runs.lock import only_writer
 from charlstm.support.errors import InputError, TrainingError
+from charlstm.support.files import user_path
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member
 from charlstm.training.seeds import OneRun
@@ -37,6 +39,7 @@ def train(
     loss: Loss | None = None,
     data: Any = None,
     callbacks: Sequence[Callback] = (),
+    allow_change: bool = False,
     watch: Watch | None = None,
     signals: bool = False,
 ) -> TrainState:
@@ -51,6 +54,7 @@ def train(
             gives `Window`s [B, T] from a cursor on, and may have ids ``.validation`` and ``.test``.
         callbacks: each is called as ``callback(step, state, metrics)`` after every update. The next update donates the
             state, so it must not be kept.
+        allow_change: whether a run may go on with another learning rate, dropout and such; its config.json records it.
         watch: is told of the progress; by default nothing is printed.
         signals: whether SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 save and stop the run, from now on, where they are
             not ignored; a second SIGINT or SIGTERM then ends the process. For the main thread alone.
@@ -63,7 +67,7 @@ def train(
         TrainingError: the loss is no longer finite, or the system failed, such as on a full disk.
         Interrupted: a signal came; all steps are saved, and the same call goes on.
     """
-    folder, watch = Path(run_dir), watch or Watch()
+    folder, watch = user_path(run_dir), watch or Watch()
     program = not (tx is None and loss is None and data is None)
     with as_training_errors(folder), collected(signals) as received, ExitStack() as stack:
         config, run = experiment, None
@@ -73,7 +77,8 @@ def train(
             if run.program and not program:
                 what = "with an optimizer, a loss or data of its own"
                 raise InputError(f"a program made {folder} {what}; continue it from there")
-            config = continued(run.config, config)
+            with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True) as there:
+                config = continued(run.config, config, there.latest() or 0, allow_change=allow_change)
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
         received.check()
@@ -87,19 +92,22 @@ def train(
         schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
         chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
         layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
-        opened = replace(run, config=config)
-        member, state = open_member(opened, first, layout.devices, watch.line, stack)
-        run.extended(config, program)  # after all that can fail
+        ends_now = config.train.steps < run.config.train.steps
+        member, state = open_member(replace(run, config=config), first, layout.devices, watch.line, stack)
+        # After all that can fail.
+        member.run = run.extended(config, int(state.step), program=program, allow_change=allow_change)
         one = OneRun(model, chain, layout, loss or mean_nats, schedule)
         loop = Loop([member], one, data, [state], watch, _raise_not_finite, callbacks)
-        watch.begin(opened, data, model, loop.step, layout)
-        if loop.was_finished:
-            watch.line(f"this run is finished; a larger --train.steps goes on from step {loop.step:,}")
-        else:
+        watch.begin(member.run, data, model, loop.step, layout)
+        if trains := ends_now or not loop.was_finished:
             (state,) = loop.run(received)
+        else:
+            more = f"a larger {'--train.patience or ' if loop.early else ''}--train.steps"
+            watch.line(f"this run is finished; {more} goes on from step {loop.step:,}")
+        if loop.early:
+            watch.line(loop.early)
     # What shows the end may fail, such as on a full disk that standard output goes to: everything is saved by now.
-    trained = TrainedRun(opened, model, state.params, loop.step)
-    watch.end(trained, data, loop.validation, trained=not loop.was_finished)
+    watch.end(TrainedRun(member.run, model, state.params, loop.step), data, loop.validation, trained=trains)
     return state
 
 

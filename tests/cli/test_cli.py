@@ -118,7 +118,7 @@ def test_wrong_texts_get_one_line(
     ("program", "says"),
     [
         ("CONFIG = 3", "no CONFIG"),
-        ("import nowhere", "ModuleNotFoundError"),
+        ("import nowhere\nCONFIG = 3", "ModuleNotFoundError"),
         ("def f(:", "SyntaxError"),
         ("from charlstm.config import *\nCONFIG = Experiment(model=ModelConfig(cell='lstn'))", "did you mean lstm"),
         (
@@ -138,8 +138,9 @@ def test_wrong_experiments_get_one_line(
 
 def test_fields_are_typed_over_an_experiment() -> None:
     file = str(REPOSITORY / "experiments" / "hello.py")
-    name, parsed = train_arguments(["--seed", "7", file, "--model.num-layers=2", "--train.tensorboard", "False"])
-    assert name == "hello"
+    words = ["--seed", "7", file, "--model.num-layers=2", "--train.tensorboard", "False"]
+    folder, parsed, _ = train_arguments(words)
+    assert folder == Path("runs/hello")
     assert (parsed.config.seed, parsed.config.model.num_layers, parsed.config.train.tensorboard) == (7, 2, False)
     assert parsed.config.data == load_experiment(Path(file)).data
 
@@ -154,12 +155,12 @@ def test_fields_are_typed_over_an_experiment() -> None:
 )
 def test_learning_rates_of_cells_are_typed_over_a_grid(words: list[str], rates: dict[str, float]) -> None:
     file = str(REPOSITORY / "experiments" / "depth.py")
-    assert compare_arguments([file, *words])[2].learning_rates == rates
+    assert compare_arguments([file, *words])[1].learning_rates == rates
 
 
 def test_the_default_experiment_is_king_james() -> None:
-    name, parsed = train_arguments([])
-    assert name == "king_james"
+    folder, parsed, _ = train_arguments([])
+    assert folder == Path("runs/king_james")
     assert parsed.config == Experiment() == load_experiment(REPOSITORY / "experiments" / "king_james.py")
 
 

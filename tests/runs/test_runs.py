@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SampleConfig, TrainConfig
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.folder import Fingerprint, Run, continued, default_folder
+from charlstm.runs.changes import Change, continued
+from charlstm.runs.folder import Fingerprint, Run
 from charlstm.runs.metrics import Metrics, TensorBoard, read
 from charlstm.support import process
 from charlstm.support.errors import InputError
@@ -76,7 +77,7 @@ def test_a_run_says_what_wrote_it(tmp_path: Path) -> None:
     assert not Run.open(tmp_path).program
     made = Run.create(tmp_path / "own", Experiment(), Vocabulary.of(TEXT), Fingerprint.of("a", TEXT), program=True)
     assert Run.open(tmp_path / "own") == made and made.program
-    longer = made.extended(Experiment(train=TrainConfig(steps=2000)))
+    longer = made.extended(Experiment(train=TrainConfig(steps=2000)), 1500)
     assert longer.program and Run.open(tmp_path / "own") == longer
     path.write_text(json.dumps(to_dict(Experiment())))  # as runs were written at first
     assert Run.open(tmp_path).config == Experiment()
@@ -84,7 +85,7 @@ def test_a_run_says_what_wrote_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("theirs", "why"),
-    [("99.1", "written by charlstm 99.1, newer than this one"), ("0.0.1", "is malformed"), (None, "is malformed")],
+    [("99.1", "written by charlstm 99.1, newer than this one"), ("0.0.1", "a newer one"), (None, "a newer one")],
 )
 def test_a_run_of_a_newer_version_is_told_apart(tmp_path: Path, theirs: str | None, why: str) -> None:
     path = begin(tmp_path).folder / "config.json"
@@ -93,7 +94,7 @@ def test_a_run_of_a_newer_version_is_told_apart(tmp_path: Path, theirs: str | No
     path.write_text(json.dumps(values))
     assert Run.open(tmp_path).config == Experiment()  # it has no field that is not known here
     path.write_text(json.dumps(values | {"warp": 9}))
-    assert why in refused(tmp_path)
+    assert why in (line := refused(tmp_path)) and "there is no field warp" in line and "malformed" not in line
     path.write_text(json.dumps(values | {"written_by": 3}))
     assert "written_by must be an object" in refused(tmp_path)
 
@@ -212,19 +213,26 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
 ALL_FIELDS = list(flat(Experiment()))
 
 
-@given(configs, configs)
-def test_only_more_steps_and_another_time_loop_continue(old: Experiment, new: Experiment) -> None:
+FREE = {"data.corpus", "model.recurrence", *(name for name in ALL_FIELDS if name.startswith(("train.", "sample.")))}
+
+
+@given(configs, configs, st.integers(0, 10**9), st.booleans())
+def test_what_changes_no_update_may_change_and_the_rest_is_named(
+    old: Experiment, new: Experiment, step: int, allow: bool
+) -> None:
     before, after = flat(old), flat(new)
-    changed = {name for name in ALL_FIELDS if before[name] != after[name]}
-    names = changed - ({"train.steps"} if new.train.steps > old.train.steps else set())
-    if not names:
-        continued(old, new)
+    changed = {name for name in ALL_FIELDS if before[name] != after[name]} - FREE
+    fixed = changed - {"optimizer.learning_rate", "model.dropout"}
+    if not (fixed or (changed and not allow) or new.train.steps < step):
+        assert continued(old, new, step, allow_change=allow) == new
         return
     with pytest.raises(InputError, match="use another --run-dir") as error:
-        continued(old, new)
-    assert str(error.value).isprintable()
-    named = set(re.findall(r"([a-z_.0-9]+) was ", str(error.value)))
-    assert names - {"data.corpus"} <= named or len(str(error.value)) > 2000
+        continued(old, new, step, allow_change=allow)
+    told = str(error.value)
+    assert told.isprintable()
+    named = set(re.findall(r"([a-z_.0-9]+) was ", told))
+    assert named == (fixed or (set() if allow else changed) or {"train.steps"}) or len(told) > 2000
+    assert ("--allow-change" in told) == (not fixed and bool(changed) and not allow)
 
 
 @given(configs, st.sampled_from(["fast", "plain", "auto"]), st.sampled_from(["fast", "plain", "auto"]))
@@ -237,24 +245,46 @@ def test_the_time_loop_is_the_run_s_own_unless_another_is_named(config: Experime
 
 
 def test_a_refused_change_is_told_with_both_values() -> None:
-    old, new = Experiment(), Experiment(seed=3, train=TrainConfig(steps=10))
-    with pytest.raises(InputError, match=r"seed was 0 and is 3, train\.steps was \d+ and is 10; only a larger"):
-        continued(old, new)
+    old, new = Experiment(), Experiment(seed=3, data=DataConfig(batch_size=3), optimizer=OptimizerConfig(b1=0.5))
+    with pytest.raises(InputError, match=r"seed was 0 and is 3, data\.batch_size was 32 and is 3; this cannot change"):
+        continued(old, new, allow_change=True)
+    decayed = Experiment(optimizer=OptimizerConfig(weight_decay=0.1))  # its state has another form
+    with pytest.raises(InputError, match=r"weight_decay was 0\.0 and is 0\.1; this cannot change"):
+        continued(old, decayed, allow_change=True)
 
 
-def test_more_steps_extend_a_run(tmp_path: Path) -> None:
-    run, longer = begin(tmp_path), Experiment(train=TrainConfig(steps=2000))
-    assert run.extended(run.config) == run
-    assert run.extended(longer).config == Run.open(tmp_path).config == longer
-    with pytest.raises(InputError, match=rf"train\.steps was 2000 and is {TrainConfig().steps}"):
-        Run.open(tmp_path).extended(Experiment())
+def test_a_run_records_from_which_step_on_it_changed(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    assert run.extended(run.config, 7) == run
+    longer = Experiment(train=TrainConfig(steps=2000, sample_every=5), sample=SampleConfig(length=3))
+    assert run.extended(longer, 1500).config == Run.open(tmp_path).config == longer
+    slower = dataclasses.replace(longer, optimizer=OptimizerConfig(learning_rate=1e-4))
+    made = Run.open(tmp_path).extended(slower, 1800, allow_change=True)
+    assert Run.open(tmp_path) == made
+    assert made.changes == (
+        Change(step=1500, field="train.steps", was=1500, now=2000),
+        Change(step=1800, field="optimizer.learning_rate", was=6e-3, now=1e-4),
+    )
+    with pytest.raises(InputError, match=r"steps was 2000 and is 1500, and the run stands at step 1800; 1800 ends"):
+        made.extended(dataclasses.replace(slower, train=TrainConfig()), 1800)
+    # Newer checkpoints were lost, so that steps from 1700 on are trained anew.
+    assert [each.step for each in made.extended(slower, 1700).changes] == [1500, 1700]
 
 
-def test_a_name_becomes_a_folder() -> None:
-    assert default_folder("anna_karenina_book") == Path("runs/anna_karenina_book")
-    for name in ("", ".", "..", "a/b", "/etc", "a\0b"):
-        with pytest.raises(InputError, match="use --run-dir"):
-            default_folder(name)
+@pytest.mark.parametrize("content", [3, [3], [{"step": 1}], [{"step": -1, "field": "a", "was": 1, "now": 2}]])
+def test_malformed_changes_are_refused(tmp_path: Path, content: Any) -> None:
+    path = begin(tmp_path).folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"changes": content}))
+    assert "config.json is malformed: changes" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocabulary.json", "corpus.json", "samples", "tensorboard", "checkpoints"])
+def test_what_lies_there_already_is_not_replaced(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("my own")
+    with pytest.raises(InputError, match=f"already holds {name}; use another --run-dir, or move it away"):
+        begin(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == [name] and path.read_text() == "my own"
 
 
 @given(st.text(st.characters(exclude_categories=[])), st.integers(0, 10**9))

@@ -1,0 +1,58 @@
+"""The folder of a run or of a comparison that is given none."""
+
+import itertools
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from charlstm.config import Grid
+from charlstm.data.dataset import Fingerprint
+from charlstm.runs.folder import CONFIG, CORPUS, GRID, Run, read_as
+from charlstm.support.errors import InputError
+
+_LONGEST = 100
+"""Characters of a text's name at most, so that more fits behind it."""
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+
+
+def text_name(corpus: str) -> str:
+    """What a folder is called after a text: a corpus's name, or that of a file or folder, without its suffix."""
+    path = Path(corpus)
+    while any(each in path.name for each in "*?["):  # a pattern is called after the folder that it looks in
+        path = path.parent
+    stem = Path(path.stem).stem if path.suffix in _PACKED else path.stem
+    return "".join(c if c.isprintable() and c not in '[]*?\\:<>|"' else "_" for c in stem)[:_LONGEST] or "text"
+
+
+def experiment_name(path: Path) -> str:
+    """What a folder is called after an experiment's file."""
+    if path.suffix != ".json":
+        return path.stem
+    # One that is repeated is not continued.
+    return f"{path.resolve().parent.name if path.name in (CONFIG, GRID) else path.stem}-again"
+
+
+def choose_folder(name: str, corpus: str, file: str) -> tuple[Path, list[str]]:
+    """``runs/NAME``; where that holds another text, NAME-2 and so on, and a line that says so.
+
+    `file` is config.json or grid.json: whether a run or a comparison is to begin or go on there.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
+        raise InputError(f"{name!r} cannot name a folder; use --run-dir")
+    first = Path("runs") / name
+    folders = itertools.chain([first], (first.with_name(f"{name}-{number}") for number in itertools.count(2)))
+    folder = next(each for each in folders if not _is_taken(each, corpus, file))
+    return folder, [] if folder == first else [f"{first} holds another text, so this one goes to {folder}"]
+
+
+def _is_taken(folder: Path, corpus: str, file: str) -> bool:
+    """Whether a folder holds another text, or a comparison where a run belongs, or a run where one does."""
+    there = [each for each in (CONFIG, GRID) if os.path.lexists(folder / each)]
+    if file not in there:
+        return bool(there)
+    try:
+        data = Run.open(folder).config.data if file == CONFIG else read_as(Grid, folder / GRID).base.data
+        known = read_as(Fingerprint, folder / CORPUS)
+    except InputError:  # whoever opens it says what is wrong
+        return False
+    return not known.is_of(Fingerprint.read(replace(data, corpus=corpus)))
