@@ -2,7 +2,8 @@
 
 import codecs
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
@@ -21,7 +22,8 @@ class TextFile:
     """
 
     def __init__(self, path: Path, symbols: Symbols) -> None:
-        self._path, self._symbols = path, symbols
+        self._path = path
+        self._symbols: Symbols = symbols
         self._first: tuple[int, ...] | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -29,8 +31,7 @@ class TextFile:
             with self._path.open("rb") as file:
                 self._check(file)
                 length = 0
-                as_bytes = iter(lambda: file.read(_CHUNK).decode("latin-1"), "")
-                for piece in as_bytes if self._symbols == "bytes" else _characters(file, self._path):
+                for piece in decoded(partial(file.read, _CHUNK), repr(str(self._path)), self._symbols):
                     length += len(piece)
                     yield piece
                 self._check(file, length)
@@ -54,23 +55,30 @@ def unreadable(path: Path | str, error: OSError) -> InputError:
     return InputError(f"cannot read {str(path)!r}: {error.strerror or error}; check the path and its permissions")
 
 
-def _characters(file: BufferedReader, path: Path) -> Iterator[str]:
+def decoded(read: Callable[[], bytes], name: str, symbols: Symbols) -> Iterator[str]:
+    """The text of chunks, of which b"" is the last, as `TextFile` gives it; `name` is that of the input in errors."""
+    return iter(lambda: read().decode("latin-1"), "") if symbols == "bytes" else _characters(read, name)
+
+
+def _characters(read: Callable[[], bytes], name: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, held, chunk = 0, "", b" "
+    offset, began, held, chunk = 0, False, "", b" "
     while chunk:
-        chunk = file.read(_CHUNK)
+        chunk = read()
         if (nul := chunk.find(b"\0")) >= 0:
-            raise _not_text(path, f"has a NUL at byte {offset + nul}, so it is not text")
+            raise _not_text(name, f"has a NUL at byte {offset + nul}, so it is not text")
         pending = len(decoder.getstate()[0])
         try:
-            text = held + decoder.decode(chunk, final=not chunk)
+            text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            raise _not_text(path, f"is not UTF-8 at byte {offset - pending + error.start}") from None
-        text = text if offset else text.removeprefix("\ufeff")
+            raise _not_text(name, f"is not UTF-8 at byte {offset - pending + error.start}") from None
+        if text and not began:
+            text, began = text.removeprefix("\ufeff"), True
+        text = held + text
         held = "\r" if chunk and text.endswith("\r") else ""  # its LF may open the next chunk
         yield text.removesuffix(held).replace("\r\n", "\n")
         offset += len(chunk)
 
 
-def _not_text(path: Path, what: str) -> InputError:
-    return InputError(f"{str(path)!r} {what}; convert it to UTF-8, or use --data.symbols bytes, which reads any file")
+def _not_text(name: str, what: str) -> InputError:
+    return InputError(f"{name} {what}; convert it to UTF-8, or use --data.symbols bytes, which reads any file")

@@ -1,0 +1,113 @@
+"""From words to a command's dataclass, by tyro; what is wrong with them in one line."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+import tyro
+from pydantic import ValidationError
+
+from charlstm.cli.experiments import check_path
+from charlstm.config import Axes, Experiment
+from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.schema import flat
+
+Command = TypeVar("Command")
+
+
+def shown(name: str, default: str | None = None) -> Any:
+    """What --help calls a value, in place of its type, and what it says of a default that depends on the rest."""
+    return tyro.conf.arg(metavar=name, help_behavior_hint=None if default is None else f"(default: {default})")
+
+
+TEXT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="TEXT",
+    instance_from_str=lambda words: words[0],  # "None" is a text too, where tyro would read nothing
+    is_instance=lambda value: isinstance(value, str | None),
+    str_from_instance=lambda value: [str(value)],
+)
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _rates(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """One option for all of learning_rates, where tyro would make one for each cell of the default."""
+
+    def read(words: list[str]) -> dict[str, float]:
+        if len(words) % 2:
+            raise ValueError("each cell needs its rate, as in rnn 0.01 lstm 0.04")
+        return dict(zip(words[::2], map(float, words[1::2]), strict=True))
+
+    if get_origin(info.type) is not dict:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[CELL RATE ...]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [str(each) for pair in value.items() for each in pair],
+    )
+
+
+def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
+    """The command's dataclass from its words; raises InputError with what tyro says of them, in one line."""
+    name, known, words = kind.__name__.lower(), options(kind), join_values(kind, words)
+    for word in words:
+        if option_of(word) == "--import":
+            raise InputError(f"--import stands before the command: charlstm --import FILE {name} ...")
+        if word.startswith("--") and (option := option_of(word)) not in (*known, "--help"):
+            raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
+    box = io.StringIO()
+    # --train.tensorboard False, like every other field; the commands' own switches take no value.
+    has_config = "config" in kind.__annotations__
+    flags = tyro.conf.FlagConversionOff if has_config else tyro.conf.FlagCreatePairsOff
+    how: Any = {"prog": f"charlstm {name}", "default": default, "registry": _REGISTRY, "config": (flags,)}
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed = tyro.cli(kind, args=words, **how)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        error: BaseException | None = stop
+        while error := error.__context__:
+            if isinstance(error, ValidationError):
+                raise error from None
+        # A box: its title, and what is wrong; more help follows under a rule or an empty line.
+        lines = [line.strip("│| ") if re.search(r"\w", line) else "" for line in box.getvalue().splitlines()[1:]]
+        said = " ".join("\n".join(lines).strip().split("\n\n")[0].split())
+        raise InputError(f"{said.removesuffix('.')}; see `charlstm {name} --help`") from None
+    for value in vars(parsed).values():
+        for each in value if isinstance(value, tuple) else [value]:
+            if isinstance(each, Path):
+                check_path(each)
+    return parsed
+
+
+def join_values(kind: type, words: Sequence[str]) -> list[str]:
+    """The words with --option VALUE as --option=VALUE, so that a value may begin with dashes."""
+    known, single, joined = {*options(kind), "--help", "-h"}, options(kind, single=True), list[str]()
+    for word in words:
+        if joined and option_of(joined[-1]) in single and "=" not in joined[-1] and option_of(word) not in known:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def option_of(word: str) -> str:
+    """The option that a word gives, with dashes for underscores."""
+    return word.split("=", 1)[0].replace("_", "-")
+
+
+def options(kind: type, single: bool = False) -> list[str]:
+    """The options of a command, such as --run-dir and --data.corpus; or those alone that take a single value."""
+    parts: dict[str, Iterable[str]] = dict.fromkeys(("experiment", "run", "runs", "file"), ())
+    parts |= {"config": flat(Experiment()), "axes": () if single else vars(Axes())}
+    taken = [each for each in fields(kind) if not (single and isinstance(each.default, bool))]
+    names = [name for each in taken for name in parts.get(each.name, [each.name])]
+    return [f"--{name.replace('_', '-')}" for name in names]
