@@ -1,4 +1,4 @@
-"""The loss of a text, and of each of many lines: every character is predicted once, the first from the zero carry."""
+"""The loss of a text, of which every character is predicted once, and of each of many lines, whose first is given."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -84,24 +84,52 @@ def _compiled_read(model: Model, params: Params, ids: Array, carry: Carry) -> tu
 
 
 class Score(NamedTuple):
-    """Of one line: -log of its probability, the sum over its characters."""
+    """Of one line: -log of the probability of its scored characters, and how many those are."""
 
     nats: float
     characters: int
 
     @property
+    def bits(self) -> float:
+        return bits(self.nats)
+
+    @property
     def nats_per_char(self) -> float:
-        """Their quotient; 0 for an empty line."""
+        """Their quotient; 0 for a line without scored characters."""
         return self.nats / max(self.characters, 1)
 
+    @property
+    def bits_per_char(self) -> float:
+        return bits(self.nats_per_char)
 
-def score(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[Score]:
-    """Scores lines, [N] ids each, with no dropout; a line's nats per character are its `evaluate(..., rows=1).loss`."""
-    return [Score(float(each.sum()), len(each)) for each in character_nats(model, params, lines)]
+    @classmethod
+    def of(cls, nats: np.ndarray) -> "Score":
+        """The score of a line whose scored characters have so many nats each, [N]."""
+        return cls(float(nats.sum()), len(nats))
 
 
-def character_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The nats of each character of each line, [N] float64: -log of its probability after those before it."""
+def score(model: Model, params: Params, lines: Sequence[np.ndarray], *, after: int | None = None) -> list[Score]:
+    """Scores lines, [N] ids each, with no dropout: sums of `character_nats`."""
+    return [Score.of(each) for each in character_nats(model, params, lines, after=after)]
+
+
+def character_nats(
+    model: Model, params: Params, lines: Sequence[np.ndarray], *, after: int | None = None
+) -> list[np.ndarray]:
+    """The nats of the scored characters of each line: -log of the probability after those before it, float64.
+
+    Args:
+        model, params: what predicts.
+        lines: [N] ids each; a line's nats do not depend on the lines beside it.
+        after: the id, such as a newline's, that is read before each line, so that all [N] characters are scored. With
+            None the first is given, as nothing stands before it: [N - 1] are scored.
+    """
+    read = lines if after is None else [np.concatenate([[after], line]) for line in lines]
+    return [each[1:] for each in all_nats(model, params, read)]
+
+
+def all_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The nats of every character of each line, [N] float64, the first from the zero carry."""
     found = [np.zeros(len(line)) for line in lines]
     by_length = sorted(range(len(lines)), key=lambda number: len(lines[number]))
     start = place(model, params, SCORED_ROWS)

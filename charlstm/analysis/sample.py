@@ -8,7 +8,8 @@ import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain, islice
+from itertools import chain, tee
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -27,37 +28,49 @@ WINDOW = 256  # characters of the prime that a call reads
 BLOCK = 64  # streams that run side by side, where that changes no bit of them
 _WORTH_A_BLOCK = 16  # fewer streams than this are faster one after the other
 _HOTTEST = float(np.finfo(np.float32).max)
+Stop = str | Sequence[str] | None
 
 
 def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
     """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used."""
-    for drawn in _draw(model, *_prepared(model, params, prime), config, [config.seed]):
-        yield drawn[:, 0]
+    return next(streams(model, params, prime, config, 1))
 
 
-def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> np.ndarray:
-    """All of `stream` at once: [config.length] ids."""
-    return np.concatenate([np.zeros(0, np.int32), *stream(model, params, prime, config)])
+def streams(
+    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int
+) -> Iterator[Iterator[np.ndarray]]:
+    """`stream` for each of the `num` seeds from `config.seed` on, to the bit; many of them run side by side.
 
-
-def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:
-    """`sample` for each of the `num` seeds from `config.seed` on, to the bit; many streams run side by side."""
+    What is read of one is drawn for those beside it too, and kept until they are read.
+    """
     replace(config, seed=config.seed + num - 1)  # raises ValueError if the last seed is too large
     prepared, seeds = _prepared(model, params, prime), range(config.seed, config.seed + num)
     block = BLOCK if num >= _WORTH_A_BLOCK and block_keeps_bits(model, config.top_n) else 1
     for at in range(0, num, block):
         part = list(seeds[at : at + block])
         filled = part + part[:1] * (block - len(part))
-        drawn = np.concatenate([np.zeros((0, block), np.int32), *_draw(model, *prepared, config, filled)])
-        yield from drawn.T[: len(part)]
+        for row, chunks in enumerate(tee(_draw(model, *prepared, config, filled), len(part))):
+            yield map(itemgetter((slice(None), row)), chunks)
+
+
+def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> np.ndarray:
+    """All of `stream` at once: [config.length] ids."""
+    return next(samples(model, params, prime, config, 1))
+
+
+def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:
+    """All of each of `streams` at once."""
+    for drawn in streams(model, params, prime, config, num):
+        yield np.concatenate([np.zeros(0, np.int32), *drawn])
 
 
 @dataclass(frozen=True)
 class TextSampler:
     """Draws text from a model of a vocabulary's symbols: the prime of a `SampleConfig`, and what follows it.
 
-    A text ends with the first `stop` in what is drawn, or after `config.length` symbols. Raises ValueError at once if
-    the prime has characters that the vocabulary lacks and that are not skipped.
+    A text ends where the first of the `stop` strings is complete in what is drawn, or after `config.length` symbols.
+    Raises ValueError at once if the prime has characters that the vocabulary lacks and that are not skipped, or if a
+    stop is empty.
     """
 
     model: Model
@@ -65,28 +78,27 @@ class TextSampler:
     vocabulary: Vocabulary
     symbols: Symbols
 
-    def stream(self, config: SampleConfig, *, skip_unknown: bool = False, stop: str | None = None) -> Iterator[str]:
+    def stream(self, config: SampleConfig, *, skip_unknown: bool = False, stop: Stop = None) -> Iterator[str]:
         """One text in pieces, the prime first; bytes that are not UTF-8 become U+FFFD."""
-        prime = self._prime(config, skip_unknown)
-        pieces = map(self.vocabulary.decode, chain([prime], stream(self.model, self.params, prime, config)))
-        if self.symbols == "bytes":
-            pieces = _from_bytes(pieces)
-        return chain(islice(pieces, 1), pieces if stop is None else _until(stop, pieces))
+        prime, drawn = self.draw(config, 1, skip_unknown=skip_unknown, stop=stop)
+        pieces = chain([prime], chain.from_iterable(drawn))
+        return _from_bytes(pieces) if self.symbols == "bytes" else pieces
 
-    def texts(
-        self, config: SampleConfig, num: int, *, skip_unknown: bool = False, stop: str | None = None
-    ) -> Iterator[str]:
+    def texts(self, config: SampleConfig, num: int, *, skip_unknown: bool = False, stop: Stop = None) -> Iterator[str]:
         """All of `stream` for each of the `num` seeds from `config.seed` on."""
-        if stop is not None:  # one by one, as each may end early
-            for how in [replace(config, seed=config.seed + number) for number in range(num)]:
-                yield "".join(self.stream(how, skip_unknown=skip_unknown, stop=stop))
-            return
-        prime = self._prime(config, skip_unknown)
-        for drawn in samples(self.model, self.params, prime, config, num):
-            yield to_readable(self.vocabulary.decode(np.concatenate([prime, drawn])), self.symbols)
+        prime, drawn = self.draw(config, num, skip_unknown=skip_unknown, stop=stop)
+        return (to_readable(prime + "".join(pieces), self.symbols) for pieces in drawn)
 
-    def _prime(self, config: SampleConfig, skip_unknown: bool) -> np.ndarray:
-        return self.vocabulary.encode(to_symbols(config.prime, self.symbols), skip_unknown=skip_unknown)
+    def draw(
+        self, config: SampleConfig, num: int, *, skip_unknown: bool = False, stop: Stop = None
+    ) -> tuple[str, Iterator[Iterator[str]]]:
+        """The prime, and the pieces of what follows it for each of the seeds, in the model's symbols."""
+        stops = [to_symbols(each, self.symbols) for each in ([stop] if isinstance(stop, str) else stop or ())]
+        if "" in stops:
+            raise ValueError("stop is ''; it must have at least one character")
+        prime = self.vocabulary.encode(to_symbols(config.prime, self.symbols), skip_unknown=skip_unknown)
+        drawn = streams(self.model, self.params, prime, config, num)
+        return self.vocabulary.decode(prime), (_until(stops, map(self.vocabulary.decode, each)) for each in drawn)
 
 
 def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
@@ -96,16 +108,16 @@ def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def _until(stop: str, pieces: Iterable[str]) -> Iterator[str]:
-    """Pieces of a text up to the end of the first `stop`, which may lie in several of them."""
-    last = ""
+def _until(stops: Sequence[str], pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces of a text up to where the first of the stops is complete, which may lie in several of them."""
+    last, longest = "", max(map(len, stops), default=1)
     for piece in pieces:
         seen = last + piece
-        if (found := seen.find(stop)) >= 0:
-            yield piece[: found + len(stop) - len(last)]
+        if ends := [at + len(stop) for stop in stops if (at := seen.find(stop)) >= 0]:
+            yield piece[: min(ends) - len(last)]
             return
         yield piece
-        last = seen[max(len(seen) - len(stop) + 1, 0) :]
+        last = seen[max(len(seen) - longest + 1, 0) :]
 
 
 def choose(logits: Array, noise: Array, temperature: Array) -> Array:

@@ -1,25 +1,24 @@
 """The commands. Modules that import JAX are imported when a command needs them, so that --help is quick."""
 
 import io
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from charlstm.cli import arguments
+from charlstm.cli import arguments, reading
 from charlstm.cli.experiments import run_file
-from charlstm.cli.terminal import finish_output, keep_streams, write
+from charlstm.cli.parsing import parse
+from charlstm.cli.terminal import finish_output, keep_streams, print_notes, to_json, write
 from charlstm.config import Experiment, explain
 from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, TrainingError, did_you_mean
-from charlstm.support.files import inside, one_line
+from charlstm.support.files import inside
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def _end_if_interrupted(lost: Any) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    _print_notes([message])
+    print_notes([message])
     return code
 
 
@@ -125,7 +124,7 @@ def _find_text(config: Experiment, folder: Path) -> Experiment:
 def _train(words: list[str]) -> None:
     folder, asked, notes = arguments.train_arguments(words)
     config = _find_text(asked.config, folder)
-    _print_notes(notes)
+    print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import TrainProgress
     from charlstm.training.train import train
@@ -133,79 +132,10 @@ def _train(words: list[str]) -> None:
     train(config, folder, allow_change=asked.allow_change, watch=TrainProgress(), signals=True)
 
 
-def _eval(words: list[str]) -> None:
-    asked = arguments.parse(arguments.Eval, words)
-    process.prepare()
-    from charlstm.analysis.evaluate import evaluate
-    from charlstm.analysis.gradient_reach import gradient_reach
-    from charlstm.cli.summary import reach_table
-    from charlstm.data import corpora
-    from charlstm.data.dataset import encode_pieces
-    from charlstm.runs.loading import load_run
-
-    found = load_run(asked.run, asked.checkpoint)
-    _print_notes(found.notes)
-    symbols, separator = found.config.data.symbols, found.config.data.separator
-    if asked.text and asked.corpus:
-        raise InputError("--corpus is where the run's own text is, and --text another text; give one of them")
-    if asked.corpus:
-        found = found.with_text_at(corpora.resolve(asked.corpus))
-    if asked.text is None:
-        # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
-        ids, what, source = found.ids(asked.split), f"{asked.split} split", {"split": asked.split, "text": None}
-    else:
-        pieces, what = corpora.pieces(str(asked.text), symbols, separator), str(asked.text)
-        found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
-        ids, source = encode_pieces(found.vocabulary, pieces), {"split": None, "text": what}
-    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
-    try:
-        reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if asked.json:
-        values = {"run": str(asked.run), "step": found.step, **source, "exact": asked.exact}
-        values |= result._asdict() | {"bits_per_char": result.bits_per_char}
-        print(json.dumps(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})))
-        return
-    how = "in one row" if asked.exact else "in warmed rows"
-    write(
-        f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
-        f" over {result.characters:,} {symbols} {how}\n"
-    )
-    if reach:
-        print("\n".join(reach_table(reach)))
-
-
-def _sample(words: list[str]) -> None:
-    asked = arguments.parse(arguments.Sample, words)
-    if asked.num < 1:
-        raise InputError(f"--num is {asked.num}; it must be at least 1")
-    process.prepare()
-    from charlstm.runs.loading import load_run
-
-    found = load_run(asked.run, asked.checkpoint)
-    _print_notes(found.notes)
-    names = ("length", "temperature", "top_n", "seed")
-    how: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    seed = replace(found.config.sample, **how).seed
-    replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
-    how["skip_unknown"] = asked.skip_unknown
-    drawn: Iterable[Iterable[str]]
-    if asked.stream:
-        drawn = (found.stream(asked.prime, **dict(how, seed=seed + number)) for number in range(asked.num))
-    else:
-        drawn = ([text] for text in found.samples(asked.prime, asked.num, **how))
-    for number, pieces in enumerate(drawn):
-        if asked.num > 1:
-            write(f"--- seed {seed + number} ---\n")
-        for piece in chain(pieces, ["\n"]):
-            write(piece)
-
-
 def _compare(words: list[str]) -> None:
     folder, grid, notes = arguments.compare_arguments(words)
     grid = replace(grid, base=_find_text(grid.base, folder))
-    _print_notes(notes)
+    print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import GridProgress
     from charlstm.compare.runner import run_grid
@@ -220,7 +150,7 @@ def _compare(words: list[str]) -> None:
             place = draw(folder)
         except Exception as error:  # a picture's trouble is none of the comparison's
             why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            _print_notes([f"no {what}: {why}"])
+            print_notes([f"no {what}: {why}"])
         else:
             write(f"{what}: {place}\n")
 
@@ -240,7 +170,7 @@ def _draw_page(folder: Path) -> Path:
 
 
 def _report(words: list[str]) -> None:
-    asked = arguments.parse(arguments.Report, words)
+    asked = parse(arguments.Report, words)
     if not asked.runs:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
     process.prepare()
@@ -251,21 +181,14 @@ def _report(words: list[str]) -> None:
     write(f"{output}\n")
 
 
-def _export(words: list[str]) -> None:
-    asked = arguments.parse(arguments.Export, words)
-    process.prepare()
-    from charlstm.runs.export import export
-    from charlstm.runs.loading import load_run
-
-    found = load_run(asked.run, asked.checkpoint)
-    _print_notes(found.notes)
-    write(f"{export(found, asked.output)}\n")
-
-
 def _corpora(words: list[str]) -> None:
-    arguments.parse(arguments.Corpora, words)
+    asked = parse(arguments.Corpora, words)
     from charlstm.data.corpora import catalogue
 
+    if asked.json:
+        rows = [each._asdict() | {"path": each.place if os.path.isfile(each.place) else None} for each in catalogue()]
+        write("[\n" + ",\n".join(map(to_json, rows)) + "\n]\n")
+        return
     for entry in catalogue():
         write(f"{entry.name:<20} {entry.characters:>9,} characters  {entry.title} ({entry.place})\n")
     own = "any UTF-8 file of your own, compressed too, a folder of them, or a quoted glob"
@@ -274,16 +197,11 @@ def _corpora(words: list[str]) -> None:
 
 _COMMANDS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
     "train [EXPERIMENT]": (arguments.Train, _train),
-    "eval RUN": (arguments.Eval, _eval),
-    "sample RUN": (arguments.Sample, _sample),
+    "eval RUN": (arguments.Eval, reading.evaluate),
+    "score RUN [FILE]": (arguments.Score, reading.score),
+    "sample RUN": (arguments.Sample, reading.sample),
     "compare EXPERIMENT": (arguments.Compare, _compare),
     "report RUN ...": (arguments.Report, _report),
-    "export RUN": (arguments.Export, _export),
+    "export RUN": (arguments.Export, reading.export),
     "corpora": (arguments.Corpora, _corpora),
 }
-
-
-def _print_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        # Names and fields are in it that a stranger chose: one line, and nothing in it that a terminal would obey.
-        print(f"charlstm: {one_line(note, 4000)}", file=sys.stderr)

@@ -19,6 +19,7 @@ from charlstm.data.dataset import Dataset
 from charlstm.report.tables import write_tables
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import TrainedRun
+from charlstm.support.files import one_line
 from charlstm.training.loop import Watch
 
 
@@ -45,8 +46,10 @@ class TrainProgress(Watch):
     def end(self, run: TrainedRun, data: Dataset, found: Evaluation | None, trained: bool) -> None:
         if trained:
             self.line("\n".join(summary.conclusion(run.run, data, found)))
+            for note in summary.lost_prime(run.run):
+                self.line(one_line(note))
             write(run.sample() + "\n")
-        self.line("\n".join(summary.next_commands(run.run)))
+        self.line("\n".join(summary.next_commands(run.run, data)))
 
 
 class GridProgress(ExitStack, GridWatch):

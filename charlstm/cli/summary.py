@@ -15,9 +15,14 @@ from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.size import count_parameters
+from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.dataset import Dataset
+from charlstm.data.vocabulary import not_known
 from charlstm.runs.folder import Run
 from charlstm.support.files import one_line
+
+_LONGEST_PRIME = 60  # characters of it that a suggested command shows
+_SEARCHED, _TAKEN = 1000, 16  # characters of a text that are searched for a prime, and that it has
 
 
 def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> list[str]:
@@ -56,16 +61,53 @@ def conclusion(run: Run, data: Dataset, found: Evaluation | None) -> list[str]:
     return [head, *(f"  {name:<{width}}  {value:7.4f}" for name, value in rows.items())]
 
 
-def next_commands(run: Run) -> list[str]:
+def next_commands(run: Run, data: Dataset) -> list[str]:
     """The commands to type next."""
-    folder = shlex.quote(str(run.folder))
-    # The prime is shown in one line whatever is in it; a person can copy the command only if nothing was cut.
-    words = " ".join(run.config.sample.prime.split()[:3])
-    prime = f" --prime {shlex.quote(one_line(words))}" if words else ""
+    folder = str(run.folder)
+    folder = shell_word(f"./{folder}" if folder.startswith("-") else folder)
+    prime = _known_prime(run, data)
+    prime = f" --prime{'=' if prime.startswith('-') else ' '}{shell_word(prime)}" if prime else ""
     split = " --split test" if run.config.data.test_fraction else ""
     charlstm = "charlstm" if run.config.model.cell in BUILT_IN else "charlstm --import FILE"  # which registers the cell
     sample = f"  {charlstm} sample {folder}{prime} --temperature 0.8 --stream"
     return ["next:", sample, f"  {charlstm} eval {folder}{split}"]
+
+
+def _known_prime(run: Run, data: Dataset) -> str:
+    """The config's prime, or where the text lacks some of it, the beginning of the text's first line."""
+    prime, symbols = run.config.sample.prime, run.config.data.symbols
+    if run.vocabulary.unknown(to_symbols(prime, symbols)):
+        lines = to_readable(run.vocabulary.decode(data.train.ids[:_SEARCHED]), symbols).split("\n")
+        prime = next((line[:_TAKEN] for line in lines if line.strip()), "")
+        prime = "" if run.vocabulary.unknown(to_symbols(prime, symbols)) else prime  # of bytes that are not UTF-8
+    return prime[:_LONGEST_PRIME]
+
+
+def lost_prime(run: Run) -> list[str]:
+    """Says what a sample leaves out of the config's prime, which was written before the vocabulary was known."""
+    prime = run.config.sample.prime
+    unknown = run.vocabulary.unknown(to_symbols(prime, run.config.data.symbols))
+    return [f"the prime {prime!r:.60} of the run's config loses characters {not_known(unknown)}"] if unknown else []
+
+
+def lost_stops(run: Run, stops: Sequence[str]) -> list[str]:
+    """Says which stops are never drawn."""
+    unknown = {each: run.vocabulary.unknown(to_symbols(each, run.config.data.symbols)) for each in stops}
+    return [f"--stop {stop!r:.60} is never drawn; {not_known(lost)}" for stop, lost in unknown.items() if lost]
+
+
+def shell_word(text: str) -> str:
+    """A text as a word to type into a shell: in quotes, and as $'...' where a terminal would not show what is in it."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (each if each.isprintable() and each not in "\\'" else _octal(each) for each in text)
+    return f"$'{''.join(escaped)}'"
+
+
+def _octal(character: str) -> str:
+    names = {"\n": "\\n", "\t": "\\t"}
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"  # half a pair, or a byte
+    return names.get(character) or "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", errors))
 
 
 def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder: Path, data: Dataset) -> list[str]:

@@ -1,11 +1,12 @@
 """What reaches a person's terminal: plain text, whatever is in a corpus, and how far the work is."""
 
 import io
+import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from charlstm.support.clock import Clock
-from charlstm.support.files import printable
+from charlstm.support.files import one_line, printable
 
 SECONDS_BETWEEN_LINES = 15.0  # where no bar is drawn
 _SECONDS_OF_SPEED = 600.0  # that the time left is estimated from
@@ -24,6 +25,21 @@ def write(text: str) -> None:
     """Text to standard output, at once; as it is into a file or a pipe, `printable` on a terminal."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def to_json(value: object) -> str:
+    """A line of JSON in ASCII, whatever is in a text; numbers that are not finite become null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Lines on standard error beside what a command prints."""
+    for note in notes:
+        # Names and fields are in it that a stranger chose: one line, and nothing in it that a terminal would obey.
+        print(f"charlstm: {one_line(note, 4000)}", file=sys.stderr)
 
 
 class _Lasting(io.RawIOBase):
@@ -68,7 +84,7 @@ class Reporter:
     """Lines about a run on standard error. Progress is a bar under them; into a file or a pipe, a line now and then."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._last_line = -math.inf
 
     def line(self, text: str, style: str | None = None) -> None:
@@ -79,7 +95,7 @@ class Reporter:
     def bar(self, done: float, total: float, *, counts_steps: bool = True) -> Iterator[None]:
         """Shows progress while the block runs, from `done` of `total` on: counts of steps, or of what has no name."""
         counted = (TextColumn("step"), MofNCompleteColumn()) if counts_steps else (TaskProgressColumn(),)
-        told = TextColumn("{task.description}"), TimeRemainingColumn(compact=True), TextColumn("left")
+        told = TextColumn("{task.description}", markup=False), TimeRemainingColumn(compact=True), TextColumn("left")
         with Clock() as clock:
             self._progress = Progress(
                 *(*counted, BarColumn(bar_width=None), *told),

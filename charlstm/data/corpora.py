@@ -127,8 +127,13 @@ def catalogue() -> list[Entry]:
 
 
 def to_symbols(text: str, symbols: Symbols) -> str:
-    """Text that a person wrote, such as a prime, in a model's symbols."""
-    return text if symbols == "characters" else text.encode("utf-8", "surrogatepass").decode("latin-1")
+    """Text that a person wrote, such as a prime, in a model's symbols; half a surrogate pair may stand for a byte."""
+    if symbols == "characters":
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
+    except UnicodeEncodeError:  # a half that stands for none
+        return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def to_readable(text: str, symbols: Symbols) -> str:

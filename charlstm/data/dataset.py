@@ -89,14 +89,15 @@ def read_text(corpus: str | os.PathLike[str], **fields: Any) -> Dataset:
     return Dataset.read(DataConfig(corpus=corpora.resolve(os.fspath(corpus)), **fields))
 
 
-def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str]) -> NDArray[Any]:
+def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str], *, skip_unknown: bool = False) -> NDArray[Any]:
     """The ids of a text in pieces, [N], which are iterated over twice: a large text is held once, as ids."""
     ids, end = np.empty(sum(map(len, pieces)), vocabulary.dtype), 0
     for piece in pieces:
-        if end + len(piece) <= len(ids):  # or the file grows, which its pieces say when they end
-            ids[end : end + len(piece)] = vocabulary.encode(piece)
-        end += len(piece)
-    return ids
+        found = vocabulary.encode(piece, skip_unknown=skip_unknown)
+        if end + len(found) <= len(ids):  # or the file grows, which its pieces say when they end
+            ids[end : end + len(found)] = found
+        end += len(found)
+    return ids[:end]
 
 
 def _hashed(pieces: Iterable[str], digest: Any) -> Iterator[str]:

@@ -45,7 +45,8 @@ class TextFiles:
     """
 
     def __init__(self, path: str, symbols: Symbols, separator: str = "") -> None:
-        self._path, self._symbols, self._separator = path, symbols, separator
+        self._path, self._separator = path, separator
+        self._symbols: Symbols = symbols
         self._first: dict[str, Identity] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -57,10 +58,7 @@ class TextFiles:
         self._check_size(sum(size for _, _, size, _ in files.values()), limit)  # what comes out may be more
         for path, identity in files.items():
             chunks = _chunks(path, identity)
-            if self._symbols == "bytes":
-                pieces = (chunk.decode("latin-1") for chunk in chunks)
-            else:
-                pieces = _characters(chunks, path, alone=path == self._path)
+            pieces = decoded(chunks, repr(path), self._symbols, alone=path == self._path)
             gap = self._separator if length else ""
             for piece in filter(None, pieces):
                 length += len(gap) + len(piece)
@@ -164,14 +162,19 @@ def _decompressor(path: str) -> tuple[Any, type[Exception]]:
     return None, EOFError
 
 
-def _characters(chunks: Iterable[bytes], path: str, *, alone: bool) -> Iterator[str]:
+def decoded(chunks: Iterable[bytes], name: str, symbols: Symbols, *, alone: bool = True) -> Iterator[str]:
+    """The text of chunks as `TextFiles` gives it; `name` is that of the input in errors, and `alone` if it is all."""
+    return (chunk.decode("latin-1") for chunk in chunks) if symbols == "bytes" else _characters(chunks, name, alone)
+
+
+def _characters(chunks: Iterable[bytes], name: str, alone: bool) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, held, head = 0, "", b""
+    offset, began, held, head = 0, False, "", b""
     way = "use --data.symbols bytes, which reads any file" if alone else "leave it out by a quoted glob, as in '*.txt'"
 
     def not_text(what: str) -> InputError:
         remedies = [remedy for magic, remedy in _REMEDIES.items() if head.startswith(magic)]
-        return InputError(f"{path!r} {what}; {remedies[0] if remedies else f'convert it to UTF-8, or {way}'}")
+        return InputError(f"{name} {what}; {remedies[0] if remedies else f'convert it to UTF-8, or {way}'}")
 
     for chunk in chain(chunks, [b""]):
         head = head or chunk[:8]
@@ -179,10 +182,12 @@ def _characters(chunks: Iterable[bytes], path: str, *, alone: bool) -> Iterator[
             raise not_text(f"has a NUL at byte {offset + nul}, so it is not text")
         pending = len(decoder.getstate()[0])
         try:
-            text = held + decoder.decode(chunk, final=not chunk)
+            text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             raise not_text(f"is not UTF-8 at byte {offset - pending + error.start}") from None
-        text = text if offset else text.removeprefix("\ufeff")
+        if text and not began:
+            text, began = text.removeprefix("\ufeff"), True
+        text = held + text
         held = "\r" if chunk and text.endswith("\r") else ""  # its LF may open the next chunk
         yield text.removesuffix(held).replace("\r\n", "\n")
         offset += len(chunk)

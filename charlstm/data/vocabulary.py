@@ -18,6 +18,7 @@ from charlstm.support.files import write_atomic
 
 _MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB as JSON escapes
 _SHOWN = 5
+_INSTEAD = "leave them out, or drop them with --skip-unknown"
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class Vocabulary:
         ids = self._look_up(_code_points(text))
         if not (known := ids >= 0).all():
             if not skip_unknown:
-                unknown = _not_known(self.unknown(text))
-                raise InputError(f"{unknown}; leave them out, or drop them with --skip-unknown")
+                raise InputError(f"{not_known(self.unknown(text))}; {_INSTEAD}")
             ids = ids[known]
         return ids.astype(self.dtype)
 
@@ -78,7 +78,7 @@ class Vocabulary:
     def check_known(self, pieces: Iterable[str]) -> None:
         """Raises InputError with all characters of a text in pieces that the vocabulary lacks, if there are any."""
         if unknown := dict.fromkeys(character for piece in pieces for character in self.unknown(piece)):
-            raise InputError(f"{_not_known(list(unknown))}; leave them out")
+            raise InputError(f"{not_known(list(unknown))}; {_INSTEAD}")
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that the vocabulary lacks, in order of appearance."""
@@ -133,7 +133,8 @@ def named(character: str) -> str:
     return f"{repr(character) if alone else ascii(character)} (U+{ord(character):04X})"
 
 
-def _not_known(characters: list[str]) -> str:
+def not_known(characters: list[str]) -> str:
+    """Says that a vocabulary lacks these characters, and names the first of them."""
     shown = ", ".join(map(named, characters[:_SHOWN]))
     rest = f" and {len(characters) - _SHOWN:,} more" if len(characters) > _SHOWN else ""
     return f"not in the vocabulary: {shown}{rest}"

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -105,9 +107,9 @@ def markdown(results: Results) -> str:
 
 def show(results: Results) -> None:
     """Prints the table and its notes on standard output, with as many columns as a terminal is wide."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     columns = _plain(results)
-    while console.is_terminal and len(columns) > 2 and _width(columns) > console.width:
+    while sys.stdout.isatty() and len(columns) > 2 and _width(columns) > console.width:
         columns.popitem()
     drawn = Table(box=None, pad_edge=False, width=_width(columns))
     for title, unit in columns:
@@ -145,7 +147,7 @@ def _plain(results: Results) -> dict[tuple[str, str], list[str]]:
 
 
 def _width(columns: dict[tuple[str, str], list[str]]) -> int:
-    return sum(max(map(len, [*titles, *words])) + 2 for titles, words in columns.items()) - 2
+    return sum(max(map(cell_len, [*titles, *words])) + 2 for titles, words in columns.items()) - 2
 
 
 def _name(model: ModelResult, note: str) -> Cell:

@@ -2,17 +2,18 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from itertools import count, islice
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from numpy.typing import NDArray
 
-from charlstm.analysis.evaluate import Evaluation, Score, evaluate, score
-from charlstm.analysis.sample import TextSampler
+from charlstm.analysis.evaluate import SCORED_ROWS, Evaluation, Score, all_nats, character_nats, evaluate
+from charlstm.analysis.sample import Stop, TextSampler
 from charlstm.config import Experiment, SampleConfig, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
@@ -20,7 +21,7 @@ from charlstm.core.optimizer import make_optimizer
 from charlstm.core.sharding import on_one
 from charlstm.core.size import count_parameters
 from charlstm.core.step import TrainState, init_state
-from charlstm.data.corpora import to_symbols
+from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.arrays import GoneError
@@ -60,6 +61,15 @@ def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> N
             f"a model of {count:,} parameters with {config.data.batch_size:,} rows needs {needs}, and this machine has"
             f" {memory() / 2**30:,.1f}; lower model.hidden_size, model.num_layers or data.batch_size"
         )
+
+
+class ScoredSample(NamedTuple):
+    """A text as `sample` gives it, which begins with the prime, its seed, and the score of what follows the prime."""
+
+    prime: str
+    text: str
+    seed: int
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -111,23 +121,25 @@ class TrainedRun:
         return ids
 
     def sample(
-        self, prime: str | None = None, *, num: int = 1, skip_unknown: bool = False, stop: str | None = None, **how: Any
+        self, prime: str | None = None, *, num: int = 1, skip_unknown: bool = False, stop: Stop = None, **how: Any
     ) -> Any:
         """Draws text, as ``charlstm sample`` prints it.
 
         Args:
-            prime: text that the model reads first; by default that of the run's config.
+            prime: text that the model reads first; by default that of the run's config, without the characters that the
+                vocabulary lacks.
             num: how many texts; the i-th is that of seed + i - 1 alone.
             skip_unknown: leave out characters of the prime that the vocabulary lacks.
-            stop: a text ends with the first occurrence of this after the prime.
-            **how: ``length`` in characters, ``temperature``, ``top_n`` and ``seed``, by default as in the run's config.
+            stop: a string or several; a text ends with the first of them that is complete after the prime.
+            **how: ``length`` in characters, which is a limit where there is a stop, ``temperature``, ``top_n`` and
+                ``seed``, by default as in the run's config.
 
         Returns:
             The prime and the drawn text; a list of `num` such texts where `num` is not 1.
 
         Raises:
             InputError: the prime has a character that the model does not know.
-            ValueError: a setting is out of bounds.
+            ValueError: a setting is out of bounds, or a stop is empty.
         """
         if num < 1:
             raise ValueError(f"num is {num}; it must be at least 1")
@@ -135,18 +147,32 @@ class TrainedRun:
         return drawn[0] if num == 1 else drawn
 
     def samples(
-        self, prime: str | None, num: int, *, skip_unknown: bool = False, stop: str | None = None, **how: Any
+        self, prime: str | None, num: int, *, skip_unknown: bool = False, stop: Stop = None, **how: Any
     ) -> Iterator[str]:
         """The texts of `sample`, one by one."""
         config, skip = self._settings(prime, skip_unknown, how)
         return self._sampler.texts(config, num, skip_unknown=skip, stop=stop)
 
     def stream(
-        self, prime: str | None = None, *, skip_unknown: bool = False, stop: str | None = None, **how: Any
+        self, prime: str | None = None, *, skip_unknown: bool = False, stop: Stop = None, **how: Any
     ) -> Iterator[str]:
         """The text of `sample` in pieces, as they are drawn."""
         config, skip = self._settings(prime, skip_unknown, how)
         return self._sampler.stream(config, skip_unknown=skip, stop=stop)
+
+    def scored_samples(
+        self, prime: str | None, num: int, *, skip_unknown: bool = False, stop: Stop = None, **how: Any
+    ) -> Iterator[ScoredSample]:
+        """The texts of `sample`, each with the score of what was drawn: at temperature 1, among all characters."""
+        config, skip = self._settings(prime, skip_unknown, how)
+        first, drawn = self._sampler.draw(config, num, skip_unknown=skip, stop=stop)
+        texts, seeds = (first + "".join(pieces) for pieces in drawn), count(config.seed)
+        symbols = self.config.data.symbols
+        while block := list(islice(texts, SCORED_ROWS)):
+            nats = all_nats(self.model, self.params, list(map(self.vocabulary.encode, block)))
+            for text, each, seed in zip(block, nats, seeds, strict=False):
+                prime, text = (to_readable(part, symbols) for part in (first, text))
+                yield ScoredSample(prime, text, seed, Score.of(each[len(first) :]))
 
     def evaluate(self, split: str = "validation", *, exact: bool = False) -> Evaluation:
         """The exact loss over a split of the run's own text: every character is predicted once.
@@ -164,15 +190,43 @@ class TrainedRun:
         return evaluate(self.model, self.params, self.ids(split), rows=1 if exact else None)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
-        """The loss of each line on its own, from the empty state: ``.nats``, ``.characters`` and ``.nats_per_char``.
+        """The loss of each line on its own: how likely the model finds it.
 
-        `skip_unknown` leaves out characters that the vocabulary lacks, for which it raises InputError otherwise.
+        The first character is given, as nothing stands before it, and is not scored.
+
+        Args:
+            lines: of text; none changes the score of another.
+            skip_unknown: leave out characters that the vocabulary lacks.
+
+        Returns:
+            ``.nats`` and ``.bits``, sums over the ``.characters`` that were scored, and ``.nats_per_char`` and
+            ``.bits_per_char``, 0 for a line with none.
+
+        Raises:
+            InputError: a line has a character that the model does not know.
         """
+        return [Score.of(each) for each in self.character_nats(lines, skip_unknown=skip_unknown)]
+
+    def character_nats(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[NDArray[Any]]:
+        """The nats of each scored character of each line: those of which `score` gives the sum."""
         if isinstance(lines, str):
             raise TypeError("lines is one str; give a list of lines")
-        symbols = self.config.data.symbols
-        ids = [self.vocabulary.encode(to_symbols(line, symbols), skip_unknown=skip_unknown) for line in lines]
-        return score(self.model, self.params, ids)
+        symbols = [to_symbols(line, self.config.data.symbols) for line in lines]
+        return self.nats_of(self.encode_lines(symbols, skip_unknown=skip_unknown))
+
+    def nats_of(self, lines: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """As `character_nats`, of lines of ids."""
+        return character_nats(self.model, self.params, lines)
+
+    def encode_lines(self, lines: Iterable[str], *, skip_unknown: bool, first: int = 1) -> list[NDArray[Any]]:
+        """The ids of lines in the model's symbols; InputError has the number of a line, the first of which is known."""
+        ids = []
+        for number, line in enumerate(lines, first):
+            try:
+                ids.append(self.vocabulary.encode(line, skip_unknown=skip_unknown))
+            except InputError as error:
+                raise InputError(f"line {number:,}: {error}") from None
+        return ids
 
     def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
         """The state after `step` updates, to continue from.

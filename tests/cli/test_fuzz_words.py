@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.analysis.gradient_reach import GradientReach
 from charlstm.cli import arguments, commands
+from charlstm.cli.parsing import options
 from charlstm.compare.results import Results
 from charlstm.report.entries import gather
 from charlstm.runs import loading
@@ -141,13 +142,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def lines(draw: st.DrawFn) -> list[str]:
     """A command, mostly one that there is, and words after it, mostly those that it takes."""
     command = draw(st.sampled_from([*KINDS, *KINDS, *KINDS, "", "-h", "help", "--version", "tran", "Eval"]) | any_text)
-    options = [*arguments._options(KINDS[command]), "--help", "-h"] if command in KINDS else ["--help"]
+    known = [*options(KINDS[command]), "--help", "-h"] if command in KINDS else ["--help"]
     values = st.sampled_from(VALUES) | any_text | st.integers().map(str) | st.floats().map(str)
     words = [command]
     if draw(st.booleans()):
         words.append({"compare": "grid.py", "train": "experiment.py"}.get(command, "run"))
     for _ in range(draw(st.integers(0, 4))):
-        option = draw(st.sampled_from(options))
+        option = draw(st.sampled_from(known))
         match draw(st.integers(0, 7)):
             case 0:
                 words.append(draw(values))

@@ -1,0 +1,175 @@
+"""The commands that read a trained run: eval, score, sample and export."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+from charlstm.cli.arguments import Eval, Export, Sample, Score
+from charlstm.cli.parsing import parse
+from charlstm.cli.terminal import print_notes, to_json, write
+from charlstm.support import process
+from charlstm.support.errors import InputError
+from charlstm.support.files import printable
+
+_LINE_COLUMNS = {"line": ">8", "nats": ">12.4f", "bits_per_char": ">13.4f", "characters": ">10", "text": ""}
+_SYMBOL_COLUMNS = {"line": ">8", "column": ">8", "nats": ">10.4f", "bits": ">10.4f"}
+
+
+def evaluate(words: list[str]) -> None:
+    """`charlstm eval`."""
+    asked = parse(Eval, words)
+    process.prepare()
+    from charlstm.analysis.evaluate import evaluate
+    from charlstm.analysis.gradient_reach import gradient_reach
+    from charlstm.cli.summary import reach_table
+    from charlstm.data import corpora
+    from charlstm.data.dataset import encode_pieces
+    from charlstm.runs.loading import load_run
+
+    found = load_run(asked.run, asked.checkpoint)
+    print_notes(found.notes)
+    symbols, separator, skipped = found.config.data.symbols, found.config.data.separator, 0
+    if asked.text and asked.corpus:
+        raise InputError("--corpus is where the run's own text is, and --text another text; give one of them")
+    if asked.corpus:
+        found = found.with_text_at(corpora.resolve(asked.corpus))
+    if asked.text is None:
+        # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
+        ids, what, source = found.ids(asked.split), f"{asked.split} split", {"split": asked.split, "text": None}
+    else:
+        pieces, what = corpora.pieces(str(asked.text), symbols, separator), str(asked.text)
+        if not asked.skip_unknown:
+            found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
+        ids, source = encode_pieces(found.vocabulary, pieces, skip_unknown=True), {"split": None, "text": what}
+        skipped = sum(map(len, pieces)) - len(ids)
+        if not len(ids):
+            raise InputError(f"nothing of {what} is in the vocabulary; give a text in the model's characters")
+    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
+    try:
+        reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if asked.json:
+        values = {"run": str(asked.run), "step": found.step, **source, "exact": asked.exact, "skipped": skipped}
+        values |= result._asdict() | {"bits_per_char": result.bits_per_char}
+        write(to_json(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})) + "\n")
+        return
+    how = "in one row" if asked.exact else "in warmed rows"
+    write(
+        f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
+        f" over {result.characters:,} {symbols} {how}{_left_out(skipped)}\n"
+    )
+    if reach:
+        print("\n".join(reach_table(reach)))
+
+
+def score(words: list[str]) -> None:
+    """`charlstm score`."""
+    asked = parse(Score, words)
+    process.prepare()
+    from charlstm.analysis.evaluate import Score as Scored
+    from charlstm.data.corpora import to_readable
+    from charlstm.data.lines import Lines
+    from charlstm.runs.loading import load_run
+
+    found = load_run(asked.run, asked.checkpoint)
+    print_notes(found.notes)
+    symbols = found.config.data.symbols
+    lines, symbol = Lines(asked.file, symbols), symbols.removesuffix("s")
+
+    def encoded() -> Iterator[tuple[int, list[str], list[Any]]]:
+        first = 1
+        for block in lines:
+            yield first, block, found.encode_lines(block, skip_unknown=asked.skip_unknown, first=first)
+            first += len(block)
+
+    if lines.repeatable:  # so that nothing is shown before an error
+        for _ in encoded():
+            pass
+    columns = _LINE_COLUMNS if asked.by == "line" else _SYMBOL_COLUMNS | {symbol: ""}
+    total, number, skipped = Scored(0.0, 0), 0, 0
+    for first, block, ids in encoded():
+        rows = list[dict[str, Any]]()
+        for number, (line, known, nats) in enumerate(zip(block, ids, found.nats_of(ids), strict=True), first):
+            here, left_out = Scored.of(nats), len(line) - len(known)
+            total, skipped = Scored(total.nats + here.nats, total.characters + here.characters), skipped + left_out
+            if asked.by == "line":
+                values = {"nats": here.nats, "bits": here.bits, "bits_per_char": here.bits_per_char}
+                text = {"text": to_readable(line, symbols)}
+                rows.append({"line": number, "characters": here.characters, **values, "skipped": left_out, **text})
+                continue
+            unknown = {*found.vocabulary.unknown(line)} if left_out else ()
+            kept = [(column, each) for column, each in enumerate(line, 1) if each not in unknown]
+            for (column, each), value in zip(kept[len(kept) - len(nats) :], nats.tolist(), strict=True):
+                what = {symbol: each if symbol == "character" else ord(each)}
+                rows.append({"line": number, "column": column, **what, "nats": value, "bits": Scored(value, 1).bits})
+        if first == 1 and not asked.json:  # what is no row goes to standard error, so that the rows can be sorted
+            print(" ".join(f"{name:{form.split('.')[0]}}" for name, form in columns.items()), file=sys.stderr)
+        write("".join(f"{to_json(row) if asked.json else _table_row(row, columns)}\n" for row in rows))
+    if not asked.json:
+        each = f"{total.bits_per_char:.4f} bits per character over {total.characters:,} {symbols}"
+        print(f"{number:,} lines: {total.nats:.4f} nats, {each}{_left_out(skipped)}", file=sys.stderr)
+
+
+def _table_row(row: dict[str, Any], columns: dict[str, str]) -> str:
+    shown = {name: printable(row[name]) if name == "text" else row[name] for name in columns}
+    if "character" in columns:
+        shown["character"] = repr(row["character"])
+    return " ".join(f"{shown[name]:{form}}" for name, form in columns.items())
+
+
+def _left_out(skipped: int) -> str:
+    return f"; {skipped:,} unknown left out" if skipped else ""
+
+
+def sample(words: list[str]) -> None:
+    """`charlstm sample`."""
+    asked = parse(Sample, words)
+    if asked.num < 1:
+        raise InputError(f"--num is {asked.num}; it must be at least 1")
+    if "" in asked.stop:
+        raise InputError("--stop is ''; it must have at least one character")
+    for one, other in (("prime", "prime_file"), ("stream", "json")):
+        if getattr(asked, one) not in (None, False) and getattr(asked, other) not in (None, False):
+            raise InputError(f"--{one} and --{other.replace('_', '-')} cannot go together; leave one of them out")
+    process.prepare()
+    from charlstm.cli.summary import lost_prime, lost_stops
+    from charlstm.data.lines import read_prime
+    from charlstm.runs.loading import load_run
+
+    found = load_run(asked.run, asked.checkpoint)
+    names = ("length", "temperature", "top_n", "seed")
+    how: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    seed = replace(found.config.sample, **how).seed
+    replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
+    prime = read_prime(asked.prime_file, found.config.data.symbols) if asked.prime_file is not None else asked.prime
+    print_notes([*found.notes, *(lost_prime(found.run) if prime is None else ()), *lost_stops(found.run, asked.stop)])
+    how |= {"skip_unknown": asked.skip_unknown, "stop": asked.stop}
+    if asked.json:
+        for each in found.scored_samples(prime, asked.num, **how):
+            write(to_json({"prime": each.prime, "text": each.text, "seed": each.seed} | each.score._asdict()) + "\n")
+        return
+    drawn: Iterable[Iterable[str]]
+    if asked.stream:
+        drawn = (found.stream(prime, **dict(how, seed=seed + number)) for number in range(asked.num))
+    else:
+        drawn = ([text] for text in found.samples(prime, asked.num, **how))
+    for number, pieces in enumerate(drawn):
+        if asked.num > 1:
+            write(f"--- seed {seed + number} ---\n")
+        for piece in chain(pieces, ["\n"]):
+            write(piece)
+
+
+def export(words: list[str]) -> None:
+    """`charlstm export`."""
+    asked = parse(Export, words)
+    process.prepare()
+    from charlstm.runs.export import export
+    from charlstm.runs.loading import load_run
+
+    found = load_run(asked.run, asked.checkpoint)
+    print_notes(found.notes)
+    write(f"{export(found, asked.output)}\n")
