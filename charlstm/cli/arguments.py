@@ -24,6 +24,8 @@ class Train:
     """A Python file that defines CONFIG, a run's folder, which continues it, or its config.json, which repeats it."""
     run_dir: Annotated[Path | None, shown("DIR", "runs/ and the experiment's or the text's name")] = None
     """The run's folder. One that holds a run continues it."""
+    init_from: Annotated[Path | None, shown("RUN", "none")] = None
+    """A run whose parameters a new one begins with, by symbol; without an EXPERIMENT, its model is taken too."""
     allow_change: bool = False
     """Let a run continue with another learning rate, schedule, dropout and such, and record it."""
     config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
@@ -144,7 +146,11 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     if path is None:
         from charlstm.runs.folder import Run
 
-        config = Run.open(folder).config if Run.exists(folder) else config
+        if Run.exists(folder):
+            config = Run.open(folder).config
+        elif old := value_of(words, "--init-from"):
+            theirs = Run.open(user_path(old)).config
+            config = replace(config, model=theirs.model, data=replace(config.data, symbols=theirs.data.symbols))
     parsed = parse(Train, words, Train(config=config))
     check_cell(parsed.config.model.cell)
     return folder, parsed, notes

@@ -129,7 +129,20 @@ def _train(words: list[str]) -> None:
     from charlstm.cli.progress import TrainProgress
     from charlstm.training.train import train
 
-    train(config, folder, allow_change=asked.allow_change, watch=TrainProgress(), signals=True)
+    how: Any = {"allow_change": asked.allow_change, "init_from": _init_from(asked, folder)}
+    train(config, folder, **how, watch=TrainProgress(), signals=True)
+
+
+def _init_from(asked: arguments.Train, folder: Path) -> Any:
+    """What a run begins with: the run that was asked for or, where a config.json is repeated, the one in that."""
+    from charlstm.runs.folder import Run, read_config
+    from charlstm.runs.transfer import load_origin
+
+    repeats = asked.experiment and asked.experiment.suffix == ".json" and not Run.exists(folder)
+    if asked.init_from or not (asked.experiment and repeats):
+        return asked.init_from
+    origin = read_config(asked.experiment).init_from
+    return load_origin(origin) if origin else None
 
 
 def _compare(words: list[str]) -> None:

@@ -109,6 +109,7 @@ def _read_run(folder: Path) -> Entry:
     losses = [(step, loss) for step, loss in curves.points(records, validation=True)]
     unfinished = f"step {last:,} of {steps:,}" if last < steps else ""
     notes = [metrics.ended_early(run, losses, last) or unfinished, *map(str, run.changes)]
+    notes += [str(run.init_from)] if run.init_from else []
     try:
         model = ModelResult(
             name=one_line(run.folder.resolve().name),

@@ -1,4 +1,4 @@
-"""What may change when a run continues, and what its config.json keeps of it."""
+"""What a run began from, what may change when it continues, and what its config.json keeps of both."""
 
 from dataclasses import fields, replace
 from typing import Annotated, Any
@@ -41,9 +41,24 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Changes:
-    """All of a run, in order; the key of a config.json beside the config's own."""
+class Origin:
+    """The run whose parameters another began with."""
 
+    run: Text
+    """Its folder, absolute."""
+    step: Annotated[Whole, Field(ge=0, le=MOST)]
+    sha256: Text
+    """Of the parameters."""
+
+    def __str__(self) -> str:
+        return one_line(f"began with the parameters of {self.run} after step {self.step:,}")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Story:
+    """Where a run comes from, and its changes in order; the keys of a config.json beside the config's own."""
+
+    init_from: Origin | None = None
     changes: tuple[Change, ...] = ()
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeVar
 from charlstm.config import CELLS, Experiment
 from charlstm.data.dataset import Fingerprint
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.changes import Change, Changes, changes, continued
+from charlstm.runs.changes import Change, Origin, Story, changes, continued
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path, inside, json_text, one_line, read_json, write_atomic, write_json
 from charlstm.support.schema import flat, from_dict, to_dict
@@ -25,9 +25,11 @@ CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 Kind = TypeVar("Kind")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
-_WRITTEN_BY, _CHANGES = "written_by", "changes"
-"""The keys beside the config's own: versions by package, `run` (its id), `program` if a program of its own made it; and
-what changed when it went on."""
+_WRITTEN_BY = "written_by"
+"""The key beside the config's own and those of `Story`: versions by package, `run` (its id), and `program` if a program
+of its own made it."""
+_OF_NO_UPDATE = ("train.", "sample.", "model.recurrence")
+"""Beginnings of the names of fields from which no update follows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Run:
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
     id: str = ""
     """Tells its checkpoints from those of a run that began otherwise; empty where an earlier version made it."""
+    init_from: Origin | None = None
+    """The run whose parameters it began with, if not with fresh ones."""
     changes: tuple[Change, ...] = ()
     """What was changed when it went on, so that its config holds from there on only."""
 
@@ -52,12 +56,20 @@ class Run:
 
     @classmethod
     def create(
-        cls, folder: Path, config: Experiment, vocabulary: Vocabulary, fingerprint: Fingerprint, program: bool = False
+        cls,
+        folder: Path,
+        config: Experiment,
+        vocabulary: Vocabulary,
+        fingerprint: Fingerprint,
+        *,
+        program: bool = False,
+        init_from: Origin | None = None,
     ) -> "Run":
         """Makes the folder and its files, config.json last, so that a crash on the way leaves no run."""
         make_folder(folder)
         check_vacant(folder, (CONFIG, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD, GRID))
-        run = cls(folder, config, vocabulary, fingerprint, program, _id_of(config, fingerprint))
+        id_ = _id_of(config, fingerprint, init_from)
+        run = cls(folder, config, vocabulary, fingerprint, program, id_, init_from)
         with _making(folder):
             _check_links(folder)
             # What a crash on the way left is what is written now; anything else is the user's own.
@@ -113,7 +125,8 @@ class Run:
 
     def _write_config(self) -> None:
         written_by = _versions() | ({"run": self.id} if self.id else {}) | ({"program": True} if self.program else {})
-        told = {_CHANGES: [asdict(each) for each in self.changes]} if self.changes else {}
+        story = to_dict(Story(init_from=self.init_from, changes=self.changes))
+        told = {name: value for name, value in story.items() if value}
         write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by} | told)
 
 
@@ -183,6 +196,7 @@ class Config(NamedTuple):
     config: Experiment
     program: bool
     id: str
+    init_from: Origin | None
     changes: tuple[Change, ...]
 
 
@@ -191,13 +205,13 @@ def read_config(path: Path) -> Config:
     values = read_json(path)
     if not isinstance(written_by := values.pop(_WRITTEN_BY, {}), dict):
         raise InputError(f"{path} is malformed: {_WRITTEN_BY} must be an object; put back the run's own file")
-    changed = {_CHANGES: values.pop(_CHANGES, [])}
+    told = {each.name: values.pop(each.name) for each in fields(Story) if each.name in values}
 
-    def read(unknown: Literal["forbid", "ignore"]) -> tuple[Experiment, Changes]:
-        return from_dict(values, Experiment, unknown=unknown), from_dict(changed, Changes, unknown=unknown)
+    def read(unknown: Literal["forbid", "ignore"]) -> tuple[Experiment, Story]:
+        return from_dict(values, Experiment, unknown=unknown), from_dict(told, Story, unknown=unknown)
 
     try:
-        config, made = read("forbid")
+        config, story = read("forbid")
     except InputError as error:
         theirs, ours = (str(each.get("charlstm", "")) for each in (written_by, _versions()))
         if _release(theirs) > _release(ours):
@@ -213,14 +227,15 @@ def read_config(path: Path) -> Config:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
         how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
         raise InputError(f"the cell of {path} is not registered; {how}")
-    return Config(config, written_by.get("program") is True, str(written_by.get("run", "")), made.changes)
+    id_ = str(written_by.get("run", ""))
+    return Config(config, written_by.get("program") is True, id_, story.init_from, story.changes)
 
 
-def _id_of(config: Experiment, fingerprint: Fingerprint) -> str:
+def _id_of(config: Experiment, fingerprint: Fingerprint, init_from: Origin | None) -> str:
     """A hash of what a run's first state and its updates follow from, whatever its length and wherever its text is."""
-    fields = flat(config) | {"data.corpus": fingerprint.sha256}
-    fields = {name: value for name, value in fields.items() if not name.startswith(("train.", "sample.", "model.rec"))}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+    values = {name: value for name, value in flat(config).items() if not name.startswith(_OF_NO_UPDATE)}
+    values |= {"data.corpus": fingerprint.sha256, "init_from": init_from and init_from.sha256}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str | bool]:

@@ -1,19 +1,47 @@
 """A new run that begins with the parameters of another, matched by symbol and not by id."""
 
+import hashlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from charlstm.config import Experiment
 from charlstm.core.network import Model, Params
+from charlstm.core.step import TrainState
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.loading import TrainedRun
+from charlstm.runs.changes import Origin
+from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.support.errors import InputError
 from charlstm.support.files import one_line
 from charlstm.support.schema import flat
 
 _MUST_AGREE = ("model.cell", "model.hidden_size", "model.num_layers", "data.symbols")
+
+
+def origin_of(old: TrainedRun) -> Origin:
+    """What a run that begins with the parameters of `old` keeps of it."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(jax.device_get(old.params)):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return Origin(run=str(old.run.folder.absolute()), step=old.step, sha256=digest.hexdigest())
+
+
+def load_origin(origin: Origin) -> TrainedRun:
+    """The run that another began with, as it was; raises InputError where it is no more."""
+    old = load_run(origin.run, origin.step)
+    if origin_of(old).sha256 != origin.sha256:
+        raise InputError(f"{one_line(origin.run)} has other parameters at step {origin.step}; bring the old ones back")
+    return old
+
+
+def begin_from(
+    old: TrainedRun, config: Experiment, vocabulary: Vocabulary, model: Model, first: TrainState
+) -> tuple[TrainState, str]:
+    """The state before the first update of a run that begins with the parameters of `old`; otherwise as `transfer`."""
+    params, line = transfer(old, config, vocabulary, model, first.params)
+    return first._replace(params=jax.tree.map(jnp.array, params)), line  # copies, which may be donated
 
 
 def transfer(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optax
@@ -21,8 +22,9 @@ from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.changes import continued
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run, as_training_errors, make_folder
-from charlstm.runs.loading import TrainedRun, first_state, make_model
+from charlstm.runs.loading import TrainedRun, first_state, load_run, make_model
 from charlstm.runs.lock import only_writer
+from charlstm.runs.transfer import begin_from, load_origin, origin_of
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import user_path
 from charlstm.training.loop import Callback, Loop, Watch
@@ -40,6 +42,7 @@ def train(
     data: Any = None,
     callbacks: Sequence[Callback] = (),
     allow_change: bool = False,
+    init_from: TrainedRun | str | os.PathLike[str] | None = None,
     watch: Watch | None = None,
     signals: bool = False,
 ) -> TrainState:
@@ -55,6 +58,8 @@ def train(
         callbacks: each is called as ``callback(step, state, metrics)`` after every update. The next update donates the
             state, so it must not be kept.
         allow_change: whether a run may go on with another learning rate, dropout and such; its config.json records it.
+        init_from: a run of the same cell, width and depth, whose parameters a new run begins with, or its folder, of
+            which the best checkpoint counts. They are matched by symbol; those of new symbols are fresh.
         watch: is told of the progress; by default nothing is printed.
         signals: whether SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 save and stop the run, from now on, where they are
             not ignored; a second SIGINT or SIGTERM then ends the process. For the main thread alone.
@@ -70,7 +75,7 @@ def train(
     folder, watch = user_path(run_dir), watch or Watch()
     program = not (tx is None and loss is None and data is None)
     with as_training_errors(folder), collected(signals) as received, ExitStack() as stack:
-        config, run = experiment, None
+        config, run, latest = experiment, None, None
         if Run.exists(folder):
             stack.enter_context(only_writer(folder, watch.line))
             run = Run.open(folder)
@@ -78,22 +83,31 @@ def train(
                 what = "with an optimizer, a loss or data of its own"
                 raise InputError(f"a program made {folder} {what}; continue it from there")
             with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True) as there:
-                config = continued(run.config, config, there.latest() or 0, allow_change=allow_change)
+                latest = there.latest()
+            config = continued(run.config, config, latest or 0, allow_change=allow_change)
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
         received.check()
         fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))
+        schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
+        chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
+        layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
+        begun, old = None, _old_run(run, latest, init_from)
+        if old:
+            begun, line = begin_from(old, config, data.vocabulary, model, first())
+            watch.line(line)
         if run:
             run.check_text(fingerprint, data.vocabulary)
         else:
             make_folder(folder)
             stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
-            run = Run.create(folder, config, data.vocabulary, fingerprint, program=program)
-        schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
-        chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
-        layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
+            origin = origin_of(old) if old else None
+            run = Run.create(folder, config, data.vocabulary, fingerprint, program=program, init_from=origin)
         ends_now = config.train.steps < run.config.train.steps
         member, state = open_member(replace(run, config=config), first, layout.devices, watch.line, stack)
+        if begun:  # at once, since the old run may be gone when this one is continued
+            state = begun
+            member.checkpoints.save(0, state, devices=layout.devices)
         # After all that can fail.
         member.run = run.extended(config, int(state.step), program=program, allow_change=allow_change)
         one = OneRun(model, chain, layout, loss or mean_nats, schedule)
@@ -109,6 +123,18 @@ def train(
     # What shows the end may fail, such as on a full disk that standard output goes to: everything is saved by now.
     watch.end(TrainedRun(member.run, model, state.params, loop.step), data, loop.validation, trained=trains)
     return state
+
+
+def _old_run(run: Run | None, latest: int | None, init_from: Any) -> TrainedRun | None:
+    """The run whose parameters a first state has, if one is to be made and they are not fresh."""
+    if run is None:
+        return load_run(user_path(init_from)) if isinstance(init_from, str | os.PathLike) else init_from
+    if init_from is not None:
+        path = init_from.run.folder if isinstance(init_from, TrainedRun) else user_path(init_from)
+        if not (run.init_from and Path(run.init_from.run) == path.absolute()):
+            what = f"{run.folder} holds a run that did not begin with the parameters of {path}"
+            raise InputError(f"{what}; use another --run-dir, or go on without --init-from")
+    return load_origin(run.init_from) if run.init_from and latest is None else None
 
 
 def _raise_not_finite(member: Member, what: str) -> None:
