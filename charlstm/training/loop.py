@@ -27,6 +27,8 @@ from charlstm.training.seeds import Program
 from charlstm.training.signals import Received
 
 Callback = Callable[[int, TrainState, Metrics], object]
+_LIVE = 1.0
+"""Seconds after which others can read what was written."""
 _SLOW = 0.5
 """Seconds of a call from which on the next is begun after its metrics are read: devices wait for the host, which takes
 no time beside that, and people and signals do not wait for another call."""
@@ -80,7 +82,7 @@ class Loop:
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
-        self._clock, self._took = Clock(), 0.0
+        self._clock, self._took, self._shown = Clock(), 0.0, -math.inf
         self._saved = self.step
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
@@ -141,8 +143,7 @@ class Loop:
         if not places or not (samples or validates or saves):
             return
         self._drain()
-        for member in self.members:
-            member.show()
+        self._show()
         model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
@@ -154,6 +155,7 @@ class Loop:
                 saves |= self._record_validation(member, found)
         if saves:
             self._save(places, states, losses)
+        self._show()
         self._since = self._clock()
 
     def _record_validation(self, member: Member, found: Evaluation) -> bool:
@@ -202,8 +204,15 @@ class Loop:
                 record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": norm}
                 record |= {"learning_rate": rate, "chars_per_second": speed}
                 member.write({name: value for name, value in record.items() if value is not None})
+        if now - self._shown > _LIVE:
+            self._show()
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
+
+    def _show(self) -> None:
+        for member in self.members:
+            member.show()
+        self._shown = self._clock()
 
     def _diverge(self, member: Member, step: int, what: str) -> None:
         member.diverged_after = step
