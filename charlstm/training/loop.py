@@ -82,7 +82,7 @@ class Loop:
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
-        self._clock, self._took, self._shown = Clock(), 0.0, -math.inf
+        self._clock, self._shown = Clock(), -math.inf
         self._saved = self.step
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
@@ -97,7 +97,7 @@ class Loop:
         """
         steps = self._config.train.steps
         with self._watch.bar(self.step, steps), self._clock:
-            self._since = self._clock()
+            looked = self._since = self._clock()
             self._stop_if(received)
             self._do_what_is_due(self._left)
             stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
@@ -113,7 +113,8 @@ class Loop:
                 self._pending = self.step, metrics
                 for callback in self._callbacks:
                     callback(self.step, self._states, metrics)
-                if self._took > _SLOW:
+                before, looked = looked, self._clock()
+                if looked - before > _SLOW:
                     self._drain()
                 self._do_what_is_due(self._steady())
                 self._stop_if(received)
@@ -188,8 +189,7 @@ class Loop:
         # A program with fillers has more rows than runs.
         losses, norms, *rates = (np.asarray(each, np.float64).reshape(-1, chunk) for each in jax.tree.leaves(metrics))
         windows, now = getattr(self._data.train, "windows_per_epoch", None), self._clock()
-        self._took, self._since = now - self._since, now
-        speed = chunk * data.batch_size * data.seq_length / self._took
+        speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
         for place, member in enumerate(self.members):
             for at in range(chunk):
                 step, loss, norm = last - chunk + 1 + at, float(losses[place, at]), float(norms[place, at])
