@@ -48,8 +48,10 @@ class _Lasting(io.RawIOBase):
     A reader of the log that leaves, a terminal that is gone and a full disk are no reason to end a training.
     """
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw, self.fileno, self.isatty = raw, raw.fileno, raw.isatty
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream  # which would be closed
+        self._raw = getattr(stream.buffer, "raw", stream.buffer)
+        self.fileno, self.isatty = stream.fileno, stream.isatty
 
     def writable(self) -> bool:
         return True
@@ -68,8 +70,8 @@ def keep_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the least number that is free
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
-    raw: Any = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)
-    sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Lasting(raw)), sys.stderr.encoding, line_buffering=True)
+    lasting = io.BufferedWriter(_Lasting(sys.stderr))
+    sys.stderr = io.TextIOWrapper(lasting, sys.stderr.encoding, line_buffering=True)
 
 
 def finish_output() -> None:

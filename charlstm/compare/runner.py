@@ -27,6 +27,7 @@ from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
+from charlstm.core.size import count_training_operations
 from charlstm.core.step import TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.changes import continued
@@ -116,6 +117,8 @@ class _Comparison:
         network = make_model(model.config, len(self.data.vocabulary))
         train, optimizer = model.config.train, model.config.optimizer
         tx, schedule = make_optimizer(optimizer, train.steps), learning_rate(optimizer, train.steps)
+        symbols = model.config.data.batch_size * model.config.data.seq_length
+        operations = count_training_operations(model.config.model, len(self.data.vocabulary))
         # Fewer runs than devices train one by one, and the devices share the rows of each.
         alone = OneRun(network, tx, Layout.of(model.config.data.batch_size), mean_nats, schedule)
         one_by_one = self.grid.seeds < jax.local_device_count()
@@ -128,7 +131,7 @@ class _Comparison:
                 groups.setdefault(number if one_by_one else int(state.step), []).append((member, state))
             for _, group in sorted(groups.items()):
                 members, states = zip(*group, strict=True)
-                chunk = chunk_of(train, int(states[0].step))
+                chunk = chunk_of(train, int(states[0].step), len(group) * symbols * operations)
                 program = alone if one_by_one else SeedProgram(network, tx, schedule, len(group), chunk)
                 self._train_group(model, program, members, states)
 

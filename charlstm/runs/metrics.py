@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
 from charlstm.runs.folder import Run
 from charlstm.support.errors import InputError
@@ -20,44 +20,16 @@ from charlstm.support.process import memory
 
 _LONGEST = 2**12
 """Bytes of a line at most; those that are written have about 200."""
-_LIVE = 1.0
-"""Seconds after which what was written can be read by others."""
+_BUFFER = 2**20
+"""Bytes of a buffer, more than a second fills, so that who reads a file that grows sees whole lines and events."""
 _IN_MEMORY = 32
 """Bytes that records take in memory for each byte of their file, where lines are very short."""
-
-
-class _LiveFile:
-    """A new or longer file that others read while it is written; `sync` puts it on the disk."""
-
-    def __init__(self, path: Path, mode: Literal["ab", "xb"]) -> None:
-        self._file, self._shown = path.open(mode), -math.inf
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        if time.monotonic() - self._shown > _LIVE:
-            self.show()
-
-    def show(self) -> None:
-        self._file.flush()
-        self._shown = time.monotonic()
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        try:
-            self.sync()
-        finally:
-            with suppress(OSError):  # the flush has raised it, and this frees the file all the same
-                self._file.close()
 
 
 class Metrics(AbstractContextManager["Metrics"]):
     """Writes a metrics.jsonl from the line after `step` on; lines of later steps and a torn last one are dropped.
 
-    A line can be read about a second after it was written; flush before a checkpoint, so that those up to its step are
-    on the disk.
+    Lines are buffered: `show` lets others read them. Flush before a checkpoint, so that those up to its step are there.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -76,7 +48,7 @@ class Metrics(AbstractContextManager["Metrics"]):
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line; raises ValueError where a value is NaN or infinite."""
-        self._file = self._file or _LiveFile(self._path, "ab")
+        self._file = self._file or self._path.open("ab", _BUFFER)
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if "split" in record:
             self.validations.append((record["step"], record["loss"]))
@@ -87,18 +59,18 @@ class Metrics(AbstractContextManager["Metrics"]):
         return min((loss for _, loss in self.validations), default=math.inf)
 
     def show(self) -> None:
-        """Lets others read every line, before work that takes a while."""
+        """Lets others read every line; a crash of the system may still lose it."""
         if self._file:
-            self._file.show()
+            self._file.flush()
 
     def flush(self) -> None:
         """Returns once every line is on the disk."""
         if self._file:
-            self._file.sync()
+            _sync(self._file)
 
     def __exit__(self, *_: object) -> None:
         if self._file:
-            self._file.close()
+            _close(self._file)
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):
@@ -106,7 +78,6 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
 
     Training continues from `step`; TensorBoard hides what an earlier process wrote after it. tensorboardX's own writers
     have a thread that dies on a full disk, and `close` waits for it forever (2.6.5; cf. tensorflow/tensorboard#6167).
-    Half an event at the end of a file is one that TensorBoard reads again later.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -121,7 +92,7 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
         names = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
         numbers = [int(name) for name in names if name.isdecimal() and len(name) < 20]
         number = max(time.time_ns(), *(1 + each for each in numbers), 0)
-        self._file = _LiveFile(folder / f"events.out.tfevents.{number}.{socket.gethostname()}", "xb")
+        self._file = (folder / f"events.out.tfevents.{number}.{socket.gethostname()}").open("xb", _BUFFER)
         self._write(step + 1, file_version="brain.Event:2")
         self._write(step + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
 
@@ -138,10 +109,10 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
 
     def show(self) -> None:
         """Lets others read every event."""
-        self._file.show()
+        self._file.flush()
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        _close(self._file)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -198,6 +169,19 @@ def time_taken(records: Sequence[dict[str, Any]], symbols: int) -> tuple[float |
         return None, None
     seconds = sum(symbols / speed for speed in known)
     return (seconds, statistics.median(known)) if 0 < seconds < math.inf else (None, None)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _close(file: BinaryIO) -> None:
+    try:
+        _sync(file)
+    finally:
+        with suppress(OSError):  # which the line above has raised; this frees the file all the same
+            file.close()
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -28,6 +28,8 @@ from charlstm.training.seeds import Program
 from charlstm.training.signals import Received
 
 Callback = Callable[[int, TrainState, Metrics], object]
+_LIVE = 1.0
+"""Seconds after which others can read what was written."""
 _SLOW = 0.5
 """Seconds of a call from which on the next is begun after its metrics are read: devices wait for the host, which takes
 no time beside that, and people and signals do not wait for another call."""
@@ -80,7 +82,7 @@ class Loop:
         self._cursor, self._on_diverged = int(states[0].cursor), diverged
         self._states = program.put(states)
         self._pending: tuple[int, Metrics] | None = None
-        self._clock, self._took = Clock(), 0.0
+        self._clock, self._shown = Clock(), -math.inf
         self._saved = self.step
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
@@ -98,7 +100,7 @@ class Loop:
         """
         steps = self._config.train.steps
         with self._watch.bar(self.step, steps), self._clock:
-            self._since = self._clock()
+            looked = self._since = self._clock()
             self._stop_if(received)
             self._do_what_is_due(self._left)
             stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
@@ -114,7 +116,8 @@ class Loop:
                 self._pending = self.step, metrics
                 for callback in self._callbacks:
                     callback(self.step, self._states, metrics)
-                if self._took > _SLOW:
+                before, looked = looked, self._clock()
+                if looked - before > _SLOW:
                     self._drain()
                 self._do_what_is_due(self._steady())
                 self._stop_if(received)
@@ -149,8 +152,7 @@ class Loop:
         if not places or not (samples or validates or saves):
             return
         self._drain()
-        for member in self.members:
-            member.show()
+        self._show()
         model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
@@ -162,6 +164,7 @@ class Loop:
                 saves |= self._record_validation(member, found) or bool(self.early)
         if saves:
             self._save(places, states, losses)
+        self._show()
         self._since = self._clock()
 
     def _record_validation(self, member: Member, found: Evaluation) -> bool:
@@ -194,8 +197,7 @@ class Loop:
         # A program with fillers has more rows than runs.
         losses, norms, *rates = (np.asarray(each, np.float64).reshape(-1, chunk) for each in jax.tree.leaves(metrics))
         windows, now = getattr(self._data.train, "windows_per_epoch", None), self._clock()
-        self._took, self._since = now - self._since, now
-        speed = chunk * data.batch_size * data.seq_length / self._took
+        speed, self._since = chunk * data.batch_size * data.seq_length / (now - self._since), now
         for place, member in enumerate(self.members):
             for at in range(chunk):
                 step, loss, norm = last - chunk + 1 + at, float(losses[place, at]), float(norms[place, at])
@@ -210,8 +212,15 @@ class Loop:
                 record = {"step": step, "epoch": epoch, "loss": loss, "bits_per_char": bits(loss), "grad_norm": norm}
                 record |= {"learning_rate": rate, "chars_per_second": speed}
                 member.write({name: value for name, value in record.items() if value is not None})
+        if now - self._shown > _LIVE:
+            self._show()
         if steady := self._steady():
             self._watch.advance(last, float(losses[steady, -1].mean()), speed * runs)
+
+    def _show(self) -> None:
+        for member in self.members:
+            member.show()
+        self._shown = self._clock()
 
     def _diverge(self, member: Member, step: int, what: str) -> None:
         member.diverged_after = step

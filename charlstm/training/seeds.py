@@ -28,6 +28,9 @@ from charlstm.runs.arrays import to_device, to_host
 
 LONGEST_CHUNK = 10
 """Updates of a call: more would save little, and make a signal wait."""
+_LARGEST_CHUNK = 3e10
+"""Floating-point operations of a call of more than one update: about a second of a CPU core. Signals and whoever
+watches the metrics wait for the end of a call."""
 
 
 class OneRun:
@@ -118,7 +121,8 @@ class SeedProgram:
 Program = OneRun | SeedProgram
 
 
-def chunk_of(config: TrainConfig, start: int = 0) -> int:
-    """The most updates up to `LONGEST_CHUNK` that divide a training, its intervals and the step that it starts at."""
+def chunk_of(config: TrainConfig, start: int = 0, operations: float = 0) -> int:
+    """The most updates, of so many operations each, that divide a training, its intervals and the step it starts at."""
     every = math.gcd(config.steps, config.validate_every, config.checkpoint_every, config.sample_every, start)
-    return max(count for count in range(1, LONGEST_CHUNK + 1) if every % count == 0)
+    most = min(LONGEST_CHUNK, _LARGEST_CHUNK // max(operations, 1))
+    return max(count for count in range(1, LONGEST_CHUNK + 1) if count == 1 or (count <= most and every % count == 0))

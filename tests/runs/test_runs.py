@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import struct
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -454,7 +455,7 @@ def test_metrics_that_memory_would_not_hold_are_not_read_but_go_on(
 
 
 def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorBoard reads them by name; and tensorboardX would take s3: for a store."""
+    """TensorBoard reads them by name; a colon in the folder's means nothing."""
     monkeypatch.chdir(tmp_path)
     made = list[str]()
     for now in (2000, 1000, 3000):
@@ -464,6 +465,31 @@ def test_event_files_are_in_order_whatever_the_clock_says(tmp_path: Path, monkey
         (new,) = {path.name for path in (tmp_path / "s3:board").iterdir()} - set(made)
         made.append(new)
     assert made == sorted(made)
+
+
+def test_an_event_file_is_one_of_tf_records(tmp_path: Path) -> None:
+    """As tensorboardX writes them, whose own writer has no way to flush without a wait for the disk."""
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import RecordWriter
+
+    with TensorBoard(tmp_path, 4) as board:
+        board.add({"step": 5, "split": "validation", "loss": 1.5})
+        (path,) = tmp_path.iterdir()
+        assert path.stat().st_size == 0
+        board.show()
+        data, events = path.read_bytes(), list[Any]()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(event_pb2.Event.FromString(data[12 : 12 + length]))  # type: ignore[attr-defined]
+        data = data[16 + length :]
+    assert [event.step for event in events] == [5, 5, 5]
+    (value,) = events[-1].summary.value
+    assert (value.tag, value.simple_value) == ("validation/loss", 1.5)
+    writer = RecordWriter(str(tmp_path / "theirs"))
+    for event in events:
+        writer.write(event.SerializeToString())
+    writer.close()
+    assert (tmp_path / "theirs").read_bytes() == path.read_bytes()
 
 
 def test_a_container_s_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

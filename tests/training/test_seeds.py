@@ -63,4 +63,6 @@ def test_nothing_is_due_inside_of_a_chunk(steps: int, validate: int, save: int, 
     config = TrainConfig(steps=steps, validate_every=validate, checkpoint_every=save, sample_every=sample)
     chunk = chunk_of(config, start)
     assert 1 <= chunk <= LONGEST_CHUNK
+    assert chunk_of(config, start, 1e11) == 1  # one call is one wait for a signal, and for the lines of its steps
+    assert chunk_of(config, start, 1e3) == chunk
     assert all(every % chunk == 0 for every in (steps, validate, save, sample, start))

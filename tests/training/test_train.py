@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -16,10 +17,12 @@ from small_runs import TEXT, stop_at, timeless_metrics, words
 
 from benchmarks.kills import differences
 from charlstm import cli
+from charlstm.runs.folder import Run
 from charlstm.runs.loading import TrainedRun
 from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
-from charlstm.training import loop, signals, train
+from charlstm.training import loop, train
+from charlstm.training.seeds import OneRun
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,10 @@ def test_the_newest_checkpoints_and_the_best_stay(whole: Path) -> None:
     assert len(kept) <= 4
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+)
 def test_a_signal_saves_and_the_same_command_continues(
     text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
 ) -> None:
@@ -217,14 +223,40 @@ def test_a_run_that_is_refused_is_as_it_was(
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
-def test_a_second_signal_ends_at_once_with_its_own_code(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
-    def twice(*_: Any, **__: Any) -> None:
-        with signals.collected():
-            signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGTERM)
+@pytest.mark.parametrize("where", ["make_model", "open_member"])
+def test_a_signal_before_the_first_step_stops_there(
+    text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    for folder, step, steps in ((tmp_path / "new", "before the first step", 24), (whole, "after step 24", 30)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, where, _signalled(getattr(train, where), 1))
+            assert cli.run(words(text, folder, train__steps=steps)) == 143
+        step = step if where == "open_member" else "before the first step"
+        assert f"stopped {step}; the same command continues from there\n" in capsys.readouterr().err
+    assert Run.exists(tmp_path / "new") == (where == "open_member")
+    assert {name: each for name, each in before.items() if name.name != "config.json"}.items() <= {
+        path: path.read_bytes() for path in whole.rglob("*") if path.is_file()
+    }.items()
+    assert cli.run(words(text, tmp_path / "new")) == 0
+    assert timeless_metrics(tmp_path / "new") == timeless_metrics(whole)
 
-    monkeypatch.setattr(train, "train", twice)
-    assert cli.run(words(text, text.parent / "none")) == 143
+
+def test_lines_are_there_while_a_step_takes_long(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of each is there when the next is on its way."""
+    seen, put = list[tuple[int, int]](), OneRun.put_windows
+
+    def put_slowly(program: OneRun, windows: Any) -> Any:
+        path = tmp_path / "run" / "metrics.jsonl"
+        seen.append((len(seen), len(path.read_text().splitlines()) if path.exists() else 0))
+        if len(seen) > 1:
+            time.sleep(1.1)
+        return put(program, windows)
+
+    monkeypatch.setattr(OneRun, "put_windows", put_slowly)
+    fields = {"train__steps": 6, "train__validate_every": 0, "train__sample_every": 0, "train__checkpoint_every": 0}
+    assert cli.run(words(text, tmp_path / "run", **fields)) == 0
+    assert seen[2:] == [(call, call - 1) for call in range(2, 6)]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
