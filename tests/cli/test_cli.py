@@ -185,7 +185,7 @@ def test_training_tells_the_baselines_and_the_next_command(trained: Path, capsys
     from charlstm.runs.loading import load_run
 
     run = load_run(trained).run
-    lines = "\n".join(summary.next_commands(run))
+    lines = "\n".join(summary.next_commands(run, load_run(trained).data))
     assert f"charlstm sample {trained}" in lines
     assert "charlstm eval" in lines
     told = "\n".join(summary.conclusion(run, load_run(trained).data, Evaluation(1.0, 10)))
