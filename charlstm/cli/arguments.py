@@ -21,7 +21,7 @@ _AS_TRAINED = "as in the run's config"
 class Train:
     """Train on a text. A run whose folder exists already goes on where it stopped."""
 
-    experiment: Annotated[tyro.conf.Positional[Path | None], shown("[EXPERIMENT]")] = None
+    experiment: Annotated[tyro.conf.Positional[Path | None], shown("[EXPERIMENT]", "none")] = None
     """A Python file that defines CONFIG. Without one, the King James Bible is read."""
     run_dir: Annotated[Path | None, shown("DIR", "runs/ and the experiment's name")] = None  # The run's folder.
     config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
