@@ -81,7 +81,7 @@ def test_a_suggested_prime_is_one_that_the_model_knows(
     asked = parse(arguments.Sample, typed(next_commands(run, data)[1])[1:])
     assert asked.prime == suggested
     assert not run.vocabulary.unknown(to_symbols(asked.prime or "", symbols))
-    assert bool(lost_prime(run)) == bool(run.vocabulary.unknown(prime))
+    assert bool(lost_prime(run.config, run.vocabulary)) == bool(run.vocabulary.unknown(prime))
 
 
 def test_bytes_that_are_no_text_suggest_no_prime(tmp_path: Path) -> None:
