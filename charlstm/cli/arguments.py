@@ -111,7 +111,8 @@ class Export(_OnRun):
 class Report:
     """One HTML page about runs or comparisons, that needs nothing but itself."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], shown("RUN ...")]  # Folders of runs or of comparisons.
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], shown("RUN ...", "none")]
+    """Folders of runs or of comparisons."""
     output: Annotated[Path | None, shown("FILE", "report.html in the folder, or here where there are several")] = None
     """The page, which ends in .html."""
 

@@ -46,7 +46,7 @@ class TrainProgress(Watch):
     def end(self, run: TrainedRun, data: Dataset, found: Evaluation | None, trained: bool) -> None:
         if trained:
             self.line("\n".join(summary.conclusion(run.run, data, found)))
-            for note in summary.lost_prime(run.run):
+            for note in summary.lost_prime(run.config, run.vocabulary):
                 self.line(one_line(note))
             write(run.sample() + "\n")
         self.line("\n".join(summary.next_commands(run.run, data)))

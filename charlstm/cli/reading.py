@@ -145,7 +145,8 @@ def sample(words: list[str]) -> None:
     seed = replace(found.config.sample, **how).seed
     replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
     prime = read_prime(asked.prime_file, found.config.data.symbols) if asked.prime_file is not None else asked.prime
-    print_notes([*found.notes, *(lost_prime(found.run) if prime is None else ()), *lost_stops(found.run, asked.stop)])
+    lost = lost_prime(found.config, found.vocabulary) if prime is None else []
+    print_notes([*found.notes, *lost, *lost_stops(found.run, asked.stop)])
     how |= {"skip_unknown": asked.skip_unknown, "stop": asked.stop}
     if asked.json:
         for each in found.scored_samples(prime, asked.num, **how):

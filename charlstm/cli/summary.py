@@ -10,14 +10,14 @@ from charlstm.analysis.evaluate import Evaluation
 from charlstm.analysis.gradient_reach import GradientReach
 from charlstm.compare.grid import GridModel
 from charlstm.compare.results import ModelResult
-from charlstm.config import DataConfig
+from charlstm.config import DataConfig, Experiment
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.size import count_parameters
 from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.dataset import Dataset
-from charlstm.data.vocabulary import not_known
+from charlstm.data.vocabulary import Vocabulary, not_known
 from charlstm.runs.folder import Run
 from charlstm.support.files import one_line
 
@@ -84,10 +84,10 @@ def _known_prime(run: Run, data: Dataset) -> str:
     return prime[:_LONGEST_PRIME]
 
 
-def lost_prime(run: Run) -> list[str]:
+def lost_prime(config: Experiment, vocabulary: Vocabulary) -> list[str]:
     """Says what a sample leaves out of the config's prime, which was written before the vocabulary was known."""
-    prime = run.config.sample.prime
-    unknown = run.vocabulary.unknown(to_symbols(prime, run.config.data.symbols))
+    prime = config.sample.prime
+    unknown = vocabulary.unknown(to_symbols(prime, config.data.symbols))
     return [f"the prime {prime!r:.60} of the run's config loses characters {not_known(unknown)}"] if unknown else []
 
 
@@ -124,7 +124,7 @@ def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder
         lines.append("none of them is the baseline that --baseline-cell and --baseline-layers name: no differences")
     if not len(data.validation):
         lines.append("there is no validation split, so the last step of each run counts as its best")
-    return lines
+    return [*lines, *map(one_line, lost_prime(models[0].config, data.vocabulary))]
 
 
 def model_line(row: ModelResult) -> str:

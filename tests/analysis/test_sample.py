@@ -138,31 +138,59 @@ def test_bytes_that_a_chunk_cuts_in_two_are_shown_whole():
     assert pieces[0] == "é" and set(pieces[1]) == {"é"}
 
 
+def until(stops: list[str], text: str) -> str:
+    """Up to the first place where it ends with one of the stops."""
+    return next((text[:end] for end in range(len(text) + 1) if text[:end].endswith(tuple(stops))), text)
+
+
 @settings(max_examples=15)
 @given(
-    stop=st.text("abcdef", min_size=1, max_size=3),
+    stops=st.lists(st.text("abcdef", min_size=1, max_size=3), min_size=1, max_size=3),
     symbols=st.sampled_from(["characters", "bytes"]),
     length=st.integers(0, 3 * CHUNK),
     seed=st.integers(0, 99),
 )
-def test_a_text_ends_with_the_first_stop_in_what_is_drawn(stop: str, symbols: Any, length: int, seed: int):
+def test_a_text_ends_with_the_first_stop_in_what_is_drawn(stops: list[str], symbols: Any, length: int, seed: int):
     """Streamed or not, alone or as one of many; up to the stop it is the text that has none."""
     sampler, prime = TextSampler(MODEL, PARAMS, Vocabulary(tuple("abcdefghijk")), symbols), "abcabc"
     config = SampleConfig(prime=prime, length=length, seed=seed)
     endless = "".join(sampler.stream(config))
-    drawn = endless.removeprefix(prime)
-    wanted = prime + (drawn[: drawn.index(stop) + len(stop)] if stop in drawn else drawn)
-    assert "".join(sampler.stream(config, stop=stop)) == wanted
-    first, second = sampler.texts(config, 2, stop=stop)
+    wanted = prime + until(stops, endless.removeprefix(prime))
+    assert "".join(sampler.stream(config, stop=stops)) == wanted
+    if len(stops) == 1:
+        assert "".join(sampler.stream(config, stop=stops[0])) == wanted
+    first, second = sampler.texts(config, 2, stop=stops)
     assert first == wanted
-    assert [second] == list(sampler.texts(replace(config, seed=seed + 1), 1, stop=stop))
+    assert [second] == list(sampler.texts(replace(config, seed=seed + 1), 1, stop=stops))
+    longer = "".join(sampler.stream(replace(config, length=length + CHUNK), stop=stops))
+    assert longer.startswith(wanted) and (longer == wanted or not wanted.removeprefix(prime).endswith(tuple(stops)))
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_texts_that_stop_side_by_side_are_those_alone(agree: bool, monkeypatch: pytest.MonkeyPatch):
+    """Each ends in a place of its own, and no more is drawn of a block than its longest text needs."""
+    monkeypatch.setattr("charlstm.analysis.sample.block_keeps_bits", lambda *_: agree)
+    sampler = TextSampler(MODEL, PARAMS, Vocabulary(tuple("abcdefghijk")), "characters")
+    config = SampleConfig(prime="abc", length=100 * CHUNK)
+    many = list(sampler.texts(config, 17, stop=["ka", "jb"]))
+    assert len({*map(len, many)}) > 5
+    for number in (0, 1, 16):
+        assert many[number] == "".join(sampler.stream(replace(config, seed=number), stop=["ka", "jb"]))
+
+
+def test_an_empty_stop_is_refused_at_once():
+    sampler = TextSampler(MODEL, PARAMS, Vocabulary(tuple("abcdefghijk")), "characters")
+    for stop in ("", ["a", ""]):
+        with pytest.raises(ValueError, match="stop is ''"):
+            sampler.texts(SampleConfig(prime="a"), 1, stop=stop)
 
 
 def test_a_stop_may_lie_in_several_pieces():
     for pieces in (["ab", "cd"], ["a", "b", "c", "d"], ["abcd"], ["abc", "", "d"]):
-        assert "".join(_until("bc", pieces)) == "abc"
-        assert "".join(_until("abcd", pieces)) == "".join(_until("x", pieces)) == "abcd"
-    assert "".join(_until("aab", ["a", "a", "a", "b", "c"])) == "aaab"
+        assert "".join(_until(["bc"], pieces)) == "".join(_until(["abcde", "bc"], pieces)) == "abc"
+        assert "".join(_until(["abcd"], pieces)) == "".join(_until(["x"], pieces)) == "".join(_until([], pieces))
+        assert "".join(_until(["cd", "b", "abc"], pieces)) == "ab"
+    assert "".join(_until(["aab"], ["a", "a", "a", "b", "c"])) == "aaab"
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model
 
 from charlstm.analysis import evaluate as module
-from charlstm.analysis.evaluate import SCORED_ROWS, SCORED_WINDOW, character_nats, evaluate, score
+from charlstm.analysis.evaluate import SCORED_ROWS, SCORED_WINDOW, all_nats, character_nats, evaluate, score
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def test_each_character_equals_numpy(cell: str, recurrence: Any):
         random_params(model, 0),
         lines_of([0, 1, SCORED_WINDOW - 1, SCORED_WINDOW, SCORED_WINDOW + 1, 3, *range(SCORED_ROWS)]),
     )
-    found = character_nats(model, params, lines)
+    found = all_nats(model, params, lines)
     assert [len(each) for each in found] == [len(line) for line in lines]
     for each, line in zip(found, lines, strict=True):
         if len(line):
@@ -42,14 +42,19 @@ def test_each_character_equals_numpy(cell: str, recurrence: Any):
 
 @settings(max_examples=10)
 @given(LENGTHS)
-def test_a_line_s_loss_is_that_of_one_row(lengths: list[int]):
-    lines = lines_of(lengths)
-    for each, line in zip(score(MODEL, PARAMS, lines), lines, strict=True):
-        assert each.characters == len(line)
-        assert each.nats == pytest.approx(sum(character_nats(MODEL, PARAMS, [line])[0]), rel=1e-12)
-    for each, line in list(zip(score(MODEL, PARAMS, lines), lines, strict=True))[:3]:
+def test_the_first_character_is_given_or_scored_after_another(lengths: list[int]):
+    lines, newline = lines_of(lengths), 3
+    whole = all_nats(MODEL, PARAMS, [np.concatenate([[newline], line]) for line in lines])
+    for each, line in zip(all_nats(MODEL, PARAMS, lines)[:3], lines, strict=False):
         if len(line):
-            assert each.nats / len(line) == pytest.approx(evaluate(MODEL, PARAMS, line, rows=1).loss, rel=1e-5)
+            assert each.mean() == pytest.approx(evaluate(MODEL, PARAMS, line, rows=1).loss, rel=1e-5)
+    given_first, after = character_nats(MODEL, PARAMS, lines), character_nats(MODEL, PARAMS, lines, after=newline)
+    for line, one, other, both in zip(lines, given_first, after, whole, strict=True):
+        assert (len(one), len(other)) == (max(len(line) - 1, 0), len(line))
+        np.testing.assert_array_equal(other, both[1:])
+        np.testing.assert_array_equal(one, all_nats(MODEL, PARAMS, [line])[0][1:])
+    for found, nats in ((score(MODEL, PARAMS, lines), given_first), (score(MODEL, PARAMS, lines, after=3), after)):
+        assert found == [(each.sum(), len(each)) for each in nats]
 
 
 @settings(max_examples=10)
@@ -75,4 +80,6 @@ def test_a_line_is_read_from_the_zero_carry_across_windows(monkeypatch: pytest.M
 
 def test_no_lines_have_no_scores():
     assert score(MODEL, PARAMS, []) == []
-    assert score(MODEL, PARAMS, [np.zeros(0, np.int32)]) == [(0.0, 0)]
+    assert score(MODEL, PARAMS, [np.zeros(0, np.int32), np.zeros(1, np.int32)]) == [(0.0, 0), (0.0, 0)]
+    empty = score(MODEL, PARAMS, [np.zeros(0, np.int32)])[0]
+    assert (empty.nats_per_char, empty.bits_per_char, empty.bits) == (0, 0, 0)

@@ -13,7 +13,7 @@ import pytest
 from charlstm import cli
 from charlstm.cli.arguments import compare_arguments, load_experiment, load_grid, train_arguments
 from charlstm.config import Experiment, Grid
-from charlstm.data import text_file
+from charlstm.data import corpora, text_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = "a small town, a long road, and nobody in sight. " * 60
@@ -56,6 +56,7 @@ def test_help_imports_no_jax() -> None:
         ["train", "--help"],
         ["sample", "--help"],
         ["eval", "--help"],
+        ["score", "--help"],
         ["report", "--help"],
         ["export", "--help"],
         ["corpora", "--help"],
@@ -90,6 +91,8 @@ def test_help_imports_no_jax() -> None:
         (["train", "nowhere.py"], "there is no experiment file"),
         (["train", "--data.corpus", "no_such_text"], "there is no corpus or file"),
         (["eval", "no_such_run"], "no_such_run"),
+        (["score", "no_such_run"], "no_such_run"),
+        (["score", "run", "--by", "word"], "('line', 'character')"),
         (["sample", "no_such_run"], "no_such_run"),
         (["export", "no_such_run"], "no_such_run"),
         (["sample"], "run"),
@@ -134,6 +137,26 @@ def test_wrong_experiments_get_one_line(
     path = tmp_path / "experiment.py"
     path.write_text(program)
     assert says in refusal(capsys, "train", str(path))
+
+
+def test_no_help_shows_a_default_of_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("compare", "corpora", "eval", "export", "report", "sample", "score", "train"):
+        with pytest.raises(SystemExit):
+            cli.run([command, "--help"])
+        told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "(default: None)" not in told
+        assert command != "sample" or told.count("(default: as in the run's config)") == 5
+
+
+def test_a_value_of_any_command_may_begin_with_dashes() -> None:
+    words = ["--sample.prime", "-- comment", "--run-dir", "-run", "--data.corpus", "--a text", "--seed", "3"]
+    _, parsed = train_arguments(words)
+    asked = parsed.config
+    assert (asked.sample.prime, asked.data.corpus, asked.seed) == ("-- comment", "--a text", 3)
+    assert parsed.run_dir == Path("-run")
+    file = str(REPOSITORY / "experiments" / "depth.py")
+    _, _, grid = compare_arguments([file, "--sample.prime", "-- x", "--cells", "rnn", "lstm", "--seeds", "2"])
+    assert (grid.base.sample.prime, grid.cells, grid.seeds) == ("-- x", ("rnn", "lstm"), 2)
 
 
 def test_fields_are_typed_over_an_experiment() -> None:
@@ -300,6 +323,12 @@ def test_corpora_lists_all_names(capsys: pytest.CaptureFixture[str]) -> None:
     listing = capsys.readouterr().out
     for name in ("king_james", "anna_karenina", "anna_karenina_book", "tiny_shakespeare", "war_and_peace"):
         assert name in listing
+    assert cli.run(["corpora", "--json"]) == 0
+    array = capsys.readouterr().out
+    for entry, row in zip(corpora.catalogue(), json.loads(array), strict=True):
+        assert (row["name"], row["characters"], row["place"]) == (entry.name, entry.characters, entry.place)
+        assert row["path"] is None or Path(row["path"]).is_file()
+    assert len(array.splitlines()) == len(corpora.catalogue()) + 2  # an entry a line
 
 
 def test_bytes_can_be_modelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

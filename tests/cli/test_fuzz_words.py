@@ -5,6 +5,7 @@ Training, evaluation and drawing are replaced by what ends at once; everything b
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ TEXT = "a small town, a long road, and nobody in sight. " * 12
 KINDS = {
     "train": arguments.Train,
     "eval": arguments.Eval,
+    "score": arguments.Score,
     "sample": arguments.Sample,
     "compare": arguments.Compare,
     "report": arguments.Report,
@@ -130,8 +132,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.analysis.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
         found_reach = GradientReach(np.array([[1.0, 0.5, 0.001]]))
         patch.setattr("charlstm.analysis.gradient_reach.gradient_reach", lambda *_, **__: found_reach)
-        patch.setattr("charlstm.analysis.sample.stream", lambda *_: iter([np.array([1, 2])]))
-        patch.setattr("charlstm.analysis.sample.samples", lambda *_: iter([np.array([1, 2])]))
+        patch.setattr("charlstm.analysis.sample.streams", lambda *args: ([np.array([1, 2])] for _ in range(args[-1])))
+        for name in ("character_nats", "all_nats"):
+            patch.setattr(loading, name, lambda _model, _params, ids: [np.ones(len(each))[1:] for each in ids])
+        patch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"a town\n\xff\n")))
         patch.setattr(loading, "Checkpoints", _Checkpoints)
         patch.setattr(loading, "first_state", lambda *_: SimpleNamespace(params={}))
         patch.setattr(loading, "on_one", lambda params: params)
@@ -174,6 +178,10 @@ def contents(folder: Path) -> dict[Path, int]:
 @example(["sample", "run", "--checkpoint", "9" * 5000])
 @example(["sample", "run", "--num", "2", "--seed", "4294967295", "--stream"])
 @example(["sample", "run", "--num", "2", "--prime", "\u4e2d", "--stream"])
+@example(["sample", "run", "--prime-file", "a\0b"])
+@example(["sample", "run", "--prime-file", "."])
+@example(["score", "run"])
+@example(["score", "run", "a\0b", "--by=character"])
 @example(["train", "--run-dir", "a\0b"])
 @example(["train", "n" * 300])
 @example(["train", "broken.py"])
@@ -199,7 +207,9 @@ def test_all_commands_are_tried() -> None:
 def test_each_command_is_answered(place: Path) -> None:
     for words in (
         ["eval", "run"],
+        ["score", "run", "text"],
         ["sample", "run"],
+        ["sample", "run", "--json"],
         ["report", "run"],
         ["export", "run"],
         ["compare", "grid.py"],

@@ -1,6 +1,7 @@
 """The table of results has one source: whatever the page shows, the terminal and Markdown show as well."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def test_a_narrow_terminal_gets_the_first_columns_that_fit(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    tables.show(comparison)  # into a pipe: every column, each model in a line, whatever the environment says
+    piped = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     tables.show(comparison)
     lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
     table = lines[: lines.index("")]
@@ -58,6 +62,8 @@ def test_a_narrow_terminal_gets_the_first_columns_that_fit(
     shown = table[0].split()
     assert shown == titles[: len(shown)]
     assert (shown == titles) == (width == 400)
+    assert piped[0].split() == titles
+    assert piped[len(table)] == ""
     for model, line in zip(comparison.models, table[2:], strict=True):
         assert line.startswith(model.name)
 
