@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from charlstm.analysis.reader import compiled, compiled_nats, keep_rows, place, read_all, read_windows, windows
+from charlstm.analysis.settings import under_settings
 from charlstm.core.loss import bits
 from charlstm.core.network import Carry, Model, Params
 
@@ -34,6 +35,7 @@ def default_rows(characters: int) -> int:
     return int(np.clip(characters // (4 * WARMUP), 1, MAX_ROWS))
 
 
+@under_settings
 def evaluate(
     model: Model, params: Params, ids: np.ndarray, *, rows: int | None = None, window: int = 128
 ) -> Evaluation:
@@ -100,6 +102,7 @@ def score(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[Sco
     return [Score(float(each.sum()), len(each)) for each in character_nats(model, params, lines)]
 
 
+@under_settings
 def character_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The nats of each character of each line, [N] float64: -log of its probability after those before it."""
     found = [np.zeros(len(line)) for line in lines]

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from charlstm.analysis.reader import compiled, read_all, windows
+from charlstm.analysis.settings import under_settings
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
@@ -29,6 +30,7 @@ _WORTH_A_BLOCK = 16  # fewer streams than this are faster one after the other
 _HOTTEST = float(np.finfo(np.float32).max)
 
 
+@under_settings
 def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
     """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used."""
     for drawn in _draw(model, *_prepared(model, params, prime), config, [config.seed]):
@@ -40,6 +42,7 @@ def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig
     return np.concatenate([np.zeros(0, np.int32), *stream(model, params, prime, config)])
 
 
+@under_settings
 def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:
     """`sample` for each of the `num` seeds from `config.seed` on, to the bit; many streams run side by side."""
     replace(config, seed=config.seed + num - 1)  # raises ValueError if the last seed is too large
@@ -198,7 +201,7 @@ def _noise(count: int, keys: Array, position: Any) -> Array:
     """[CHUNK, B, count] Gumbel noise from a position on: each row is a function of its key and position alone."""
 
     def one(position: Array, key: Array) -> Array:
-        return jax.random.gumbel(jax.random.fold_in(key, position), (count,))
+        return jax.random.gumbel(jax.random.fold_in(key, position), (count,), mode="low")
 
     positions = jnp.maximum(position + jnp.arange(CHUNK), 0)
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(positions, keys)

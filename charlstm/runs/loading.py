@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from charlstm.analysis.evaluate import Evaluation, Score, evaluate, score
 from charlstm.analysis.sample import TextSampler
+from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment, SampleConfig, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
@@ -162,6 +163,7 @@ class TrainedRun:
         ids = [self.vocabulary.encode(to_symbols(line, symbols), skip_unknown=skip_unknown) for line in lines]
         return score(self.model, self.params, ids)
 
+    @under_settings
     def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
         """The state after `step` updates, to continue from.
 
@@ -191,6 +193,7 @@ class TrainedRun:
         return replace(self.config.sample, prime=prime, **how), skip_unknown
 
 
+@under_settings
 def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedRun:
     """Opens a run's folder, also while the run trains. Nothing in it is changed or executed.
 

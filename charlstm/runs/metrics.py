@@ -113,14 +113,14 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_step(path: Path) -> float:
-    """The step of the last whole line; infinite where there is none, as in a run that a program saved."""
+    """The largest step in the last lines; infinite without any, as a program saves, or where one is malformed."""
     if not path.is_file():
         return math.inf
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 2 * _LONGEST, 0))
-        *lines, _torn = file.read().split(b"\n")
+        start = file.seek(max(path.stat().st_size - 2 * _LONGEST, 0))
+        lines = file.read().split(b"\n")[1 if start else 0 : -1]
     try:
-        return int(parse_json(lines[-1])["step"])
+        return max((int(parse_json(line)["step"]) for line in lines), default=math.inf)
     except (LookupError, TypeError, ValueError):  # reading all of it says which line is malformed
         return math.inf
 
