@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
 from charlstm.runs import arrays
 from charlstm.runs.arrays import RECORD, BrokenError, GoneError, MisplacedError
@@ -293,10 +294,9 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[np.ndarray]:
         found: list[np.ndarray] = []
         for info, form in zip(infos, args, strict=True):
-            (stored,) = await self.metadata([info])
-            there, expected = f"{stored.dtype} {list(stored.shape)}", f"{form.dtype} {list(form.global_shape)}"
-            chunk: Any = stored.storage and stored.storage.chunk_shape
-            if there != expected or math.prod(chunk) > max(math.prod(form.global_shape), 1):
-                raise ValueError(f"an array is {there} in chunks of {list(chunk)}, and not {expected}")
-            found += await super().deserialize([info], [form])
+            # A chunk that is absent is an error, whatever the file of a stranger says.
+            spec = ocp.type_handlers.get_json_tspec_read(info, use_ocdbt=info.is_ocdbt_checkpoint)
+            stored = await tensorstore.open(tensorstore.Spec(spec), open=True, context=info.ts_context)
+            arrays.check_stored(stored, form.global_shape, form.dtype)
+            found.append(await stored.read())
         return found
