@@ -13,6 +13,7 @@ from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, sentence
 CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
 """The recurrent cells by name: None for a built-in one, its class for one that a user registered."""
 MOST = 2**31 - 1  # of anything that is counted: devices count steps, windows and characters in int32
+_MODELS = 1000  # of a comparison
 Cell = Text  # a name in CELLS, checked when a model is made: a config may be read before its cell is registered
 Recurrence = Literal["auto", "fast", "plain", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
@@ -238,10 +239,12 @@ class Grid(Axes):
 
     base: Experiment = field(default_factory=Experiment)
     """The config of every run, but for the cell, the depth, the width, the learning rate and the seed."""
-    published: tuple[Published, ...] = ()
+    published: Annotated[tuple[Published, ...], Field(max_length=_MODELS)] = ()
     """Test losses of some of the models that others report."""
 
     def __post_init__(self) -> None:
+        if (models := len(self.cells) * len(self.layers) * len(self.sizes)) > _MODELS:
+            raise ValueError(f"cells, layers and sizes make {models:,} models; they must make at most {_MODELS:,}")
         if (last := self.base.seed + self.seeds - 1) >= 2**32:
             raise ValueError(f"seed + seeds - 1 is {last}; it must be below 2**32")
         if patience := self.base.train.patience:

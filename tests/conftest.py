@@ -19,6 +19,7 @@ import jax
 from hypothesis import HealthCheck, settings
 
 from charlstm import config
+from charlstm.analysis.settings import SETTINGS
 from charlstm.core import optimizer
 from charlstm.support import process as devices
 
@@ -45,6 +46,7 @@ devices.use_wide_vectors()  # now, so that this process computes the bits that i
 # A shape or a dtype that changes unsaid is an error. Tests that need float64 say `with jax.enable_x64(True)`.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+SETTINGS.update(numpy_rank_promotion="raise", numpy_dtype_promotion="strict")
 
 
 def _not_strict(make: Callable[..., Any]) -> Callable[..., Any]:

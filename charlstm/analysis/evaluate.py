@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from charlstm.analysis.reader import compiled, compiled_nats, keep_rows, place, read_all, read_windows, windows
+from charlstm.analysis.settings import under_settings
 from charlstm.core.loss import bits
 from charlstm.core.network import Carry, Model, Params
 
@@ -34,6 +35,7 @@ def default_rows(characters: int) -> int:
     return int(np.clip(characters // (4 * WARMUP), 1, MAX_ROWS))
 
 
+@under_settings
 def evaluate(
     model: Model, params: Params, ids: np.ndarray, *, rows: int | None = None, window: int = 128
 ) -> Evaluation:
@@ -128,6 +130,7 @@ def character_nats(
     return [each[1:] for each in all_nats(model, params, read)]
 
 
+@under_settings
 def all_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The nats of every character of each line, [N] float64, the first from the zero carry."""
     found = [np.zeros(len(line)) for line in lines]

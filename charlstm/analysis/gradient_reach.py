@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from charlstm.analysis.evaluate import WARMUP
 from charlstm.analysis.reader import compiled, keep_rows
+from charlstm.analysis.settings import under_settings
 from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
@@ -42,6 +43,7 @@ def reach(norms: np.ndarray, fraction: float = 0.01) -> int | None:
     return None if lag == len(norms) else lag
 
 
+@under_settings
 def gradient_reach(
     model: Model, params: Params, ids: np.ndarray, *, lags: int = LAGS, positions: int = POSITIONS
 ) -> GradientReach:

@@ -14,6 +14,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from charlstm.analysis.reader import compiled, place, read_windows, windows
+from charlstm.analysis.settings import under_settings
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data import recall_text
 from charlstm.data.vocabulary import Vocabulary, named
@@ -42,6 +43,7 @@ def distances_of(corpus: str) -> tuple[int, ...]:
     return *trained, 2 * trained[-1]
 
 
+@under_settings
 def accuracy(
     model: Model, params: Params, vocabulary: Vocabulary, distances: Sequence[int], *, sentences: int = 1024
 ) -> Recall:

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from charlstm.analysis.reader import compiled, read_all, windows
+from charlstm.analysis.settings import under_settings
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
@@ -36,6 +37,7 @@ def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig
     return next(streams(model, params, prime, config, 1))
 
 
+@under_settings
 def streams(
     model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int
 ) -> Iterator[Iterator[np.ndarray]]:
@@ -170,6 +172,7 @@ def _prepared(model: Model, params: Params, prime: np.ndarray) -> tuple[Params, 
     return fused, carry, prime[end:].astype(np.int32)
 
 
+@under_settings
 def _draw(
     model: Model, fused: Params, carry: Carry, rest: np.ndarray, config: SampleConfig, seeds: Sequence[int]
 ) -> Iterator[np.ndarray]:
@@ -210,7 +213,7 @@ def _noise(count: int, keys: Array, position: Any) -> Array:
     """[CHUNK, B, count] Gumbel noise from a position on: each row is a function of its key and position alone."""
 
     def one(position: Array, key: Array) -> Array:
-        return jax.random.gumbel(jax.random.fold_in(key, position), (count,))
+        return jax.random.gumbel(jax.random.fold_in(key, position), (count,), mode="low")
 
     positions = jnp.maximum(position + jnp.arange(CHUNK), 0)
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(positions, keys)

@@ -54,6 +54,8 @@ def run(words: Sequence[str]) -> int:
     except OSError as error:
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
     except Exception as error:
+        if "Unable to initialize backend" in str(error):
+            return _fail(f"JAX cannot start: {error}", 2)
         if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):  # the latter is XLA's
             raise
         return _fail("there is too little memory; lower --data.batch-size, --data.seq-length or --model.hidden-size", 1)
@@ -186,7 +188,7 @@ def _report(words: list[str]) -> None:
     asked = parse(arguments.Report, words)
     if not asked.runs:
         raise InputError("`charlstm report` needs the folder of a run or of a comparison; see `charlstm report --help`")
-    process.prepare()
+    process.prepare(start=False)  # a page needs no GPU, unless it has to draw a sample
     from charlstm.report.page import write_page
 
     output = asked.output or (asked.runs[0] if len(asked.runs) == 1 else Path()) / "report.html"

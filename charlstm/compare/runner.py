@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 
+from charlstm.analysis.settings import under_settings
 from charlstm.compare.grid import GridModel, check_same_grid, grid_models
 from charlstm.compare.results import RESULTS, Outcome, Results
 from charlstm.compare.statistics import MEASURES, RESULT, measure_run, outcome, tabulate
@@ -57,6 +58,7 @@ class GridWatch(Watch):
         """A model is trained and measured; `found` has all that is."""
 
 
+@under_settings
 def run_grid(
     grid: Grid, folder: str | os.PathLike[str], *, watch: GridWatch | None = None, signals: bool = False
 ) -> Results:

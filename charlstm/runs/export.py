@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
+from charlstm.analysis.settings import under_settings
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
 from charlstm.runs.loading import TrainedRun
@@ -32,6 +33,7 @@ _VERSION = 1
 """Of the names and layouts above; it grows when one of them changes."""
 
 
+@under_settings
 def export(found: TrainedRun, output: Path | None = None) -> Path:
     """Writes a model to a file, by default `NAME` in the run's folder, and returns its path.
 

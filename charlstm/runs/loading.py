@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from charlstm.analysis.evaluate import SCORED_ROWS, Evaluation, Score, all_nats, character_nats, evaluate
 from charlstm.analysis.sample import Stop, TextSampler
+from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment, SampleConfig, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
@@ -228,6 +229,7 @@ class TrainedRun:
                 raise InputError(f"line {number:,}: {error}") from None
         return ids
 
+    @under_settings
     def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
         """The state after `step` updates, to continue from.
 
@@ -257,6 +259,7 @@ class TrainedRun:
         return replace(self.config.sample, prime=prime, **how), skip_unknown
 
 
+@under_settings
 def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedRun:
     """Opens a run's folder, also while the run trains. Nothing in it is changed or executed.
 

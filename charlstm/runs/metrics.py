@@ -13,17 +13,19 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic_core import from_json
+
 from charlstm.runs.folder import Run
 from charlstm.support.errors import InputError
-from charlstm.support.files import number, one_line, parse_json, write_atomic
+from charlstm.support.files import number, one_line, write_atomic
 from charlstm.support.process import memory
 
 _LONGEST = 2**12
 """Bytes of a line at most; those that are written have about 200."""
 _BUFFER = 2**20
 """Bytes of a buffer, more than a second fills, so that who reads a file that grows sees whole lines and events."""
-_IN_MEMORY = 32
-"""Bytes that records take in memory for each byte of their file, where lines are very short."""
+_IN_MEMORY = 600
+"""Bytes that a record takes in memory; a quarter of it is left to all of them."""
 
 
 class Metrics(AbstractContextManager["Metrics"]):
@@ -123,20 +125,23 @@ def read(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    if _IN_MEMORY * (size := path.stat().st_size) > memory():
-        raise InputError(f"{path} has {size:,} bytes, and this machine has too little memory for its records")
-    return [record for _, record in _records(path)]
+    found, most = list[dict[str, Any]](), memory() // (4 * _IN_MEMORY)
+    for _, record in _records(path):
+        if len(found) == most:
+            raise InputError(f"{path} has over {most:,} lines, and this machine has too little memory for its records")
+        found.append(record)
+    return found
 
 
 def last_step(path: Path) -> float:
-    """The step of the last whole line; infinite where there is none, as in a run that a program saved."""
+    """The largest step in the last lines; infinite without any, as a program saves, or where one is malformed."""
     if not path.is_file():
         return math.inf
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 2 * _LONGEST, 0))
-        *lines, _torn = file.read().split(b"\n")
+        start = file.seek(max(path.stat().st_size - 2 * _LONGEST, 0))
+        lines = file.read().split(b"\n")[1 if start else 0 : -1]
     try:
-        return int(parse_json(lines[-1])["step"])
+        return max((int(from_json(line)["step"]) for line in lines), default=math.inf)
     except (LookupError, TypeError, ValueError):  # reading all of it says which line is malformed
         return math.inf
 
@@ -196,7 +201,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
                     raise InputError(f"line {place} of {path} has more than {_LONGEST:,} bytes; delete that line")
                 return
             try:
-                record = parse_json(line)
+                record = from_json(line, allow_inf_nan=False)  # there may be millions
             except ValueError as error:
                 raise InputError(f"line {place} of {path} is not JSON: {one_line(error)}; delete that line") from None
             step = record.get("step") if isinstance(record, dict) else None

@@ -5,15 +5,22 @@ A library that others import leaves their settings alone.
 
 import ctypes
 import os
+import re
+import shutil
+import stat
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+from charlstm.support.errors import InputError
 
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
 _MOST_CPU_DEVICES = 4
 """More cores help inside of each product, where rows would get too few; two were measured, not four."""
+_KNOWN_FLAG = r"--xla_(cpu_prefer_vector_width|force_host_platform_device_count|backend_optimization_level)=\d{1,4}"
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # malloc.h of glibc
 
@@ -33,22 +40,44 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare() -> None:
+def prepare(start: bool = True) -> None:
     """To be called before anything runs on a device: XLA keeps what it compiled for the next process, and its memory.
 
     The platform's cache folder is used, unless `JAX_COMPILATION_CACHE_DIR` names another;
-    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off.
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. Devices begin to work now, unless `start` is False. Raises
+    InputError where they, or what the environment asks of JAX, cannot be had.
     """
     _keep_freed_memory()
-    use_wide_vectors()
-    _make_devices_of_cores()
+    _check_xla_flags()
     # XLA's C++ side prints what it raises anyway, and of each entry that it cannot use on this processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import jax
+    try:
+        use_wide_vectors()
+        _make_devices_of_cores()
+        import jax
 
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_AT_LEAST_SECONDS)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := _cache_folder()) is not None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_AT_LEAST_SECONDS)
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := _own_folder_of_programs()) is not None:
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+        if start:
+            jax.devices()
+    except Exception as error:  # of any kind, JAX's own assertions among them
+        asked = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_")]
+        why = f"JAX cannot start: {type(error).__name__}: {error}".removesuffix(": ")
+        what = f"correct or unset {', '.join(asked)}" if asked else "JAX_PLATFORMS=cpu does without a GPU"
+        raise InputError(f"{why}; {what}") from error
+
+
+def _check_xla_flags() -> None:
+    """Asks XLA in a process of its own about flags: one that it does not know ends the process that it is in."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if all(re.fullmatch(_KNOWN_FLAG, each) for each in flags):
+        return
+    code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+    asked = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, errors="replace")
+    wrong = [line.partition("] ")[2] for line in asked.stderr.splitlines() if re.match(r"[EF]\d.*flags.*\] ", line)]
+    if asked.returncode and wrong:
+        raise InputError(f"XLA_FLAGS is {' '.join(flags)!r}: {wrong[0]}; correct it, or unset it")
 
 
 def _keep_freed_memory() -> None:
@@ -85,11 +114,32 @@ def _make_devices_of_cores() -> None:
             jax.config.update("jax_num_cpu_devices", min(cores(), _MOST_CPU_DEVICES))
 
 
-def _cache_folder() -> Path | None:
-    """charlstm's place in the platform's cache folder; None where nothing can be written."""
+def cache_folder() -> Path | None:
+    """charlstm's place in the platform's cache folder; None for a user who has no home, and so no such place."""
     import pooch
 
-    folder = Path(pooch.os_cache("charlstm")) / "compiled"
+    with suppress(RuntimeError, KeyError):
+        if (folder := Path(pooch.os_cache("charlstm"))).is_absolute():
+            return folder
+    return None
+
+
+def _own_folder_of_programs() -> Path | None:
+    """Where compiled programs are kept: they are run, so it is this user's alone. None where it cannot be that."""
+    if not (cache := cache_folder()):
+        return None
+    folder = cache / "compiled"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) else None
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+            return None
+        if found.st_mode & 0o022 and os.name == "posix":  # others may have put programs there
+            shutil.rmtree(folder)
+            folder.mkdir()
+        folder.chmod(0o700)
+        for path in folder.iterdir():  # a full disk left it, and JAX would fail to read it for good
+            if not path.stat().st_size:
+                path.unlink()
+        return folder if os.access(folder, os.W_OK) else None
+    return None

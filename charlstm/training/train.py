@@ -13,6 +13,7 @@ from typing import Any
 
 import optax
 
+from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment
 from charlstm.core.loss import mean_nats
 from charlstm.core.optimizer import learning_rate, make_optimizer
@@ -33,6 +34,7 @@ from charlstm.training.seeds import OneRun
 from charlstm.training.signals import collected
 
 
+@under_settings
 def train(
     experiment: Experiment,
     run_dir: str | os.PathLike[str],

@@ -122,7 +122,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CHARLSTM_CORPORA", str(folder / "corpora"))  # where nothing is, and nothing is downloaded:
         patch.setattr("charlstm.data.corpora._find", lambda _: folder / "text")
         patch.setattr("charlstm.data.corpora._check_hash", lambda *_: None)
-        patch.setattr("charlstm.support.process.prepare", lambda: None)
+        patch.setattr("charlstm.support.process.prepare", lambda **_: None)
         patch.setattr("charlstm.training.train.train", stop)
         patch.setattr("charlstm.compare.runner.run_grid", lambda *_, **__: found)
         patch.setattr("charlstm.report.plots.plots", lambda *_: [])

@@ -111,6 +111,7 @@ def test_models_that_are_impossible_or_the_same_are_an_input_error(grid: Grid, m
         ({"learning_rates": {"gru": 0}}, "learning_rates.gru is 0; it must be above 0"),
         ({"gru_learning_rate": -1.0}, "learning_rates.gru is -1.0; it must be above 0"),
         ({"gru_learning_rate": 10**400}, "it must be a finite number"),
+        ({"layers": range(1, 51), "sizes": range(1, 8)}, "make 1,050 models; they must make at most 1,000"),
         ({"base": Experiment(seed=2**32 - 2)}, "seed + seeds - 1 is 4294967298; it must be below 2**32"),
     ],
 )

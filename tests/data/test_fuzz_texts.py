@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         model = small_model("gru", vocabulary=len(known))
         runs[symbols] = TrainedRun(Run.open(folder / symbols), model, random_params(model, 0), 7, ())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlstm.support.process.prepare", lambda: None)
+        patch.setattr("charlstm.support.process.prepare", lambda **_: None)
         patch.setattr(loading, "load_run", lambda folder, _: runs[folder.name])
         yield Place(folder, runs)
 

@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         (folder / f"{name}.py").write_text(f"{program}{name} = from_dict({to_dict(value)!r}, {kind})\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr("charlstm.support.process.prepare", lambda: None)
+        patch.setattr("charlstm.support.process.prepare", lambda **_: None)
         patch.setattr("charlstm.report.page.get_plotlyjs", lambda: "", raising=False)
         patch.setattr("plotly.offline.get_plotlyjs", lambda: "")
         made = Place(folder, asked, grid, text)

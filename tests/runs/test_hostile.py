@@ -322,6 +322,9 @@ def test_an_honest_array_that_was_built_by_hand_is_read(tmp_path: Path) -> None:
         {"kvstore": "file:///etc/"},
         {"filters": [{"id": "pickle"}]},
         {"compressor": {"id": "pickle"}},
+        {"compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}},
+        {"compressor": {"id": "zlib", "level": 1}},
+        {"chunks": [1]},
     ],
     ids=str,
 )
@@ -335,6 +338,30 @@ def test_an_absurd_array_is_refused_before_it_is_read(tmp_path: Path, zarray: di
     ):
         checkpoints.restore(1, like)
     assert str(error.value).isprintable()
+
+
+def test_a_chunk_that_is_absent_is_no_array_of_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hash would be right: a file of some bytes would stand for gigabytes."""
+    monkeypatch.setattr(sys.modules[__name__], "ARRAY", np.zeros(3, "<f4"))
+    like = by_hand(tmp_path, {"fill_value": 0.0}, store_array_data_equal_to_fill_value=False)
+    with Checkpoints(tmp_path, keep=1, read_only=True) as checkpoints:
+        assert checkpoints.restore(1, like)["a"].tolist() == [0, 0, 0]
+        (tmp_path / "1" / "state" / "a" / "0").unlink()
+        with pytest.raises(InputError, match="cannot be used"):
+            checkpoints.restore(1, like)
+
+
+def test_a_codec_that_believes_its_file_is_not_asked(tmp_path: Path) -> None:
+    """A chunk of blosc says how much memory it needs: this one 2 GB, for three numbers."""
+    blosc = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
+    like = by_hand(tmp_path, {"compressor": blosc})
+    header = bytes([2, 1, 0x21, 4]) + b"".join(size.to_bytes(4, "little") for size in (2**31 - 2**12, 2**20, 2**12))
+    (tmp_path / "1" / "state" / "a" / "0").write_bytes(header.ljust(2**12, b"\0"))
+    memory.forget_peak()
+    before = memory.peak() or 0
+    with Checkpoints(tmp_path, keep=1, read_only=True) as checkpoints, pytest.raises(InputError, match="not with zstd"):
+        checkpoints.restore(1, like)
+    assert (memory.peak() or 0) - before < 2**27
 
 
 def zstd_bomb(blocks: int) -> bytes:

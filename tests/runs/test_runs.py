@@ -446,7 +446,7 @@ def test_metrics_that_memory_would_not_hold_are_not_read_but_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1, "split": "validation", "loss": 2.5}\n' * 1000)
+    path.write_bytes(b'{"step": 1, "split": "validation", "loss": 2.5}\n' * 500)
     monkeypatch.setattr("charlstm.runs.metrics.memory", lambda: 2**20)
     with pytest.raises(InputError, match="too little memory for its records"):
         read(tmp_path)

@@ -1,0 +1,57 @@
+"""The numbered folders in which checkpoints lie: which there are, whose each is, and which is the best."""
+
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from charlstm.runs import arrays
+from charlstm.runs.arrays import BrokenError, MisplacedError
+from charlstm.support.files import one_line, remove_tree
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
+
+
+def numbered(folder: Path) -> list[int]:
+    """The steps that have a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # a link leads to what is not ours
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
+
+
+def record_of(folder: Path, step: int, run: str) -> dict[str, Any]:
+    """The record of a checkpoint; raises BrokenError, or MisplacedError if it is of another step, or not of `run`."""
+    record = arrays.read_record(folder / str(step))
+    if record.get("step") != step:
+        raise MisplacedError(f"it is that of step {one_line(record.get('step'), 20)}")
+    if run and record.get("run", run) != run:
+        raise MisplacedError("it is another run's")
+    return record
+
+
+def best_of(folder: Path, steps: Iterable[int], run: str) -> int | None:
+    """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
+    scored = list[tuple[float, int]]()
+    for step in steps:
+        with suppress(BrokenError):
+            loss = record_of(folder, step, run).get("validation_loss")
+            if isinstance(loss, float) and math.isfinite(loss):
+                scored.append((loss, -step))
+    return -min(scored)[1] if scored else None
+
+
+def remove(folder: Path, steps: set[int]) -> None:
+    """Removes checkpoints; each is renamed first, so that a kill leaves no half of one."""
+    for step in steps & {*numbered(folder)}:
+        shutil.rmtree((folder / str(step)).rename(folder / f"{step}{_UNFINISHED}"))
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed or failed save left; only to be called while none is in progress."""
+    for path in [path for path in folder.iterdir() if _UNFINISHED in path.name]:
+        path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
