@@ -47,8 +47,8 @@ def run(words: Sequence[str]) -> int:
     except Interrupted as stop:
         print(f"{stop}; the same command continues from there", file=sys.stderr)
         return 128 + stop.signal_number
-    except KeyboardInterrupt as error:
-        return _fail("interrupted", 128 + (error.args[0] if error.args else signal.SIGINT))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has seen enough; a training has ended before it writes any
         return 0
     except OSError as error:

@@ -8,7 +8,7 @@ _TICK, _PAUSE = 0.25, 1.5
 
 
 class Clock(AbstractContextManager["Clock"]):
-    """Counts seconds in a `with`, but not those of a pause, of which it counts a quarter at most.
+    """Counts seconds in a `with`, but not those of a pause, but for the first quarter of a second.
 
     A thread looks at the time, and was not there when it is much later than it should be. No system tells of all
     pauses: SIGSTOP cannot be caught, SIGCONT does not say how long it was, some monotonic clocks go on in a laptop's

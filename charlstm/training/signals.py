@@ -30,8 +30,8 @@ class Received(list[int]):
 def collected(wanted: bool = True) -> Iterator[Received]:
     """Collects the signals that ask a process to end, if `wanted`, instead of dying of them.
 
-    Those that the process was started to ignore stay ignored, as under nohup. SIGINT or SIGTERM a second time ends the
-    process at once.
+    Those that the process was started to ignore stay ignored, as under nohup. SIGINT or SIGTERM after another one ends
+    the process at once.
     """
     received = Received()
     if not wanted or threading.current_thread() is not threading.main_thread():
