@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from charlstm.cli.arguments import Eval, Export, Sample, Score
@@ -15,6 +15,7 @@ from charlstm.support.files import printable
 
 _LINE_COLUMNS = {"line": ">8", "nats": ">12.4f", "bits_per_char": ">13.4f", "characters": ">10", "text": ""}
 _SYMBOL_COLUMNS = {"line": ">8", "column": ">8", "nats": ">10.4f", "bits": ">10.4f"}
+_BATCH = 4096  # rows that are written together
 
 
 def evaluate(words: list[str]) -> None:
@@ -70,14 +71,13 @@ def score(words: list[str]) -> None:
     asked = parse(Score, words)
     process.prepare()
     from charlstm.analysis.evaluate import Score as Scored
-    from charlstm.data.corpora import to_readable
     from charlstm.data.lines import Lines
     from charlstm.runs.loading import load_run
 
     found = load_run(asked.run, asked.checkpoint)
     print_notes(found.notes)
     symbols = found.config.data.symbols
-    lines, symbol = Lines(asked.file, symbols), symbols.removesuffix("s")
+    lines = Lines(asked.file, symbols)
 
     def encoded() -> Iterator[tuple[int, list[str], list[Any]]]:
         first = 1
@@ -88,29 +88,43 @@ def score(words: list[str]) -> None:
     if lines.repeatable:  # so that nothing is shown before an error
         for _ in encoded():
             pass
-    columns = _LINE_COLUMNS if asked.by == "line" else _SYMBOL_COLUMNS | {symbol: ""}
-    total, number, skipped = Scored(0.0, 0), 0, 0
+    columns = _LINE_COLUMNS if asked.by == "line" else _SYMBOL_COLUMNS | {symbols.removesuffix("s"): ""}
+    rows_of = _line_rows if asked.by == "line" else _symbol_rows
+    total, count, skipped = Scored(0.0, 0), 0, 0
     for first, block, ids in encoded():
-        rows = list[dict[str, Any]]()
-        for number, (line, known, nats) in enumerate(zip(block, ids, found.nats_of(ids), strict=True), first):
-            here, left_out = Scored.of(nats), len(line) - len(known)
-            total, skipped = Scored(total.nats + here.nats, total.characters + here.characters), skipped + left_out
-            if asked.by == "line":
-                values = {"nats": here.nats, "bits": here.bits, "bits_per_char": here.bits_per_char}
-                text = {"text": to_readable(line, symbols)}
-                rows.append({"line": number, "characters": here.characters, **values, "skipped": left_out, **text})
-                continue
-            unknown = {*found.vocabulary.unknown(line)} if left_out else ()
-            kept = [(column, each) for column, each in enumerate(line, 1) if each not in unknown]
-            for (column, each), value in zip(kept[len(kept) - len(nats) :], nats.tolist(), strict=True):
-                what = {symbol: each if symbol == "character" else ord(each)}
-                rows.append({"line": number, "column": column, **what, "nats": value, "bits": Scored(value, 1).bits})
+        scored = list(zip(block, ids, found.nats_of(ids), strict=True))
+        count = first + len(block) - 1
+        skipped += sum(len(line) - len(known) for line, known, _ in scored)
+        sums = [Scored.of(nats) for *_, nats in scored]
+        total = Scored(*(sum(each) for each in zip(total, *sums, strict=True)))
         if first == 1 and not asked.json:  # what is no row goes to standard error, so that the rows can be sorted
             print(" ".join(f"{name:{form.split('.')[0]}}" for name, form in columns.items()), file=sys.stderr)
-        write("".join(f"{to_json(row) if asked.json else _table_row(row, columns)}\n" for row in rows))
+        rows = chain.from_iterable(rows_of(found, number, *each) for number, each in enumerate(scored, first))
+        while batch := list(islice(rows, _BATCH)):
+            write("".join(f"{to_json(row) if asked.json else _table_row(row, columns)}\n" for row in batch))
     if not asked.json:
         each = f"{total.bits_per_char:.4f} bits per character over {total.characters:,} {symbols}"
-        print(f"{number:,} lines: {total.nats:.4f} nats, {each}{_left_out(skipped)}", file=sys.stderr)
+        print(f"{count:,} lines: {total.nats:.4f} nats, {each}{_left_out(skipped)}", file=sys.stderr)
+
+
+def _line_rows(found: Any, number: int, line: str, known: Any, nats: Any) -> Iterator[dict[str, Any]]:
+    from charlstm.analysis.evaluate import Score as Scored
+    from charlstm.data.corpora import to_readable
+
+    here = Scored.of(nats)
+    values = {"nats": here.nats, "bits": here.bits, "bits_per_char": here.bits_per_char}
+    rest = {"skipped": len(line) - len(known), "text": to_readable(line, found.config.data.symbols)}
+    yield {"line": number, "characters": here.characters} | values | rest
+
+
+def _symbol_rows(found: Any, number: int, line: str, known: Any, nats: Any) -> Iterator[dict[str, Any]]:
+    from charlstm.core.loss import bits
+
+    unknown = {*found.vocabulary.unknown(line)} if len(known) < len(line) else ()
+    kept = (place for place in enumerate(line, 1) if place[1] not in unknown)
+    for (column, each), value in zip(islice(kept, len(known) - len(nats), None), map(float, nats), strict=True):
+        what = {"character": each} if found.config.data.symbols == "characters" else {"byte": ord(each)}
+        yield {"line": number, "column": column} | what | {"nats": value, "bits": bits(value)}
 
 
 def _table_row(row: dict[str, Any], columns: dict[str, str]) -> str:
@@ -146,8 +160,9 @@ def sample(words: list[str]) -> None:
     replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
     prime = read_prime(asked.prime_file, found.config.data.symbols) if asked.prime_file is not None else asked.prime
     lost = lost_prime(found.config, found.vocabulary) if prime is None else []
-    print_notes([*found.notes, *lost, *lost_stops(found.run, asked.stop)])
     how |= {"skip_unknown": asked.skip_unknown, "stop": asked.stop}
+    texts = found.samples(prime, asked.num, **how)  # which checks the prime, and draws nothing yet
+    print_notes([*found.notes, *lost, *lost_stops(found.run, asked.stop)])
     if asked.json:
         for each in found.scored_samples(prime, asked.num, **how):
             write(to_json({"prime": each.prime, "text": each.text, "seed": each.seed} | each.score._asdict()) + "\n")
@@ -156,7 +171,7 @@ def sample(words: list[str]) -> None:
     if asked.stream:
         drawn = (found.stream(prime, **dict(how, seed=seed + number)) for number in range(asked.num))
     else:
-        drawn = ([text] for text in found.samples(prime, asked.num, **how))
+        drawn = ([text] for text in texts)
     for number, pieces in enumerate(drawn):
         if asked.num > 1:
             write(f"--- seed {seed + number} ---\n")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reference import random_params, small_model, text_nats
 
 from charlstm.analysis import evaluate as evaluation
+from charlstm.cli import reading
 from charlstm.config import Symbols
 from charlstm.data import lines
 from charlstm.runs import loading
@@ -79,6 +80,7 @@ def test_each_line_is_scored_alone_but_for_its_first_character(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "_CHUNK", chunk)  # which cuts characters and lines
         patch.setattr(lines, "_MOST_LINES", 2)
+        patch.setattr(reading, "_BATCH", 3)
         put_in(patch, content)
         found = records("score", symbols)
         put_in(patch, content)
@@ -186,6 +188,7 @@ def test_a_stop_ends_texts_however_they_are_asked_for(runs: dict[str, TrainedRun
     assert (row["text"], row["characters"]) == (endless[:end], end - 3)
     assert f"--- seed 1 ---\n{rest[0]['text']}\n" in run(*words, "--stop=e", "--stop=\n", "--num=2").out
     assert "--stop is ''" in run(*words, "--stop=").err
+    assert run("sample", "characters", "--prime=Z", "--stop=Z").code == 2  # and nothing but one line
     told = run(*words, "--stop", r"\n")
     assert told.out == endless and "is never drawn; not in the vocabulary: '\\\\' (U+005C)" in told.err
 
