@@ -176,6 +176,7 @@ class _Comparison:
         """Leaves a sample and, last, the result of a run that has ended; `count` runs shared the time."""
         run, diverged, validated = member.run, member.diverged_after, math.isfinite(member.metrics.best)
         member.metrics.flush()
+        member.checkpoints.check_folder()
         seconds, speed = time_taken(read(run.folder), run.config.data.batch_size * run.config.data.seq_length)
         best = member.checkpoints.best() if validated else None if diverged is not None else member.checkpoints.latest()
         if best is not None:

@@ -204,6 +204,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             why = arrays.reason(error) if ours else "the folder is gone, or another has its name"
             raise TrainingError(f"a checkpoint could not be written to {self._folder}: {why}") from error
 
+    def check_folder(self) -> None:
+        """Raises TrainingError where the folder is gone, or is no longer the one that was opened."""
+        with self._writing():
+            pass
+
     def _check_folder(self) -> None:
         if identity(self._folder) != self._identity:
             raise FileNotFoundError

@@ -118,7 +118,7 @@ class Run:
 
     def write_sample(self, step: int, text: str) -> Path:
         """Writes samples/STEP.txt, as UTF-8 in which lone surrogates, which a model may draw, stay."""
-        path = self.folder / SAMPLES / f"{step}.txt"
+        path = inside(self.folder, SAMPLES) / f"{step}.txt"  # a link may have been put there since it was opened
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, text.encode("utf-8", "surrogatepass"))
         return path

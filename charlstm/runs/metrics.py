@@ -47,10 +47,15 @@ class Metrics(AbstractContextManager["Metrics"]):
         if stat and (sum(map(len, kept)) < stat.st_size or stat.st_nlink > 1):
             write_atomic(path, b"".join(kept))
         self._path, self._file = path, None  # a finished run may be read-only
+        # By its descriptor, the folder stays the one that was opened; a link that is put there later is an error.
+        self._folder = os.open(path.parent, os.O_RDONLY) if os.open in os.supports_dir_fd else None
+        self._flags = 0 if path.is_symlink() else getattr(os, "O_NOFOLLOW", 0)
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line; raises ValueError where a value is NaN or infinite."""
-        self._file = self._file or self._path.open("ab", _BUFFER)
+        if not self._file:
+            path = self._path if self._folder is None else self._path.name
+            self._file = open(path, "ab", _BUFFER, opener=self._open)  # noqa: SIM115
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if "split" in record:
             self.validations.append((record["step"], record["loss"]))
@@ -70,9 +75,17 @@ class Metrics(AbstractContextManager["Metrics"]):
         if self._file:
             _sync(self._file)
 
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(name, flags | self._flags, 0o666, dir_fd=self._folder)
+
     def __exit__(self, *_: object) -> None:
-        if self._file:
-            _close(self._file)
+        try:
+            if self._file:
+                _close(self._file)
+        finally:
+            if self._folder is not None:
+                os.close(self._folder)
+                self._folder = None
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):

@@ -157,6 +157,7 @@ class Loop:
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
             if samples:
+                member.checkpoints.check_folder()  # another run's may have taken its name
                 member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
                 found = evaluate(model, params, self._validation_ids)

@@ -442,6 +442,20 @@ def test_a_run_that_was_copied_as_hard_links_leaves_the_other_s_metrics(tmp_path
     assert read(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
+def test_metrics_go_to_the_folder_that_was_opened(tmp_path: Path) -> None:
+    """Neither to another that has taken its name, nor through a link that was put there after the check."""
+    (tmp_path / "run").mkdir()
+    with Metrics(tmp_path / "run" / "metrics.jsonl", 0) as metrics:
+        (tmp_path / "run").rename(tmp_path / "moved")
+        (tmp_path / "run").mkdir()
+        metrics.append({"step": 1})
+    assert read(tmp_path / "moved") == [{"step": 1}] and not list((tmp_path / "run").iterdir())
+    with Metrics(tmp_path / "run" / "metrics.jsonl", 0) as metrics, pytest.raises(OSError, match="symbolic link"):
+        (tmp_path / "run" / "metrics.jsonl").symlink_to(tmp_path / "moved" / "metrics.jsonl")
+        metrics.append({"step": 2})
+    assert read(tmp_path / "moved") == [{"step": 1}]
+
+
 def test_metrics_that_memory_would_not_hold_are_not_read_but_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
