@@ -3,9 +3,9 @@
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -21,11 +21,13 @@ from charlstm.support.schema import from_dict, to_dict
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 Kind = TypeVar("Kind")
+_PACKAGES = ("charlstm", "jax", "flax", "orbax-checkpoint")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
 _WRITTEN_BY, _CHANGES = "written_by", "changes"
-"""The keys beside the config's own: versions by package, and `program` if a program of its own made the run; and what
-changed when it went on."""
+"""The keys beside the config's own: versions by package, those `before` that wrote it up to a step, and `program` if a
+program of its own made the run; and what changed when it went on."""
+Versions = dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ class Run:
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
     changes: tuple[Change, ...] = ()
     """What was changed when it went on, so that its config holds from there on only."""
+    versions: Versions = field(default_factory=lambda: _versions(), compare=False)
+    """The packages that wrote it last."""
+    before: tuple[Versions, ...] = field(default=(), compare=False)
+    """Those that wrote it earlier, each up to a "step"."""
+
+    @property
+    def newer(self) -> str:
+        """A line about a run that a newer charlstm wrote; "" for others."""
+        return _newer(self.folder / CONFIG, self.versions)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -81,7 +92,7 @@ class Run:
         if found.config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
         fingerprint = read_as(Fingerprint, folder / CORPUS)
-        return cls(folder, found.config, vocabulary, fingerprint, found.program, found.changes)
+        return cls(folder, *found[:1], vocabulary, fingerprint, *found[1:])
 
     def extended(self, config: Experiment, step: int, *, program: bool = False, allow_change: bool = False) -> "Run":
         """This run as `config` continues it after `step`; on disk too. Raises InputError as `continued` does."""
@@ -90,7 +101,9 @@ class Run:
         kept = tuple(replace(each, step=min(each.step, step)) for each in self.changes)
         made = kept + changes(self.config, config, step)
         run = replace(self, config=config, program=self.program or program, changes=made)
-        if run != self:
+        if (now := _versions()) != self.versions and step < config.train.steps:
+            run = replace(run, versions=now, before=(*self.before, self.versions | {"step": step}))
+        if run != self or run.before != self.before:
             run._write_config()
         return run
 
@@ -108,7 +121,8 @@ class Run:
         return path
 
     def _write_config(self) -> None:
-        written_by = _versions() | ({"program": True} if self.program else {})
+        written_by = self.versions | ({"program": True} if self.program else {})
+        written_by |= {"before": self.before} if self.before else {}
         told = {_CHANGES: [asdict(each) for each in self.changes]} if self.changes else {}
         write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by} | told)
 
@@ -181,6 +195,8 @@ class Config(NamedTuple):
     config: Experiment
     program: bool
     changes: tuple[Change, ...]
+    versions: Versions
+    before: tuple[Versions, ...]
 
 
 def read_config(path: Path) -> Config:
@@ -196,26 +212,39 @@ def read_config(path: Path) -> Config:
     try:
         config, made = read("forbid")
     except InputError as error:
-        theirs, ours = (str(each.get("charlstm", "")) for each in (written_by, _versions()))
-        if _release(theirs) > _release(ours):
-            newer = f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})"
+        if newer := _newer(path, written_by):
             raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
         try:
             read("ignore")
         except InputError:
             raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
-        newer = f"{path} has a field that charlstm {ours} lacks, so a newer one may have written it"
+        newer = f"{path} has a field that this charlstm lacks, so a newer one may have written it"
         raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
     if (cell := config.model.cell) not in CELLS:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
         how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
         raise InputError(f"the cell of {path} is not registered; {how}")
-    return Config(config, written_by.get("program") is True, made.changes)
+    earlier = written_by.get("before")
+    before = tuple(map(_known, earlier if isinstance(earlier, list) else []))
+    return Config(config, written_by.get("program") is True, made.changes, _known(written_by), before)
 
 
-def _versions() -> dict[str, str | bool]:
-    found = dict[str, str | bool]()
-    for package in ("charlstm", "jax", "flax", "orbax-checkpoint"):
+def _known(written_by: object) -> Versions:
+    """What is understood of an object with versions, in which a newer charlstm may have more."""
+    there = written_by if isinstance(written_by, dict) else {}
+    named = {name: value for name in _PACKAGES if isinstance(value := there.get(name), str)}
+    return named | ({"step": step} if type(step := there.get("step")) is int else {})
+
+
+def _newer(path: Path, versions: Mapping[str, object]) -> str:
+    theirs, ours = (str(each.get("charlstm", "")) for each in (versions, _versions()))
+    newer = _release(theirs) > _release(ours)
+    return f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})" if newer else ""
+
+
+def _versions() -> Versions:
+    found = Versions()
+    for package in _PACKAGES:
         with suppress(PackageNotFoundError):  # charlstm, run from a source tree
             found[package] = version(package)
     return found

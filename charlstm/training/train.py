@@ -76,6 +76,8 @@ def train(
             if run.program and not program:
                 what = "with an optimizer, a loss or data of its own"
                 raise InputError(f"a program made {folder} {what}; continue it from there")
+            if run.newer:
+                watch.line(run.newer)
             with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True) as there:
                 config = continued(run.config, config, there.latest() or 0, allow_change=allow_change)
         data = Dataset.read(config.data) if data is None else data
