@@ -92,7 +92,8 @@ class Run:
         if found.config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
         fingerprint = read_as(Fingerprint, folder / CORPUS)
-        return cls(folder, *found[:1], vocabulary, fingerprint, *found[1:])
+        made = found._asdict()
+        return cls(folder, made.pop("config"), vocabulary, fingerprint, **made)
 
     def extended(self, config: Experiment, step: int, *, program: bool = False, allow_change: bool = False) -> "Run":
         """This run as `config` continues it after `step`; on disk too. Raises InputError as `continued` does."""
