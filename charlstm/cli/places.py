@@ -18,8 +18,8 @@ _PACKED = (".gz", ".bz2", ".xz", ".zst")
 def text_name(corpus: str) -> str:
     """What a folder is called after a text: a corpus's name, or that of a file or folder, without its suffix."""
     path = Path(corpus)
-    while any(each in path.name for each in "*?["):  # a pattern is called after the folder that it looks in
-        path = path.parent
+    while any(each in path.name for each in "*?[") and not path.exists():
+        path = path.parent  # a pattern is called after the folder that it looks in
     stem = Path(path.stem).stem if path.suffix in _PACKED else path.stem
     return "".join(c if c.isprintable() and c not in '[]*?\\:<>|"' else "_" for c in stem)[:_LONGEST] or "text"
 

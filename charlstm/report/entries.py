@@ -107,9 +107,9 @@ def _read_run(folder: Path) -> Entry:
     seconds, speed = metrics.time_taken(records, symbols)
     last, steps = max((row["step"] for row in records), default=0), config.train.steps
     losses = [(step, loss) for step, loss in curves.points(records, validation=True)]
-    unfinished = f"step {last:,} of {steps:,}" if last < steps else ""
-    notes = [metrics.ended_early(run, losses, last) or unfinished, *map(str, run.changes)]
-    notes += [str(run.init_from)] if run.init_from else []
+    how = "by a program with an optimizer, a loss or data of its own" if run.program else ""
+    unfinished = f"step {last:,} of {steps:,}" if last < steps and not run.program else ""
+    notes = how, metrics.ended_early(run, losses, last) or unfinished, str(run.init_from or ""), *map(str, run.changes)
     try:
         model = ModelResult(
             name=one_line(run.folder.resolve().name),
@@ -133,7 +133,5 @@ def _read_run(folder: Path) -> Entry:
         training=curves.training([records]),
         validation=curves.validation([records]),
         compared=False,
-        note="by a program with an optimizer, a loss or data of its own"
-        if run.program
-        else "; ".join(filter(None, notes)),
+        note="; ".join(filter(None, notes)),
     )

@@ -87,8 +87,8 @@ def continued(old: Experiment, new: Experiment, step: int = 0, *, allow_change: 
 
 
 def changes(old: Experiment, new: Experiment, step: int) -> tuple[Change, ...]:
-    """What a run that goes on as `new` after `step` records: what updates, or their number, depend on."""
-    recorded = {*_ALLOWED, "train.steps"}
+    """What a run that goes on as `new` after `step` records: what updates depend on, or how many more there are."""
+    recorded = _ALLOWED | ({"train.steps"} if new.train.steps > step else set())
     return tuple(
         Change(step=step, field=name, was=was, now=now) for name, was, now in _differences(old, new) if name in recorded
     )

@@ -5,9 +5,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -23,13 +23,15 @@ from charlstm.support.schema import flat, from_dict, to_dict
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 Kind = TypeVar("Kind")
+_PACKAGES = ("charlstm", "jax", "flax", "orbax-checkpoint")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
 _WRITTEN_BY = "written_by"
-"""The key beside the config's own and those of `Story`: versions by package, `run` (its id), and `program` if a program
-of its own made it."""
+"""The key beside the config's own and those of `Story`: versions by package, those `before` that wrote it up to a step,
+`run` (its id), and `program` if a program of its own made it."""
 _OF_NO_UPDATE = ("train.", "sample.", "model.recurrence")
 """Beginnings of the names of fields from which no update follows."""
+Versions = dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Run:
     """The run whose parameters it began with, if not with fresh ones."""
     changes: tuple[Change, ...] = ()
     """What was changed when it went on, so that its config holds from there on only."""
+    versions: Versions = field(default_factory=lambda: _versions(), compare=False)
+    """The packages that wrote it last."""
+    before: tuple[Versions, ...] = field(default=(), compare=False)
+    """Those that wrote it earlier, each up to a "step"."""
+
+    @property
+    def newer(self) -> str:
+        """A line about a run that a newer charlstm wrote; "" for others."""
+        return _newer(self.folder / CONFIG, self.versions)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -97,7 +108,8 @@ class Run:
         if found.config.data.symbols == "bytes" and vocabulary.characters[-1] > "\xff":
             raise InputError(f"{path} is malformed: it holds more than bytes; put back the run's own file")
         fingerprint = read_as(Fingerprint, folder / CORPUS)
-        return cls(folder, found.config, vocabulary, fingerprint, *found[1:])
+        made = found._asdict()
+        return cls(folder, made.pop("config"), vocabulary, fingerprint, **made)
 
     def extended(self, config: Experiment, step: int, *, program: bool = False, allow_change: bool = False) -> "Run":
         """This run as `config` continues it after `step`; on disk too. Raises InputError as `continued` does."""
@@ -106,7 +118,9 @@ class Run:
         kept = tuple(replace(each, step=min(each.step, step)) for each in self.changes)
         made = kept + changes(self.config, config, step)
         run = replace(self, config=config, program=self.program or program, changes=made)
-        if run != self:
+        if (now := _versions()) != self.versions and step < config.train.steps:
+            run = replace(run, versions=now, before=(*self.before, self.versions | {"step": step}))
+        if run != self or run.before != self.before:
             run._write_config()
         return run
 
@@ -124,7 +138,8 @@ class Run:
         return path
 
     def _write_config(self) -> None:
-        written_by = _versions() | ({"run": self.id} if self.id else {}) | ({"program": True} if self.program else {})
+        written_by = self.versions | ({"run": self.id} if self.id else {}) | ({"program": True} if self.program else {})
+        written_by |= {"before": self.before} if self.before else {}
         story = to_dict(Story(init_from=self.init_from, changes=self.changes))
         told = {name: value for name, value in story.items() if value}
         write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by} | told)
@@ -198,6 +213,8 @@ class Config(NamedTuple):
     id: str
     init_from: Origin | None
     changes: tuple[Change, ...]
+    versions: Versions
+    before: tuple[Versions, ...]
 
 
 def read_config(path: Path) -> Config:
@@ -213,22 +230,22 @@ def read_config(path: Path) -> Config:
     try:
         config, story = read("forbid")
     except InputError as error:
-        theirs, ours = (str(each.get("charlstm", "")) for each in (written_by, _versions()))
-        if _release(theirs) > _release(ours):
-            newer = f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})"
+        if newer := _newer(path, written_by):
             raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
         try:
             read("ignore")
         except InputError:
             raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
-        newer = f"{path} has a field that charlstm {ours} lacks, so a newer one may have written it"
+        newer = f"{path} has a field that this charlstm lacks, so a newer one may have written it"
         raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
     if (cell := config.model.cell) not in CELLS:
         call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
         how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
         raise InputError(f"the cell of {path} is not registered; {how}")
-    id_ = str(written_by.get("run", ""))
-    return Config(config, written_by.get("program") is True, id_, story.init_from, story.changes)
+    earlier, id_ = written_by.get("before"), str(written_by.get("run", ""))
+    before = tuple(map(_known, earlier if isinstance(earlier, list) else []))
+    program = written_by.get("program") is True
+    return Config(config, program, id_, story.init_from, story.changes, _known(written_by), before)
 
 
 def _id_of(config: Experiment, fingerprint: Fingerprint, init_from: Origin | None) -> str:
@@ -238,9 +255,22 @@ def _id_of(config: Experiment, fingerprint: Fingerprint, init_from: Origin | Non
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _versions() -> dict[str, str | bool]:
-    found = dict[str, str | bool]()
-    for package in ("charlstm", "jax", "flax", "orbax-checkpoint"):
+def _known(written_by: object) -> Versions:
+    """What is understood of an object with versions, in which a newer charlstm may have more."""
+    there = written_by if isinstance(written_by, dict) else {}
+    named = {name: value for name in _PACKAGES if isinstance(value := there.get(name), str)}
+    return named | ({"step": step} if type(step := there.get("step")) is int else {})
+
+
+def _newer(path: Path, versions: Mapping[str, object]) -> str:
+    theirs, ours = (str(each.get("charlstm", "")) for each in (versions, _versions()))
+    newer = _release(theirs) > _release(ours)
+    return f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})" if newer else ""
+
+
+def _versions() -> Versions:
+    found = Versions()
+    for package in _PACKAGES:
         with suppress(PackageNotFoundError):  # charlstm, run from a source tree
             found[package] = version(package)
     return found

@@ -82,7 +82,7 @@ class TrainedRun:
     params: Params = field(repr=False)
     step: int
     notes: tuple[str, ...] = ()
-    """One line for each checkpoint that could not be used."""
+    """A line for each checkpoint that could not be used, and one if a newer charlstm wrote the run."""
 
     @property
     def config(self) -> Experiment:
@@ -272,12 +272,12 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
         InputError: the folder is not a run, or the checkpoint is missing or damaged.
     """
     run, checkpoint = Run.open(user_path(folder)), str(checkpoint)
-    config = run.config
+    config, notes = run.config, [run.newer] if run.newer else []
     if config.model.recurrence == "cudnn":  # it can be read where there is no GPU: the parameters are the same
         config = replace(config, model=replace(config.model, recurrence="auto"))
     model = make_model(config, len(run.vocabulary))
     if checkpoint == "fresh":
-        return TrainedRun(run, model, first_state(config, model).params, 0)
+        return TrainedRun(run, model, first_state(config, model).params, 0, tuple(notes))
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as checkpoints:
         if not checkpoints.steps():
@@ -285,18 +285,19 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
         if checkpoint not in ("best", "latest"):
             if not (checkpoint.isascii() and checkpoint.isdigit() and len(checkpoint) < 20):  # int() has a limit too
                 raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")
-            return TrainedRun(run, model, checkpoints.restore_params(int(checkpoint), like), int(checkpoint))
-        notes = dict[int, str]()
-        while rest := [step for step in checkpoints.steps() if step not in notes]:
+            params = checkpoints.restore_params(int(checkpoint), like)
+            return TrainedRun(run, model, params, int(checkpoint), tuple(notes))
+        broken = dict[int, str]()
+        while rest := [step for step in checkpoints.steps() if step not in broken]:
             best = checkpoints.best() if checkpoint == "best" else None
             step = best if best in rest else max(rest)
             try:
-                return TrainedRun(run, model, checkpoints.restore_params(step, like), step, tuple(notes.values()))
+                return TrainedRun(run, model, checkpoints.restore_params(step, like), step, (*notes, *broken.values()))
             except GoneError:  # a process that trains here has newer ones
                 continue
             except InputError as error:
-                notes[step] = f"{error}; the next best is used"
-    raise InputError(f"no checkpoint in {folder} can be used ({'; '.join(notes.values())})")
+                broken[step] = f"{error}; the next best is used"
+    raise InputError(f"no checkpoint in {folder} can be used ({'; '.join(broken.values())})")
 
 
 def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: TrainState) -> None:

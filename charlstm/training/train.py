@@ -84,6 +84,8 @@ def train(
             if run.program and not program:
                 what = "with an optimizer, a loss or data of its own"
                 raise InputError(f"a program made {folder} {what}; continue it from there")
+            if run.newer:
+                watch.line(run.newer)
             with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True) as there:
                 latest = there.latest()
             config = continued(run.config, config, latest or 0, allow_change=allow_change)

@@ -93,11 +93,28 @@ def test_a_run_of_a_newer_version_is_told_apart(tmp_path: Path, theirs: str | No
     values = json.loads(path.read_text())
     values["written_by"]["charlstm"] = theirs
     path.write_text(json.dumps(values))
-    assert Run.open(tmp_path).config == Experiment()  # it has no field that is not known here
+    run = Run.open(tmp_path)
+    assert run.config == Experiment()  # it has no field that is not known here
+    assert bool(run.newer) == (theirs == "99.1")
     path.write_text(json.dumps(values | {"warp": 9}))
     assert why in (line := refused(tmp_path)) and "there is no field warp" in line and "malformed" not in line
     path.write_text(json.dumps(values | {"written_by": 3}))
     assert "written_by must be an object" in refused(tmp_path)
+
+
+def test_a_run_keeps_the_versions_of_before(tmp_path: Path) -> None:
+    path = begin(tmp_path).folder / "config.json"
+    old = json.loads(path.read_text())
+    ours = old["written_by"]
+    for before in (None, 3, [3], [{"jax": 3, "step": "x"}]):  # what a stranger may write there
+        path.write_text(json.dumps(old | {"written_by": ours | {"before": before}}))
+        assert all(each == {} for each in Run.open(tmp_path).before)
+    path.write_text(json.dumps(old | {"written_by": ours | {"jax": "0.0.1"}}))
+    run = Run.open(tmp_path)
+    assert run.extended(run.config, 7).before == ({**ours, "jax": "0.0.1", "step": 7},)
+    assert json.loads(path.read_text())["written_by"] == ours | {"before": [{**ours, "jax": "0.0.1", "step": 7}]}
+    again = Run.open(tmp_path)
+    assert again.extended(again.config, 9).before == again.before
 
 
 def test_a_cell_that_no_one_registered_is_no_malformed_file(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""A run that goes on: by its folder, with its text at another place, with other settings, and when it ends early."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from small_runs import TEXT, bits, short_words, stop_at, timeless_metrics
+
+from benchmarks.kills import differences
+from charlstm import cli
+from charlstm.runs.folder import Run
+from charlstm.runs.metrics import read
+from charlstm.support.errors import InputError
+from charlstm.training import train
+
+STILL = {"optimizer__learning_rate": 1e-30, "train__validate_every": 2}  # no validation is better than the first
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("going_on")
+    (folder / "tiny.txt").write_text(TEXT)
+    assert cli.run(short_words(folder / "tiny.txt", folder / "whole")) == 0
+    return folder
+
+
+@pytest.fixture
+def text(template: Path) -> Path:
+    return template / "tiny.txt"
+
+
+@pytest.fixture
+def whole(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template / "whole", tmp_path / "whole")
+
+
+def validated(folder: Path) -> list[int]:
+    return [row["step"] for row in read(folder) if "split" in row]
+
+
+def stopped(text: Path, folder: Path, step: int, **fields: object) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, step, signal.SIGTERM)
+        assert cli.run(short_words(text, folder, **fields)) == 143
+    return folder
+
+
+def test_a_folder_is_enough_to_go_on(text: Path, whole: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(whole, tmp_path / "other")
+    assert cli.run(["train", str(whole), "--train.steps", "15"]) == 0
+    assert cli.run(["train", "--run-dir", str(other), "--train.steps", "15"]) == 0
+    assert max(row["step"] for row in read(whole)) == 15
+    assert differences(whole, other) == []
+    assert cli.run(["train", str(whole), "--run-dir", str(whole.parent / "." / "whole")]) == 0  # finished
+
+
+def test_a_config_repeats_its_run_to_the_bit(whole: Path, tmp_path: Path) -> None:
+    assert cli.run(["train", str(whole / "config.json"), "--run-dir", str(tmp_path / "again")]) == 0
+    assert differences(whole, tmp_path / "again") == []
+
+
+def test_a_text_that_moved_is_the_same_text(
+    text: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copy(text, tmp_path / "moved.txt"))
+    path = whole / "config.json"
+    path.write_text(path.read_text().replace(str(text), str(tmp_path / "gone.txt")))
+    assert cli.run(["eval", str(whole), "--split", "test"]) == 2
+    assert f"charlstm eval {whole} --corpus FILE" in capsys.readouterr().err
+    assert cli.run(["train", str(whole), "--train.steps", "13"]) == 2
+    assert "give its new place: --data.corpus FILE" in capsys.readouterr().err
+    assert cli.run(["eval", str(whole), "--split", "test", "--corpus", str(moved)]) == 0
+    assert cli.run(["eval", str(whole), "--text", str(moved), "--corpus", str(moved)]) == 2
+    assert cli.run(["train", str(whole), "--train.steps", "13", "--data.corpus", str(moved)]) == 0
+    assert Run.open(whole).config.data.corpus == str(moved)
+    moved.write_text(TEXT.replace("tiny", "tidy"))
+    capsys.readouterr()
+    for command in (
+        ["train", str(whole), "--train.steps", "14", "--data.corpus", str(moved)],
+        ["eval", str(whole), "--corpus", str(moved)],
+    ):
+        assert cli.run(command) == 2
+        assert f"the text of {moved} changed" in capsys.readouterr().err
+
+
+def test_fields_that_change_no_update_may_change(text: Path, whole: Path, tmp_path: Path) -> None:
+    folder = stopped(text, tmp_path / "run", 4)
+    typed = {"checkpoint-every": 5, "validate-every": 3, "sample-every": 4, "keep-checkpoints": 1, "tensorboard": True}
+    words = [word for name, value in typed.items() for word in (f"--train.{name}", str(value))]
+    assert cli.run(["train", str(folder), *words, "--sample.length", "7"]) == 0
+    assert bits(folder, 12) == bits(whole, 12)
+    assert validated(folder) == [6, 9, 12]
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["12.txt", "4.txt", "8.txt"]
+    assert list((folder / "tensorboard").iterdir())
+    assert not Run.open(folder).changes
+
+
+def test_a_change_of_the_updates_is_asked_for_and_recorded(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stopped(text, tmp_path / "run", 4)
+    changed = ["train", str(folder), "--optimizer.learning-rate", "1e-4", "--model.dropout", "0"]
+    before = (folder / "config.json").read_bytes()
+    assert cli.run(changed) == 2
+    assert "--allow-change" in capsys.readouterr().err
+    assert (folder / "config.json").read_bytes() == before
+    assert cli.run([*changed, "--allow-change"]) == 0
+    assert "change   optimizer.learning_rate was 0.006 up to step 4, and is 0.0001" in capsys.readouterr().err
+    rates = {row["step"]: row["learning_rate"] for row in read(folder) if "split" not in row}
+    assert rates[4] > 1e-3 and rates[5] <= 1e-4
+    made = [(each.step, each.field) for each in Run.open(folder).changes]
+    assert made == [(4, "model.dropout"), (4, "optimizer.learning_rate")]
+    assert cli.run(["train", str(folder)]) == 0  # finished, with what changed
+
+
+def test_a_run_ends_where_it_stands(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = stopped(text, tmp_path / "run", 4)
+    before = timeless_metrics(folder)
+    assert cli.run(["train", str(folder), "--train.steps", "3"]) == 2
+    assert "the run stands at step 4" in capsys.readouterr().err
+    assert cli.run(["train", str(folder), "--train.steps", "4"]) == 0
+    out, error = capsys.readouterr()
+    assert out.startswith("In the beginning") and "this model" in error and "next:" in error
+    assert validated(folder) == [4]
+    assert timeless_metrics(folder)[: len(before)] == before
+    assert cli.run(["train", str(folder)]) == 0
+    assert "this run is finished" in capsys.readouterr().err
+
+
+def test_patience_ends_a_run_as_it_does_one_that_was_stopped(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert cli.run(short_words(text, unbroken, **STILL, train__patience=2)) == 0
+    told = "it ended early, after step 6 of 12: 2 validations in a row were no better than that of step 2"
+    assert told in capsys.readouterr().err
+    assert validated(unbroken) == [2, 4, 6]
+    assert json.loads((unbroken / "checkpoints/6/integrity/integrity.json").read_text())["validation_loss"]
+    stopped(text, broken, 3, **STILL, train__patience=2)
+    assert cli.run(["train", str(broken)]) == 0
+    assert differences(unbroken, broken) == []
+    capsys.readouterr()
+    assert cli.run(["train", str(broken)]) == 0
+    error = capsys.readouterr().err
+    assert told in error and "a larger --train.patience or --train.steps goes on from step 6" in error
+    assert cli.run(["train", str(broken), "--train.patience", "3"]) == 0
+    assert validated(broken) == [2, 4, 6, 8]
+    assert cli.run(["train", str(unbroken), "--train.steps", "14"]) == 0
+    assert validated(unbroken) == [2, 4, 6, 8, 10]  # counted anew
+
+
+def test_patience_needs_validations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "--train.patience", "2", "--train.validate-every", "0"]) == 2
+    assert "train.patience is 2; it must be 0 where validate_every is 0" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_lock_of_ones_own_is_refused(text: Path, tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("mine")
+    config = Run.open(text.parent / "whole").config
+    with pytest.raises(InputError, match=r"\.lock holds something"):
+        train.train(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
