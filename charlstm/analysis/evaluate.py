@@ -1,4 +1,7 @@
-"""The loss of a text, and of each of many lines: every character is predicted once, the first from the zero carry."""
+"""The loss of a text, and of each of many lines: every character is predicted once, the first from the zero carry.
+
+Of documents the first is predicted after a `newline`, as in `reader`.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -6,11 +9,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
-from charlstm.analysis.reader import compiled, compiled_nats, keep_rows, place, read_all, read_windows, windows
+from charlstm.analysis.reader import compiled_nats, compiled_read, keep_rows, place, read_all, read_windows, windows
 from charlstm.core.loss import bits
-from charlstm.core.network import Carry, Model, Params
+from charlstm.core.network import Model, Params
 
 WARMUP = 512  # characters that a row reads before the first one it predicts, when a text is cut into several rows
 MAX_ROWS = 64
@@ -35,7 +37,13 @@ def default_rows(characters: int) -> int:
 
 
 def evaluate(
-    model: Model, params: Params, ids: np.ndarray, *, rows: int | None = None, window: int = 128
+    model: Model,
+    params: Params,
+    ids: np.ndarray,
+    *,
+    rows: int | None = None,
+    window: int = 128,
+    newline: int | None = None,
 ) -> Evaluation:
     """The mean loss over a text, with no dropout.
 
@@ -48,6 +56,8 @@ def evaluate(
         ids: [N] the text.
         rows: parts of the text that run side by side, fewer where one would be shorter than its warm-up.
         window: characters a compiled call reads, T; it changes speed and memory, not the loss.
+        newline: the id that ends each of the text's documents, so that the loss is that of each of them alone; None
+            where the text is one.
     """
     characters = len(ids)
     if characters == 0:
@@ -57,14 +67,17 @@ def evaluate(
     rows = -(-characters // length)  # ceilings can leave whole rows empty
     rows += -rows % min(rows, jax.local_device_count())  # rows past the text's end, so that all devices have as many
     starts = np.arange(rows) * length
-    placed, params, carry, sharding = place(model, params, rows)
+    placed, params, first, sharding = place(model, params, rows, newline)
+    carry = first
     if rows > 1:
         warm = min(WARMUP, length)
         before, _ = _rows(ids, starts - warm, warm)
-        carry = read_all(partial(_compiled_read(placed), params), windows(before, window), carry, sharding)
-        carry = keep_rows(carry, np.arange(rows) > 0)  # nothing stands before the first row
+        read = partial(compiled_read(placed), params, newline=newline)
+        carry = read_all(read, windows(before, window), carry, sharding)
+        carry = keep_rows(carry, np.arange(rows) > 0, first)  # nothing stands before the first row
     targets, counted = _rows(ids, starts, length)
-    predictions = read_windows(partial(compiled_nats(placed), params), windows(targets, window), carry, sharding)
+    predict = partial(compiled_nats(placed), params, newline=newline)
+    predictions = read_windows(predict, windows(targets, window), carry, sharding)
     total = 0.0
     for (losses, _), inside in zip(predictions, windows(counted, window), strict=True):
         total += float(np.asarray(losses, np.float64)[inside].sum())
@@ -76,11 +89,6 @@ def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray,
     at = starts[:, None] + np.arange(length)
     inside = (at >= 0) & (at < len(ids))
     return ids[np.clip(at, 0, len(ids) - 1)], inside
-
-
-@compiled
-def _compiled_read(model: Model, params: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
-    return None, model.apply(params, ids, carry)[1]
 
 
 class Score(NamedTuple):
@@ -95,17 +103,22 @@ class Score(NamedTuple):
         return self.nats / max(self.characters, 1)
 
 
-def score(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[Score]:
+def score(model: Model, params: Params, lines: Sequence[np.ndarray], newline: int | None = None) -> list[Score]:
     """Scores lines, [N] ids each, with no dropout; a line's nats per character are its `evaluate(..., rows=1).loss`."""
-    return [Score(float(each.sum()), len(each)) for each in character_nats(model, params, lines)]
+    return [Score(float(each.sum()), len(each)) for each in character_nats(model, params, lines, newline)]
 
 
-def character_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The nats of each character of each line, [N] float64: -log of its probability after those before it."""
+def character_nats(
+    model: Model, params: Params, lines: Sequence[np.ndarray], newline: int | None = None
+) -> list[np.ndarray]:
+    """The nats of each character of each line, [N] float64: -log of its probability after those before it.
+
+    With the id of a `newline`, each line is a document, and the nats of the first are those after a newline.
+    """
     found = [np.zeros(len(line)) for line in lines]
     by_length = sorted(range(len(lines)), key=lambda number: len(lines[number]))
-    start = place(model, params, SCORED_ROWS)
-    predict = partial(compiled_nats(start.model), start.params)
+    start = place(model, params, SCORED_ROWS, newline)
+    predict = partial(compiled_nats(start.model), start.params, newline=newline)
     for at in range(0, len(lines), SCORED_ROWS):
         block = by_length[at : at + SCORED_ROWS]
         columns = _windows([lines[number] for number in block])

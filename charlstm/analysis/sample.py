@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from charlstm.analysis.reader import compiled, read_all, windows
+from charlstm.analysis.reader import compiled, read_all, starts, windows
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
@@ -29,9 +29,14 @@ _WORTH_A_BLOCK = 16  # fewer streams than this are faster one after the other
 _HOTTEST = float(np.finfo(np.float32).max)
 
 
-def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
-    """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used."""
-    for drawn in _draw(model, *_prepared(model, params, prime), config, [config.seed]):
+def stream(
+    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, newline: int | None = None
+) -> Iterator[np.ndarray]:
+    """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used.
+
+    Where documents end with the id `newline`, the prime begins one: it is read after a newline.
+    """
+    for drawn in _draw(model, *_prepared(model, params, prime, newline), config, [config.seed], newline):
         yield drawn[:, 0]
 
 
@@ -56,19 +61,23 @@ def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfi
 class TextSampler:
     """Draws text from a model of a vocabulary's symbols: the prime of a `SampleConfig`, and what follows it.
 
-    A text ends with the first `stop` in what is drawn, or after `config.length` symbols. Raises ValueError at once if
-    the prime has characters that the vocabulary lacks and that are not skipped.
+    A text ends with the first `stop` in what is drawn, or after `config.length` symbols. Where documents end with the
+    id `newline`, a text is one of them: it is read after a newline, and ends before the first that is drawn. Raises
+    ValueError at once if the prime has characters that the vocabulary lacks and that are not skipped.
     """
 
     model: Model
     params: Params
     vocabulary: Vocabulary
     symbols: Symbols
+    newline: int | None = None
 
     def stream(self, config: SampleConfig, *, skip_unknown: bool = False, stop: str | None = None) -> Iterator[str]:
         """One text in pieces, the prime first; bytes that are not UTF-8 become U+FFFD."""
         prime = self._prime(config, skip_unknown)
-        pieces = map(self.vocabulary.decode, chain([prime], stream(self.model, self.params, prime, config)))
+        drawn = stream(self.model, self.params, prime, config, self.newline)
+        drawn = drawn if self.newline is None else _before(self.newline, drawn)
+        pieces = map(self.vocabulary.decode, chain([prime], drawn))
         if self.symbols == "bytes":
             pieces = _from_bytes(pieces)
         return chain(islice(pieces, 1), pieces if stop is None else _until(stop, pieces))
@@ -77,7 +86,7 @@ class TextSampler:
         self, config: SampleConfig, num: int, *, skip_unknown: bool = False, stop: str | None = None
     ) -> Iterator[str]:
         """All of `stream` for each of the `num` seeds from `config.seed` on."""
-        if stop is not None:  # one by one, as each may end early
+        if not (stop is None and self.newline is None):  # one by one, as each may end early
             for how in [replace(config, seed=config.seed + number) for number in range(num)]:
                 yield "".join(self.stream(how, skip_unknown=skip_unknown, stop=stop))
             return
@@ -94,6 +103,15 @@ def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
     for piece in pieces:
         yield decoder.decode(piece.encode("latin-1"))
     yield decoder.decode(b"", final=True)
+
+
+def _before(newline: int, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pieces of ids up to the first newline."""
+    for piece in pieces:
+        ends = np.flatnonzero(piece == newline)
+        yield piece[: ends[0]] if len(ends) else piece
+        if len(ends):
+            return
 
 
 def _until(stop: str, pieces: Iterable[str]) -> Iterator[str]:
@@ -150,19 +168,28 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     return True
 
 
-def _prepared(model: Model, params: Params, prime: np.ndarray) -> tuple[Params, Carry, np.ndarray]:
+def _prepared(
+    model: Model, params: Params, prime: np.ndarray, newline: int | None = None
+) -> tuple[Params, Carry, np.ndarray]:
     """Fused parameters, the carry after all whole windows of a prime, and the ids [below WINDOW] left to read."""
     fused, carry = _for_sampling(model)(params), model.zero_carry(1)
+    prime = prime if newline is None else np.concatenate([[newline], prime])
     end = len(prime) // WINDOW * WINDOW
-    carry = read_all(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry)
+    carry = read_all(partial(_reader(model), fused, newline=newline), windows(prime[None, :end], WINDOW), carry)
     return fused, carry, prime[end:].astype(np.int32)
 
 
 def _draw(
-    model: Model, fused: Params, carry: Carry, rest: np.ndarray, config: SampleConfig, seeds: Sequence[int]
+    model: Model,
+    fused: Params,
+    carry: Carry,
+    rest: np.ndarray,
+    config: SampleConfig,
+    seeds: Sequence[int],
+    newline: int | None = None,
 ) -> Iterator[np.ndarray]:
     """[up to CHUNK, len(seeds)] ids at a time."""
-    advance, noise = _advancer(model), _noise(_candidates(model, config.top_n))
+    advance, noise = partial(_advancer(model), newline=newline), _noise(_candidates(model, config.top_n))
     carry = jax.tree.map(lambda part: jnp.repeat(part, len(seeds), 0), carry)
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
     forced[: len(rest)] = rest
@@ -189,8 +216,8 @@ def _for_sampling(model: Model, params: Params) -> Params:
 
 
 @compiled
-def _reader(model: Model, fused: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
-    return None, model.read(fused, ids, carry)[1]
+def _reader(model: Model, fused: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[None, Carry]:
+    return None, model.read(fused, ids, carry, resets=starts(ids, newline))[1]
 
 
 @compiled
@@ -206,7 +233,14 @@ def _noise(count: int, keys: Array, position: Any) -> Array:
 
 @compiled
 def _advancer(
-    model: Model, fused: Params, carry: Carry, noise: Any, forced: Any, position: Any, temperature: Array
+    model: Model,
+    fused: Params,
+    carry: Carry,
+    noise: Any,
+    forced: Any,
+    position: Any,
+    temperature: Array,
+    newline: Any = None,
 ) -> tuple[Array, Carry]:
     """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
 
@@ -215,7 +249,8 @@ def _advancer(
         logits = model.head(fused, model.top(carry))[:, : model.vocabulary_size]
         drawn = jax.vmap(choose, (0, 0, None))(logits, noise, temperature)
         symbols = jnp.where(position < 0, given, drawn)
-        return model.read(fused, symbols[:, None], carry)[1], symbols
+        ids = symbols[:, None]
+        return model.read(fused, ids, carry, resets=starts(ids, newline))[1], symbols
 
     carry, symbols = lax.scan(one, carry, (position + jnp.arange(CHUNK), forced, noise))
     return symbols, carry

@@ -133,9 +133,10 @@ def _eval(words: list[str]) -> None:
         pieces, what = corpora.pieces(str(asked.text), symbols, separator), str(asked.text)
         found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
         ids, source = encode_pieces(found.vocabulary, pieces), {"split": None, "text": what}
-    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
+    newline = found.run.newline
+    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None, newline=newline)
     try:
-        reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
+        reach = gradient_reach(found.model, found.params, ids, newline=newline) if asked.lags else None
     except ValueError as error:
         raise InputError(str(error)) from None
     if asked.json:

@@ -37,6 +37,11 @@ class Run:
     program: bool = False
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
 
+    @property
+    def newline(self) -> int | None:
+        """The id that ends each document of the run's text; None where the text is one."""
+        return self.vocabulary.newline(self.config.data.documents)
+
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether the folder holds a run, so that `open` rather than `create` is meant."""

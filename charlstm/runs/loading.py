@@ -12,12 +12,12 @@ import optax
 from numpy.typing import NDArray
 
 from charlstm.analysis.evaluate import Evaluation, Score, evaluate, score
+from charlstm.analysis.reader import on_one
 from charlstm.analysis.sample import TextSampler
 from charlstm.config import Experiment, SampleConfig, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
 from charlstm.core.optimizer import make_optimizer
-from charlstm.core.sharding import on_one
 from charlstm.core.size import count_parameters
 from charlstm.core.step import TrainState, init_state
 from charlstm.data.corpora import to_symbols
@@ -148,7 +148,8 @@ class TrainedRun:
         Raises:
             InputError: the split is empty, or the text is not the one that the run read.
         """
-        return evaluate(self.model, self.params, self.ids(split), rows=1 if exact else None)
+        rows = 1 if exact else None
+        return evaluate(self.model, self.params, self.ids(split), rows=rows, newline=self.run.newline)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own, from the empty state: ``.nats``, ``.characters`` and ``.nats_per_char``.
@@ -179,7 +180,8 @@ class TrainedRun:
 
     @property
     def _sampler(self) -> TextSampler:
-        return TextSampler(self.model, on_one(self.params), self.vocabulary, self.config.data.symbols)
+        symbols = self.config.data.symbols
+        return TextSampler(self.model, on_one(self.params), self.vocabulary, symbols, self.run.newline)
 
     def _settings(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> tuple[SampleConfig, bool]:
         """The config of a sample, and whether unknown characters of its prime are left out."""
