@@ -40,9 +40,11 @@ def stream(
         yield drawn[:, 0]
 
 
-def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> np.ndarray:
+def sample(
+    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, newline: int | None = None
+) -> np.ndarray:
     """All of `stream` at once: [config.length] ids."""
-    return np.concatenate([np.zeros(0, np.int32), *stream(model, params, prime, config)])
+    return np.concatenate([np.zeros(0, np.int32), *stream(model, params, prime, config, newline)])
 
 
 def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:

@@ -131,4 +131,4 @@ def test_cudnn_cannot_and_says_so(monkeypatch: pytest.MonkeyPatch):
     put_reference_for_cudnn(monkeypatch)
     model = small_model("lstm", recurrence="cudnn")
     with pytest.raises(ValueError, match="use recurrence fast"):
-        model.apply(random_params(model, 0), np.zeros((1, 2), int), model.zero_carry(1), None, np.zeros((1, 2), bool))
+        model.apply(random_params(model, 0), random_ids(model, 0, B, T), model.zero_carry(B), None, random_resets(0))

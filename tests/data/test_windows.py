@@ -1,5 +1,7 @@
 """Law 2: rows continue across windows, and every character but the tail is predicted once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -145,7 +147,7 @@ def test_every_character_of_a_document_is_predicted_from_what_stands_before_it_t
         return
     text = WindowedText(ids, batch_size, seq_length, newline=0)
     assert text.windows_per_epoch == len(ids) // (batch_size * seq_length)
-    windows = list(text.windows(steps=text.windows_per_epoch))
+    windows: list[Any] = list(text.windows(steps=text.windows_per_epoch))
     inputs, targets, resets = (np.concatenate([each[part] for each in windows], 1) for part in (0, 1, 3))
     np.testing.assert_array_equal(targets.ravel(), ids[: targets.size])
     assert len(ids) - targets.size < batch_size * seq_length
