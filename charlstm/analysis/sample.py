@@ -152,7 +152,7 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     count = _candidates(model, top_n)
     carry = jax.tree.map(lambda part: rng.uniform(-1, 1, part.shape).astype(part.dtype), model.zero_carry(BLOCK))
     noise = rng.gumbel(size=(CHUNK, BLOCK, count)).astype(np.float32)
-    rest = np.zeros(CHUNK, np.int32), np.int32(0), jnp.float32(1)
+    rest = np.zeros(CHUNK, np.int32), np.int32(0), jnp.float32(1), None
     keys, position = [jax.random.key(seed) for seed in range(BLOCK)], np.int32(1)
     alone = np.concatenate([_noise(count)(jnp.stack([key]), position) for key in keys], 1)
     if not np.array_equal(alone, _noise(count)(jnp.stack(keys), position)):
@@ -191,7 +191,7 @@ def _draw(
     newline: int | None = None,
 ) -> Iterator[np.ndarray]:
     """[up to CHUNK, len(seeds)] ids at a time."""
-    advance, noise = partial(_advancer(model), newline=newline), _noise(_candidates(model, config.top_n))
+    advance, noise = _advancer(model), _noise(_candidates(model, config.top_n))
     carry = jax.tree.map(lambda part: jnp.repeat(part, len(seeds), 0), carry)
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
     forced[: len(rest)] = rest
@@ -199,7 +199,7 @@ def _draw(
     for at in range(0, len(rest) + config.length, CHUNK):
         part = forced[at : at + CHUNK] if at < len(forced) else forced[:CHUNK]
         position = np.int32(at - len(rest))
-        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature)
+        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature, newline)
         new = np.asarray(drawn)[max(len(rest) - at, 0) : len(rest) + config.length - at]
         if len(new):
             yield new
