@@ -45,8 +45,8 @@ def test_seeds_that_train_on_lines_together_end_as_each_alone(monkeypatch: pytes
 
 @pytest.mark.parametrize("symbols", ["characters", "bytes"])
 def test_a_text_without_line_ends_has_no_documents(tmp_path: Path, symbols: Any) -> None:
-    (tmp_path / "text.txt").write_text("one long line " * 99)
-    with pytest.raises(InputError, match="the text has no line ends; use --data.documents none"):
+    (tmp_path / "text.txt").write_text("one long line " * 299)
+    with pytest.raises(InputError, match=r"the text has no line ends; use --data\.documents none"):
         Dataset.read(DataConfig(corpus=str(tmp_path / "text.txt"), symbols=symbols, documents="lines"))
     (tmp_path / "text.txt").write_text("many short\nlines " * 199)
     data = Dataset.read(DataConfig(corpus=str(tmp_path / "text.txt"), symbols=symbols, documents="lines"))
