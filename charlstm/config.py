@@ -20,6 +20,7 @@ Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
+Documents = Literal["none", "lines"]
 Each = TypeVar("Each")
 
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
@@ -59,6 +60,8 @@ class DataConfig:
     """What stands between the texts of several files."""
     symbols: Symbols = "characters"
     """What one step of the model reads and predicts: a Unicode character, or a raw byte of the file."""
+    documents: Documents = "none"
+    """Whether each line is a text of its own, read from the zero state, and a sample is one; or the text is one."""
     batch_size: Count = 32
     """Rows in a batch, B: stretches of the text that are read in parallel."""
     seq_length: Count = 64
@@ -186,6 +189,10 @@ class Experiment:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.recurrence == "cudnn" and self.data.documents == "lines":
+            raise ValueError("model.recurrence is 'cudnn'; it must be auto, fast or plain for data.documents lines")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

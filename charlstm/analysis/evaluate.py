@@ -1,4 +1,7 @@
-"""The loss of a text, of which every character is predicted once, and of each of many lines, whose first is given."""
+"""The loss of a text, of which every character is predicted once, and of each of many lines, whose first is given.
+
+Of documents the first is predicted too, after a `newline`, as in `reader`.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -6,12 +9,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
-from charlstm.analysis.reader import compiled, compiled_nats, keep_rows, place, read_all, read_windows, windows
+from charlstm.analysis.reader import compiled_nats, compiled_read, keep_rows, place, read_all, read_windows, windows
 from charlstm.analysis.settings import under_settings
 from charlstm.core.loss import bits
-from charlstm.core.network import Carry, Model, Params
+from charlstm.core.network import Model, Params
 
 WARMUP = 512  # characters that a row reads before the first one it predicts, when a text is cut into several rows
 MAX_ROWS = 64
@@ -37,7 +39,13 @@ def default_rows(characters: int) -> int:
 
 @under_settings
 def evaluate(
-    model: Model, params: Params, ids: np.ndarray, *, rows: int | None = None, window: int = 128
+    model: Model,
+    params: Params,
+    ids: np.ndarray,
+    *,
+    rows: int | None = None,
+    window: int = 128,
+    newline: int | None = None,
 ) -> Evaluation:
     """The mean loss over a text, with no dropout.
 
@@ -50,6 +58,8 @@ def evaluate(
         ids: [N] the text.
         rows: parts of the text that run side by side, fewer where one would be shorter than its warm-up.
         window: characters a compiled call reads, T; it changes speed and memory, not the loss.
+        newline: the id that ends each of the text's documents, so that the loss is that of each of them alone; None
+            where the text is one.
     """
     characters = len(ids)
     if characters == 0:
@@ -59,14 +69,17 @@ def evaluate(
     rows = -(-characters // length)  # ceilings can leave whole rows empty
     rows += -rows % min(rows, jax.local_device_count())  # rows past the text's end, so that all devices have as many
     starts = np.arange(rows) * length
-    placed, params, carry, sharding = place(model, params, rows)
+    placed, params, first, sharding = place(model, params, rows, newline)
+    carry = first
     if rows > 1:
         warm = min(WARMUP, length)
         before, _ = _rows(ids, starts - warm, warm)
-        carry = read_all(partial(_compiled_read(placed), params), windows(before, window), carry, sharding)
-        carry = keep_rows(carry, np.arange(rows) > 0)  # nothing stands before the first row
+        read = partial(compiled_read(placed), params, newline=newline)
+        carry = read_all(read, windows(before, window), carry, sharding)
+        carry = keep_rows(carry, np.arange(rows) > 0, first)  # nothing stands before the first row
     targets, counted = _rows(ids, starts, length)
-    predictions = read_windows(partial(compiled_nats(placed), params), windows(targets, window), carry, sharding)
+    predict = partial(compiled_nats(placed), params, newline=newline)
+    predictions = read_windows(predict, windows(targets, window), carry, sharding)
     total = 0.0
     for (losses, _), inside in zip(predictions, windows(counted, window), strict=True):
         total += float(np.asarray(losses, np.float64)[inside].sum())
@@ -78,11 +91,6 @@ def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray,
     at = starts[:, None] + np.arange(length)
     inside = (at >= 0) & (at < len(ids))
     return ids[np.clip(at, 0, len(ids) - 1)], inside
-
-
-@compiled
-def _compiled_read(model: Model, params: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
-    return None, model.apply(params, ids, carry)[1]
 
 
 class Score(NamedTuple):
@@ -110,33 +118,33 @@ class Score(NamedTuple):
         return cls(float(nats.sum()), len(nats))
 
 
-def score(model: Model, params: Params, lines: Sequence[np.ndarray], *, after: int | None = None) -> list[Score]:
+def score(model: Model, params: Params, lines: Sequence[np.ndarray], newline: int | None = None) -> list[Score]:
     """Scores lines, [N] ids each, with no dropout: sums of `character_nats`."""
-    return [Score.of(each) for each in character_nats(model, params, lines, after=after)]
+    return [Score.of(each) for each in character_nats(model, params, lines, newline)]
 
 
 def character_nats(
-    model: Model, params: Params, lines: Sequence[np.ndarray], *, after: int | None = None
+    model: Model, params: Params, lines: Sequence[np.ndarray], newline: int | None = None
 ) -> list[np.ndarray]:
     """The nats of the scored characters of each line: -log of the probability after those before it, float64.
 
     Args:
         model, params: what predicts.
         lines: [N] ids each; a line's nats do not depend on the lines beside it.
-        after: the id, such as a newline's, that is read before each line, so that all [N] characters are scored. With
-            None the first is given, as nothing stands before it: [N - 1] are scored.
+        newline: the id that is read before each line where lines are documents, so that all [N] characters are scored.
+            With None the first is given, as nothing stands before it: [N - 1] are scored.
     """
-    read = lines if after is None else [np.concatenate([[after], line]) for line in lines]
-    return [each[1:] for each in all_nats(model, params, read)]
+    found = all_nats(model, params, lines, newline)
+    return found if newline is not None else [each[1:] for each in found]
 
 
 @under_settings
-def all_nats(model: Model, params: Params, lines: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The nats of every character of each line, [N] float64, the first from the zero carry."""
+def all_nats(model: Model, params: Params, lines: Sequence[np.ndarray], newline: int | None = None) -> list[np.ndarray]:
+    """The nats of every character of each line, [N] float64, the first from the zero carry or after a `newline`."""
     found = [np.zeros(len(line)) for line in lines]
     by_length = sorted(range(len(lines)), key=lambda number: len(lines[number]))
-    start = place(model, params, SCORED_ROWS)
-    predict = partial(compiled_nats(start.model), start.params)
+    start = place(model, params, SCORED_ROWS, newline)
+    predict = partial(compiled_nats(start.model), start.params, newline=newline)
     for at in range(0, len(lines), SCORED_ROWS):
         block = by_length[at : at + SCORED_ROWS]
         columns = _windows([lines[number] for number in block])

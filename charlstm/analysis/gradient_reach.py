@@ -4,7 +4,7 @@ Where it vanishes within a few steps, it cannot teach a layer to use what lies f
 1994; Pascanu, Mikolov and Bengio 2013).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ import numpy as np
 from jax import Array, lax
 
 from charlstm.analysis.evaluate import WARMUP
-from charlstm.analysis.reader import compiled, keep_rows
+from charlstm.analysis.reader import compiled, keep_rows, starts
 from charlstm.analysis.settings import under_settings
+from charlstm.core.cells import reset
 from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 from charlstm.core.sharding import Layout
@@ -45,7 +46,13 @@ def reach(norms: np.ndarray, fraction: float = 0.01) -> int | None:
 
 @under_settings
 def gradient_reach(
-    model: Model, params: Params, ids: np.ndarray, *, lags: int = LAGS, positions: int = POSITIONS
+    model: Model,
+    params: Params,
+    ids: np.ndarray,
+    *,
+    lags: int = LAGS,
+    positions: int = POSITIONS,
+    newline: int | None = None,
 ) -> GradientReach:
     """The norm of a character's gradient in each layer's hidden state, by how many steps ago that was.
 
@@ -59,6 +66,7 @@ def gradient_reach(
         lags: the largest lag, K.
         positions: how many t at most, spread evenly over the text. Each is read from the zero carry `WARMUP` characters
             before t - K, or at the start of the text. Devices share them.
+        newline: the id that ends each of the text's documents, which no gradient crosses; None where the text is one.
 
     Raises:
         ValueError: no character has K + 1 before it.
@@ -68,6 +76,8 @@ def gradient_reach(
     if (characters := len(ids)) < lags + 2:
         need = f"{lags:,} lags need {lags + 2:,}; give a longer text, or ask for fewer lags"
         raise ValueError(f"the text has {characters:,} characters, but {need}")
+    if newline is not None:  # which the first document is read after too
+        ids, characters = np.concatenate([np.array([newline], ids.dtype), ids]), characters + 1
     ends = np.unique(np.linspace(lags, characters - 2, positions).round().astype(int))
     block = min(BLOCK, len(ends))
     warm = min(WARMUP, int(ends[-1]) - lags)
@@ -81,25 +91,29 @@ def gradient_reach(
         columns = filled[:, None] + np.arange(-lags - warm, 2)
         rows = ids[np.maximum(columns, 0)].astype(np.int32)
         arrays = jax.device_put((rows[:, :warm], columns[:, :warm] >= 0, rows[:, warm:]), layout.rows)
-        wide = np.asarray(gradients(params, *arrays), np.float64)  # squares may leave the range of float32
+        gradient = gradients(params, *arrays, newline=newline)
+        wide = np.asarray(gradient, np.float64)  # squares may leave the range of float32
         found.append(np.linalg.norm(wide, axis=-1)[::-1, :, : len(part)])
     return GradientReach(np.median(np.concatenate(found, -1), -1).T)
 
 
 @compiled
-def _gradients(model: Model, params: Params, before: Array, inside: Array, ids: Array) -> Array:
+def _gradients(model: Model, params: Params, before: Array, inside: Array, ids: Array, newline: Any = None) -> Array:
     """[K+1, L, B, H] for ids [B, K+2], the last of which is predicted, after those [B, W] that warm the carry up."""
     fused, wide = model.fuse(params), params["head"]["kernel"].dtype
 
     def warm_up(carry: Carry, at: tuple[Array, Array]) -> tuple[Carry, None]:
         ids, inside = at
-        _, carry = model.read(fused, ids[:, None], carry)
-        return keep_rows(carry, inside), None
+        _, after = model.read(fused, ids[:, None], carry, resets=starts(ids[:, None], newline))
+        return keep_rows(after, inside, carry), None
 
     start, _ = lax.scan(warm_up, model.zero_carry(len(ids), wide), (before.T, inside.T))
 
+    def step(carry: Carry, at: tuple[Array, Array]) -> tuple[Carry, None]:
+        return model.step_with(fused, reset(carry, starts(at[0], newline)), *at), None
+
     def loss(nudges: Array) -> Array:
-        carry, _ = lax.scan(lambda old, at: (model.step_with(fused, old, *at), None), start, (ids[:, :-1].T, nudges))
+        carry, _ = lax.scan(step, start, (ids[:, :-1].T, nudges))
         return nats(model.head(params, model.top(carry)), ids[:, -1]).sum()  # rows are independent
 
     shape = ids.shape[1] - 1, model.config.num_layers, len(ids), model.config.hidden_size

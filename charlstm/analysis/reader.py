@@ -1,4 +1,8 @@
-"""The windowed reader that evaluation, scores, recall and a sample's prime share: ids in, the carry handed on."""
+"""The windowed reader that evaluation, scores, recall and a sample's prime share: ids in, the carry handed on.
+
+`newline` is everywhere the id that ends each document of a text, and that each is read after, from the zero carry; None
+where the text is one.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
@@ -20,7 +24,7 @@ Step = Callable[[Array, Carry], tuple[Any, Carry]]  # ids [B, T] and the carry b
 
 
 class Placed(NamedTuple):
-    """A model, its parameters and the zero carry on devices that share the rows B, and the sharding of [B, ...]."""
+    """A model, its parameters and the first carry on devices that share the rows B, and the sharding of [B, ...]."""
 
     model: Model
     params: Params
@@ -28,11 +32,19 @@ class Placed(NamedTuple):
     rows: Any
 
 
-def place(model: Model, params: Params, batch_size: int) -> Placed:
-    """Puts parameters and the zero carry where rows are read: on as many devices as share B evenly."""
+def place(model: Model, params: Params, batch_size: int, newline: int | None = None) -> Placed:
+    """Puts parameters and the carry before a text where rows are read: on as many devices as share B evenly."""
     layout = Layout.of(batch_size)
     carry = jax.device_put(model.zero_carry(batch_size), layout.rows)
-    return Placed(model.on(layout), jax.device_put(params, layout.whole), carry, layout.rows)
+    model, params = model.on(layout), jax.device_put(params, layout.whole)
+    if newline is not None:
+        carry = read_all(partial(compiled_read(model), params), [np.full((batch_size, 1), newline)], carry, layout.rows)
+    return Placed(model, params, carry, layout.rows)
+
+
+def on_one(tree: Any) -> Any:
+    """The arrays on the first device alone, for work with one row; those that lie there already are not copied."""
+    return jax.device_put(tree, Layout.of(1).whole)
 
 
 def windows(columns: np.ndarray, length: int) -> Iterator[np.ndarray]:
@@ -55,20 +67,35 @@ def read_all(step: Step, ids: Iterable[np.ndarray], carry: Carry, rows: Any = No
     return carry
 
 
-def keep_rows(carry: Carry, kept: Any) -> Carry:
-    """The carry with zeros in the rows that are not kept, [B] bool."""
-    return jax.tree.map(lambda part: jnp.where(kept.reshape(-1, *(1,) * (part.ndim - 1)), part, 0), carry)
-
-
 def compiled(function: Callable[Concatenate[Of, Rest], Result]) -> Callable[[Of], Callable[Rest, Result]]:
     """Compiles a function once for each value of its first argument, such as a model; the last 8 programs are kept."""
     return lru_cache(maxsize=8)(lambda constant: jax.jit(partial(function, constant)))
 
 
+def keep_rows(carry: Carry, kept: Any, other: Carry) -> Carry:
+    """The carry with another's rows where its own are not kept, [B] bool."""
+
+    def choose(ours: Array, theirs: Array) -> Array:
+        return jnp.where(kept.reshape(-1, *(1,) * (ours.ndim - 1)), ours, theirs)
+
+    return jax.tree.map(choose, carry, other)
+
+
+def starts(ids: Array, newline: Any) -> Any:
+    """The `resets` with which a model reads ids, [...] bool; None for a text that is one."""
+    return None if newline is None else ids == newline
+
+
 @compiled
-def compiled_nats(model: Model, params: Params, ids: Array, carry: Carry) -> tuple[Array, Carry]:
+def compiled_read(model: Model, params: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[None, Carry]:
+    """Nothing, and the carry after the ids."""
+    return None, model.apply(params, ids, carry, resets=starts(ids, newline))[1]
+
+
+@compiled
+def compiled_nats(model: Model, params: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[Array, Carry]:
     """The nats [B, T] of each id, and the carry after them."""
     # Each character is predicted from the state before it: the window's logits, moved by one.
     first = model.head(params, model.top(carry))
-    logits, carry = model.apply(params, ids, carry)
+    logits, carry = model.apply(params, ids, carry, resets=starts(ids, newline))
     return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from charlstm.analysis.reader import compiled, read_all, windows
+from charlstm.analysis.reader import compiled, read_all, starts, windows
 from charlstm.analysis.settings import under_settings
 from charlstm.config import SampleConfig, Symbols
 from charlstm.core.network import Carry, Model, Params
@@ -32,26 +32,31 @@ _HOTTEST = float(np.finfo(np.float32).max)
 Stop = str | Sequence[str] | None
 
 
-def stream(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> Iterator[np.ndarray]:
-    """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used."""
-    return next(streams(model, params, prime, config, 1))
+def stream(
+    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, newline: int | None = None
+) -> Iterator[np.ndarray]:
+    """Draws int32 ids after a prime, [P] ids, and yields up to CHUNK at a time; the prime of `config` is not used.
+
+    Where documents end with the id `newline`, the prime begins one: it is read after a newline.
+    """
+    return next(streams(model, params, prime, config, 1, newline))
 
 
 @under_settings
 def streams(
-    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int
+    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int, newline: int | None = None
 ) -> Iterator[Iterator[np.ndarray]]:
     """`stream` for each of the `num` seeds from `config.seed` on, to the bit; many of them run side by side.
 
     What is read of one is drawn for those beside it too, and kept until they are read.
     """
     replace(config, seed=config.seed + num - 1)  # raises ValueError if the last seed is too large
-    prepared, seeds = _prepared(model, params, prime), range(config.seed, config.seed + num)
+    prepared, seeds = _prepared(model, params, prime, newline), range(config.seed, config.seed + num)
     block = BLOCK if num >= _WORTH_A_BLOCK and block_keeps_bits(model, config.top_n) else 1
     for at in range(0, num, block):
         part = list(seeds[at : at + block])
         filled = part + part[:1] * (block - len(part))
-        for row, chunks in enumerate(tee(_draw(model, *prepared, config, filled), len(part))):
+        for row, chunks in enumerate(tee(_draw(model, *prepared, config, filled, newline), len(part))):
             yield map(itemgetter((slice(None), row)), chunks)
 
 
@@ -71,14 +76,16 @@ class TextSampler:
     """Draws text from a model of a vocabulary's symbols: the prime of a `SampleConfig`, and what follows it.
 
     A text ends where the first of the `stop` strings is complete in what is drawn, or after `config.length` symbols.
-    Raises ValueError at once if the prime has characters that the vocabulary lacks and that are not skipped, or if a
-    stop is empty.
+    Where documents end with the id `newline`, a text is one of them: it is read after a newline, and ends before the
+    first that is drawn. Raises ValueError at once if a stop is empty, or if the vocabulary lacks characters of the prime
+    that are not skipped.
     """
 
     model: Model
     params: Params
     vocabulary: Vocabulary
     symbols: Symbols
+    newline: int | None = None
 
     def stream(self, config: SampleConfig, *, skip_unknown: bool = False, stop: Stop = None) -> Iterator[str]:
         """One text in pieces, the prime first; bytes that are not UTF-8 become U+FFFD."""
@@ -99,8 +106,9 @@ class TextSampler:
         if "" in stops:
             raise ValueError("stop is ''; it must have at least one character")
         prime = self.vocabulary.encode(to_symbols(config.prime, self.symbols), skip_unknown=skip_unknown)
-        drawn = streams(self.model, self.params, prime, config, num)
-        return self.vocabulary.decode(prime), (_until(stops, map(self.vocabulary.decode, each)) for each in drawn)
+        drawn = streams(self.model, self.params, prime, config, num, self.newline)
+        whole = drawn if self.newline is None else map(partial(_before, self.newline), drawn)
+        return self.vocabulary.decode(prime), (_until(stops, map(self.vocabulary.decode, each)) for each in whole)
 
 
 def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
@@ -108,6 +116,15 @@ def _from_bytes(pieces: Iterable[str]) -> Iterator[str]:
     for piece in pieces:
         yield decoder.decode(piece.encode("latin-1"))
     yield decoder.decode(b"", final=True)
+
+
+def _before(newline: int, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pieces of ids up to the first newline."""
+    for piece in pieces:
+        ends = np.flatnonzero(piece == newline)
+        yield piece[: ends[0]] if len(ends) else piece
+        if len(ends):
+            return
 
 
 def _until(stops: Sequence[str], pieces: Iterable[str]) -> Iterator[str]:
@@ -146,7 +163,7 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     count = _candidates(model, top_n)
     carry = jax.tree.map(lambda part: rng.uniform(-1, 1, part.shape).astype(part.dtype), model.zero_carry(BLOCK))
     noise = rng.gumbel(size=(CHUNK, BLOCK, count)).astype(np.float32)
-    rest = np.zeros(CHUNK, np.int32), np.int32(0), jnp.float32(1)
+    rest = np.zeros(CHUNK, np.int32), np.int32(0), jnp.float32(1), None
     keys, position = [jax.random.key(seed) for seed in range(BLOCK)], np.int32(1)
     alone = np.concatenate([_noise(count)(jnp.stack([key]), position) for key in keys], 1)
     if not np.array_equal(alone, _noise(count)(jnp.stack(keys), position)):
@@ -164,17 +181,26 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     return True
 
 
-def _prepared(model: Model, params: Params, prime: np.ndarray) -> tuple[Params, Carry, np.ndarray]:
+def _prepared(
+    model: Model, params: Params, prime: np.ndarray, newline: int | None = None
+) -> tuple[Params, Carry, np.ndarray]:
     """Fused parameters, the carry after all whole windows of a prime, and the ids [below WINDOW] left to read."""
     fused, carry = _for_sampling(model)(params), model.zero_carry(1)
+    prime = prime if newline is None else np.concatenate([[newline], prime])
     end = len(prime) // WINDOW * WINDOW
-    carry = read_all(partial(_reader(model), fused), windows(prime[None, :end], WINDOW), carry)
+    carry = read_all(partial(_reader(model), fused, newline=newline), windows(prime[None, :end], WINDOW), carry)
     return fused, carry, prime[end:].astype(np.int32)
 
 
 @under_settings
 def _draw(
-    model: Model, fused: Params, carry: Carry, rest: np.ndarray, config: SampleConfig, seeds: Sequence[int]
+    model: Model,
+    fused: Params,
+    carry: Carry,
+    rest: np.ndarray,
+    config: SampleConfig,
+    seeds: Sequence[int],
+    newline: int | None = None,
 ) -> Iterator[np.ndarray]:
     """[up to CHUNK, len(seeds)] ids at a time."""
     advance, noise = _advancer(model), _noise(_candidates(model, config.top_n))
@@ -185,7 +211,7 @@ def _draw(
     for at in range(0, len(rest) + config.length, CHUNK):
         part = forced[at : at + CHUNK] if at < len(forced) else forced[:CHUNK]
         position = np.int32(at - len(rest))
-        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature)
+        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature, newline)
         new = np.asarray(drawn)[max(len(rest) - at, 0) : len(rest) + config.length - at]
         if len(new):
             yield new
@@ -204,8 +230,8 @@ def _for_sampling(model: Model, params: Params) -> Params:
 
 
 @compiled
-def _reader(model: Model, fused: Params, ids: Array, carry: Carry) -> tuple[None, Carry]:
-    return None, model.read(fused, ids, carry)[1]
+def _reader(model: Model, fused: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[None, Carry]:
+    return None, model.read(fused, ids, carry, resets=starts(ids, newline))[1]
 
 
 @compiled
@@ -221,7 +247,14 @@ def _noise(count: int, keys: Array, position: Any) -> Array:
 
 @compiled
 def _advancer(
-    model: Model, fused: Params, carry: Carry, noise: Any, forced: Any, position: Any, temperature: Array
+    model: Model,
+    fused: Params,
+    carry: Carry,
+    noise: Any,
+    forced: Any,
+    position: Any,
+    temperature: Array,
+    newline: Any = None,
 ) -> tuple[Array, Carry]:
     """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
 
@@ -230,7 +263,8 @@ def _advancer(
         logits = model.head(fused, model.top(carry))[:, : model.vocabulary_size]
         drawn = jax.vmap(choose, (0, 0, None))(logits, noise, temperature)
         symbols = jnp.where(position < 0, given, drawn)
-        return model.read(fused, symbols[:, None], carry)[1], symbols
+        ids = symbols[:, None]
+        return model.read(fused, ids, carry, resets=starts(ids, newline))[1], symbols
 
     carry, symbols = lax.scan(one, carry, (position + jnp.arange(CHUNK), forced, noise))
     return symbols, carry

@@ -47,9 +47,10 @@ def evaluate(words: list[str]) -> None:
         skipped = sum(map(len, pieces)) - len(ids)
         if not len(ids):
             raise InputError(f"nothing of {what} is in the vocabulary; give a text in the model's characters")
-    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None)
+    newline = found.run.newline
+    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None, newline=newline)
     try:
-        reach = gradient_reach(found.model, found.params, ids) if asked.lags else None
+        reach = gradient_reach(found.model, found.params, ids, newline=newline) if asked.lags else None
     except ValueError as error:
         raise InputError(str(error)) from None
     if asked.json:

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.analysis.gradient_reach import GradientReach
 from charlstm.compare.grid import GridModel
@@ -156,4 +158,5 @@ def _devices(layout: Layout) -> str:
         used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
     else:
         used = first.device_kind if layout.devices == 1 else f"{layout.devices} x {first.device_kind}"
-    return used if not layout.idle else f"{used}; {layout.idle} idle, since data.batch_size must share out evenly"
+    idle = jax.local_device_count() - layout.devices
+    return used if not idle else f"{used}; {idle} idle, since data.batch_size must share out evenly"

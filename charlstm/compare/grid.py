@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from charlstm.config import Experiment, Grid
-from charlstm.core.size import count_parameters, match_parameters, name_of
+from charlstm.core.size import count_parameters, match_parameters
 from charlstm.runs.changes import continued
 from charlstm.support.errors import InputError
 from charlstm.support.schema import sentence
@@ -64,7 +64,7 @@ def _model(grid: Grid, size: int, cell: str, layers: int, vocabulary_size: int) 
     rate = grid.learning_rates.get(cell, base.optimizer.learning_rate)
     published = {(each.cell, each.num_layers, each.size): each.test for each in grid.published}
     return GridModel(
-        name=name_of(model),
+        name=f"{cell}-{layers}x{model.hidden_size}",
         size=size,
         config=replace(base, model=model, optimizer=replace(base.optimizer, learning_rate=rate)),
         parameters=count_parameters(model, vocabulary_size),

@@ -79,10 +79,13 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
     run.run.check_text(data.fingerprint, data.vocabulary)
     text = data.validation if len(data.validation) else data.train.ids
     lags = min(LAGS, len(text) - 2)
-    test = evaluate(run.model, run.params, data.test).loss if len(data.test) else math.nan
+    newline = run.run.newline
+    test = evaluate(run.model, run.params, data.test, newline=newline).loss if len(data.test) else math.nan
 
     def norms(params: Params) -> list[list[float]] | None:
-        found = gradient_reach(run.model, params, text, lags=lags).norms if lags > 0 else np.array(math.nan)
+        if lags <= 0:
+            return None
+        found = gradient_reach(run.model, params, text, lags=lags, newline=newline).norms
         return found.tolist() if np.isfinite(found).all() else None
 
     corpus, recall = run.config.data.corpus, None

@@ -14,6 +14,13 @@ CellCarry = Any
 """[B, H] for rnn and gru; a pair (cell state c, hidden state h) of [B, H] for lstm, in Flax's order."""
 
 
+def reset(carry: Any, rows: Array | None) -> Any:
+    """A carry [B, ...] with zeros in the `rows`, [B] bool; as it is for None. Also [T, B, ...] with [T, B]."""
+    if rows is None:
+        return carry
+    return jax.tree.map(lambda part: jnp.where(jnp.expand_dims(rows, range(rows.ndim, part.ndim)), 0, part), carry)
+
+
 class Cell:
     """One step of a recurrent cell. The carry is the hidden state, unless a cell says otherwise."""
 

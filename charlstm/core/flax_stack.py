@@ -16,12 +16,13 @@ import numpy as np
 from jax import Array
 
 from charlstm.config import CELLS
+from charlstm.core.cells import reset
 
 FLAX_CELLS: dict[str, type[nn.RNNCellBase]] = {"rnn": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 
 
 class FlaxStack(nn.Module):
-    """Ids [T, B], a carry with one entry a layer, and dropout masks, to logits [T, B, V] and the carry after them."""
+    """Ids [T, B], a carry with one entry a layer, masks and resets [T, B], to logits [T, B, V] and the next carry."""
 
     cell: type[nn.RNNCellBase]
     hidden_size: int
@@ -33,16 +34,16 @@ class FlaxStack(nn.Module):
         self.stack = scan(self.cell, self.hidden_size, self.num_layers)
         self.head = nn.Dense(self.vocabulary_size)
 
-    def __call__(self, ids: Array, carry: Any, masks: Sequence[Array] | None = None) -> tuple[Array, Any]:
-        hidden, carry = self.read(ids, carry, masks)
+    def __call__(self, ids: Array, carry: Any, masks: Any = None, resets: Array | None = None) -> tuple[Array, Any]:
+        hidden, carry = self.read(ids, carry, masks, resets)
         return self.head(hidden), carry
 
-    def read(self, ids: Array, carry: Any, masks: Sequence[Array] | None = None) -> tuple[Array, Any]:
+    def read(self, ids: Array, carry: Any, masks: Any = None, resets: Array | None = None) -> tuple[Array, Any]:
         """The top layer's output [T, B, H], and the carry after it."""
         inputs = jax.nn.one_hot(ids, self.vocabulary_size, dtype=jax.tree.leaves(carry)[0].dtype)
         if masks is not None:
             masks = [jnp.broadcast_to(mask, (len(ids), *mask.shape[1:])) for mask in masks]
-        carry, hidden = self.stack(carry, (inputs, masks))
+        carry, hidden = self.stack(carry, (inputs, masks, resets))
         return hidden, carry
 
 
@@ -54,9 +55,9 @@ class _Step(nn.Module):
     num_layers: int
 
     @nn.compact
-    def __call__(self, carry: Any, inputs: tuple[Array, Sequence[Array] | None]) -> tuple[Any, Array]:
-        hidden, masks = inputs
-        after = []
+    def __call__(self, carry: Any, inputs: tuple[Array, Sequence[Array] | None, Array | None]) -> tuple[Any, Array]:
+        hidden, masks, resets = inputs
+        carry, after = reset(carry, resets), []
         for layer in range(self.num_layers):
             cell = self.cell(features=self.hidden_size, name=f"layer_{layer}")  # pyright: ignore[reportCallIssue]
             state, hidden = run_step(cell, carry[layer], hidden)

@@ -99,22 +99,25 @@ class Model:
         one = self.cell.zero_carry(batch_size, self.config.hidden_size, dtype)
         return (one,) * self.config.num_layers
 
-    def apply(self, params: Params, ids: Array, carry: Carry, dropout_key: Array | None = None) -> tuple[Array, Carry]:
+    def apply(
+        self, params: Params, ids: Array, carry: Carry, dropout_key: Array | None = None, resets: Any = None
+    ) -> tuple[Array, Carry]:
         """Read a window.
 
         Args:
             params: a tree as `init` makes it.
             ids, carry: [B, T] integers below V, and the state before them.
             dropout_key: draws the dropout masks while training; None, for evaluation and sampling, drops nothing.
+            resets: [B, T] bool, at which ids a row's carry is zero before they are read; None where it never is.
 
         Returns:
             logits [B, T, V] in float32 or wider, one row for each id read, and the carry after the window.
         """
         masks = None if dropout_key is None else self.dropout_masks(dropout_key, ids.shape, params)
         if self.backend == "flax":
-            logits, carry = self._over_time(partial(self._stack.apply, {"params": params}), ids, masks, carry)
+            logits, carry = self._over_time(partial(self._stack.apply, {"params": params}), ids, carry, masks, resets)
         else:
-            hidden, carry = self.read(self.fuse(params), ids, carry, masks)
+            hidden, carry = self.read(self.fuse(params), ids, carry, masks, resets)
             # Transposing the logits moves fewer bytes than transposing the hidden states.
             logits = self.head(params, hidden)
         return logits.swapaxes(0, 1), carry
@@ -129,10 +132,13 @@ class Model:
         layers = [params["stack"][f"layer_{layer}"] for layer in range(self.config.num_layers)]
         return {"stack": [fuse(self.cell, gates) for gates in layers], "head": params["head"]}
 
-    def read(self, fused: Params, ids: Array, carry: Carry, masks: Masks = None) -> tuple[Array, Carry]:
-        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them."""
+    def read(
+        self, fused: Params, ids: Array, carry: Carry, masks: Masks = None, resets: Array | None = None
+    ) -> tuple[Array, Carry]:
+        """The top layer's hidden states [T, B, H] for ids [B, T], and the carry after them; `resets` as in `apply`."""
         flax = partial(self._stack.apply, {"params": fused}, method="read")
-        return self._over_time(flax if self.backend == "flax" else partial(self._read, fused), ids, masks, carry)
+        read = flax if self.backend == "flax" else partial(self._read, fused)
+        return self._over_time(read, ids, carry, masks, resets)
 
     def head(self, params: Params, hidden: Array) -> Array:
         """Logits [..., V] of the symbol that follows a top layer's hidden state [..., H]."""
@@ -147,7 +153,7 @@ class Model:
         """The carry after ids [B], with nudges [L, B, H] added to the new hidden states before anything reads them."""
         shown, after = ids[None], []
         for layer in range(self.config.num_layers):
-            last = self.cell.add_hidden(self._run_layer(fused, layer, shown, carry[layer])[1], nudges[layer])
+            last = self.cell.add_hidden(self._run_layer(fused, layer, shown, carry[layer], None)[1], nudges[layer])
             shown = self.cell.hidden(last)[None]
             after.append(last)
         return tuple(after)
@@ -171,29 +177,32 @@ class Model:
         stack = replace(self, vocabulary_size=vocabulary_size)._stack
         return stack.init(key, jnp.zeros((1, 1), jnp.int32), self.zero_carry(1))["params"]
 
-    def _over_time(self, read: Callable[..., Any], ids: Array, masks: Masks, carry: Carry) -> tuple[Array, Carry]:
+    def _over_time(self, read: Callable[..., Any], ids: Array, carry: Carry, masks: Masks, resets: Any) -> Any:
+        inputs = ids.T, masks, None if resets is None else resets.T
         if self.config.remat:
-            return _read_in_chunks(lambda ids, masks, carry: read(ids, carry, masks), ids.T, masks, carry)
-        return read(ids.T, carry, masks)
+            return _read_in_chunks(lambda inputs, carry: read(inputs[0], carry, *inputs[1:]), inputs, carry)
+        return read(inputs[0], carry, *inputs[1:])
 
-    def _read(self, fused: Params, ids: Array, carry: Carry, masks: Masks) -> tuple[Array, Carry]:
-        """As `read`, of ids [T, B]."""
+    def _read(self, fused: Params, ids: Array, carry: Carry, masks: Masks, resets: Any) -> tuple[Array, Carry]:
+        """As `read`, of ids and resets [T, B]."""
         hidden, after = ids, []
         for layer in range(self.config.num_layers):
-            hidden, last = self._run_layer(fused, layer, hidden, carry[layer])
+            hidden, last = self._run_layer(fused, layer, hidden, carry[layer], resets)
             after.append(last)
             if masks is not None:
                 # The product is rounded and not the mask: a rounded 1/keep would scale all units by up to 1/256.
                 hidden = (hidden.astype(masks[layer].dtype) * masks[layer]).astype(hidden.dtype)
         return hidden, tuple(after)
 
-    def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any) -> tuple[Array, Any]:
+    def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any, resets: Any) -> tuple[Array, Any]:
         """One layer over T steps: its output [T, B, H] for inputs [T, B, D] or ids [T, B], and its carry after them."""
         if self.backend == "fast" or (self.backend == "cudnn" and len(inputs) == 1):  # which fusing steps cannot help
-            return run_layer(self.cell, fused["stack"][number], inputs, carry, self.rounding, self.mesh is None)
+            return run_layer(self.cell, fused["stack"][number], inputs, carry, resets, self.rounding, self.mesh is None)
         if are_ids(inputs):
             inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=fused["head"]["kernel"].dtype)
         if self.backend == "cudnn":
+            if resets is not None:
+                raise ValueError("cuDNN resets no row inside a window; use recurrence fast for data.documents")
             kernel, recurrent, bias, _ = fused["stack"][number]
             return cudnn.run_lstm(inputs, kernel, recurrent, bias, carry, self.mesh)
         cell = self.flax_cell(features=self.config.hidden_size)
@@ -218,14 +227,12 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
     return "flax" if asked == "plain" and config.dtype == "float32" else "fast"
 
 
-def _read_in_chunks(
-    read: Callable[[Array, Any, Any], tuple[Array, Any]], ids: Array, masks: Any, carry: Any
-) -> tuple[Array, Any]:
+def _read_in_chunks(read: Callable[[Any, Any], tuple[Array, Any]], inputs: Any, carry: Any) -> tuple[Array, Any]:
     """Read T steps in chunks of √T, rounded up; a gradient keeps the carries between them and reads each chunk again.
 
     One more forward pass buys O(√T) memory for what lies inside the layers (Chen et al. 2016, section 4.1).
     """
-    time = len(ids)
+    time = len(inputs[0])
     length = math.isqrt(time - 1) + 1
     read_again = jax.checkpoint(read, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -233,7 +240,7 @@ def _read_in_chunks(
         def cut(each: Array) -> Array:
             return each if len(each) == 1 else lax.dynamic_slice_in_dim(each, start, length)
 
-        output, carry = read_again(cut(ids), jax.tree.map(cut, masks), carry)
+        output, carry = read_again(jax.tree.map(cut, inputs), carry)
         return carry, output
 
     chunks, rest = divmod(time, length)

@@ -1,6 +1,6 @@
 """One optax chain from a config: global-norm clipping, Adam, weight decay, a learning-rate schedule."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import optax
@@ -29,15 +29,11 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 @lru_cache(maxsize=32)  # the same object for the same config, so that what was compiled with it is found again
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The chain. Clipping: Pascanu et al. 2013, algorithm 1. Adam: Kingma & Ba 2015. Decoupled decay: AdamW, 2019."""
-    decayed = (optax.add_decayed_weights(config.weight_decay, mask=_kernels),) if config.weight_decay else ()
+    kernels = partial(jax.tree.map_with_path, lambda path, _: path[-1].key == "kernel")  # biases do not decay
+    decayed = (optax.add_decayed_weights(config.weight_decay, mask=kernels),) if config.weight_decay else ()
     return optax.chain(
         optax.clip_by_global_norm(config.grad_clip),
         optax.scale_by_adam(config.b1, config.b2),
         *decayed,
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )
-
-
-def _kernels(params: optax.Params) -> optax.Params:
-    """True at kernels, which decay; False at biases, which do not."""
-    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)

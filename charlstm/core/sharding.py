@@ -50,16 +50,6 @@ class Layout:
         """How many devices compute."""
         return self.mesh.size
 
-    @property
-    def idle(self) -> int:
-        """How many of this process's devices do not."""
-        return jax.local_device_count() - self.mesh.size
-
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         # On a machine with one device nothing is said, so that nothing is compiled again for saying it.
         return NamedSharding(self.mesh, spec) if jax.local_device_count() > 1 else None
-
-
-def on_one(tree: Any) -> Any:
-    """The arrays on the first device alone, for work with one row; those that lie there already are not copied."""
-    return jax.device_put(tree, Layout.of(1).whole)

@@ -10,11 +10,6 @@ from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model
 
 
-def name_of(config: ModelConfig) -> str:
-    """What a comparison calls a model, such as ``lstm-2x84``: two layers of 84 units."""
-    return f"{config.cell}-{config.num_layers}x{config.hidden_size}"
-
-
 def count_parameters(config: ModelConfig, vocabulary_size: int) -> int:
     """Numbers that training changes: for G gates, L·G·(H² + H) + G·H·(V + (L - 1)·H) and the head's (H + 1)·V.
 

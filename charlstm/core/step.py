@@ -84,7 +84,8 @@ def make_update(
     """One update. Backpropagation stops at the window's edge; the carry crosses it."""
 
     def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
-        logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key)
+        resets: Any = window.resets
+        logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key, resets)
         return loss(logits, jnp.asarray(window.targets)), carry
 
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
@@ -148,4 +149,4 @@ def state_layout(layout: Layout) -> TrainState:
 
 def window_layout(layout: Layout) -> Window:
     """Where each part of a window lies."""
-    return Window(layout.rows, layout.rows, layout.whole)
+    return Window(layout.rows, layout.rows, layout.whole, layout.rows)

@@ -62,7 +62,8 @@ class Dataset:
         ids = encode_pieces(vocabulary, pieces)
         check_length(len(ids), config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
         train, validation, test = split(ids, config.validation_fraction, config.test_fraction, config.stretches)
-        windows = WindowedText(train, config.batch_size, config.seq_length)
+        newline = vocabulary.newline(config.documents)
+        windows = WindowedText(train, config.batch_size, config.seq_length, newline)
         fingerprint = Fingerprint(config.corpus, digest.hexdigest(), len(ids))
         return cls(vocabulary, windows, validation, test, fingerprint, config)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from charlstm.config import Documents
 from charlstm.support.errors import InputError
 from charlstm.support.files import write_atomic
 
@@ -74,6 +75,12 @@ class Vocabulary:
         if row.ndim != 1 or row.dtype.kind not in "iu" or row.min() < 0 or row.max() >= len(self):
             raise ValueError(f"ids must be one row of whole numbers below {len(self)}")
         return self._codes[row].tobytes().decode("utf-32-le", "surrogatepass")
+
+    def newline(self, documents: Documents) -> int | None:
+        """The id that ends each of a text's documents; None where it has none. InputError if it is not known."""
+        if documents == "lines" and "\n" not in self.characters:
+            raise InputError("the text has no line ends; use --data.documents none, or put each document on its line")
+        return self.characters.index("\n") if documents == "lines" else None
 
     def check_known(self, pieces: Iterable[str]) -> None:
         """Raises InputError with all characters of a text in pieces that the vocabulary lacks, if there are any."""

@@ -35,6 +35,8 @@ class Window(NamedTuple):
     targets: NDArray[np.int32]
     starts_epoch: np.bool_
     """Whether the rows start anew, so that no carry belongs to them."""
+    resets: NDArray[np.bool_] | None = None
+    """[B, T], whether a row's carry is zero before it reads an input; None where no document begins inside a row."""
 
 
 def split(ids: NDArray[Any], validation_fraction: float, test_fraction: float, stretches: int = 1) -> Splits:
@@ -61,11 +63,14 @@ class WindowedText:
     """Windows of B rows and T columns over ids [N], which are never copied as a whole; InputError if there is not one.
 
     In an epoch every character but the first is predicted at most once; fewer than B * T are left out, all at the end.
+    Of documents the first is predicted too: each of them is read from the zero carry, after the id `newline`, which is
+    what ended the one before it. A row may begin inside of one.
     """
 
     ids: NDArray[Any]
     batch_size: int
     seq_length: int
+    newline: int | None = None
 
     def __post_init__(self) -> None:
         check_length(len(self.ids), self.batch_size, self.seq_length)
@@ -75,8 +80,8 @@ class WindowedText:
 
     @property
     def windows_per_epoch(self) -> int:
-        """(N - 1) // (B * T), at least 1; the 1 is the last target, which is no input."""
-        return (len(self.ids) - 1) // (self.batch_size * self.seq_length)
+        """(N - 1) // (B * T), at least 1; the 1 is the last target, which is no input. N // (B * T) for documents."""
+        return (len(self.ids) - (self.newline is None)) // (self.batch_size * self.seq_length)
 
     def windows(self, start: int = 0, steps: int | None = None) -> Iterator[Window]:
         """The windows from cursor `start` on: `steps` of them, or without end."""
@@ -88,7 +93,11 @@ class WindowedText:
             raise ValueError(f"a cursor counts windows from 0, not {cursor}")
         row_length = self.windows_per_epoch * self.seq_length
         column = cursor % self.windows_per_epoch * self.seq_length
-        used = self.batch_size * row_length
-        shifted = [self.ids[by : by + used].reshape(self.batch_size, row_length) for by in (0, 1)]
-        inputs, targets = (rows[:, column : column + self.seq_length].astype(np.int32) for rows in shifted)
-        return Window(inputs, targets, np.bool_(column == 0))
+        at = row_length * np.arange(self.batch_size)[:, None] + np.arange(column, column + self.seq_length)
+        if self.newline is None:
+            return Window(self._take(at), self._take(at + 1), np.bool_(column == 0))
+        inputs = np.where(at > 0, self._take(at - 1), np.int32(self.newline))
+        return Window(inputs, self._take(at), np.bool_(column == 0), inputs == self.newline)
+
+    def _take(self, at: NDArray[np.int64]) -> NDArray[np.int32]:
+        return self.ids[at].astype(np.int32)

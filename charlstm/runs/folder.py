@@ -60,6 +60,11 @@ class Run:
         """A line about a run that a newer charlstm wrote; "" for others."""
         return _newer(self.folder / CONFIG, self.versions)
 
+    @property
+    def newline(self) -> int | None:
+        """The id that ends each document of the run's text; None where the text is one."""
+        return self.vocabulary.newline(self.config.data.documents)
+
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether the folder holds a run, so that `open` rather than `create` is meant."""

@@ -13,13 +13,13 @@ import optax
 from numpy.typing import NDArray
 
 from charlstm.analysis.evaluate import SCORED_ROWS, Evaluation, Score, all_nats, character_nats, evaluate
+from charlstm.analysis.reader import on_one
 from charlstm.analysis.sample import Stop, TextSampler
 from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment, SampleConfig, TrainConfig
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
 from charlstm.core.optimizer import make_optimizer
-from charlstm.core.sharding import on_one
 from charlstm.core.size import count_parameters
 from charlstm.core.step import TrainState, init_state
 from charlstm.data.corpora import to_readable, to_symbols
@@ -170,7 +170,7 @@ class TrainedRun:
         texts, seeds = (first + "".join(pieces) for pieces in drawn), count(config.seed)
         symbols = self.config.data.symbols
         while block := list(islice(texts, SCORED_ROWS)):
-            nats = all_nats(self.model, self.params, list(map(self.vocabulary.encode, block)))
+            nats = all_nats(self.model, self.params, list(map(self.vocabulary.encode, block)), self.run.newline)
             for text, each, seed in zip(block, nats, seeds, strict=False):
                 prime, text = (to_readable(part, symbols) for part in (first, text))
                 yield ScoredSample(prime, text, seed, Score.of(each[len(first) :]))
@@ -188,12 +188,14 @@ class TrainedRun:
         Raises:
             InputError: the split is empty, or the text is not the one that the run read.
         """
-        return evaluate(self.model, self.params, self.ids(split), rows=1 if exact else None)
+        rows = 1 if exact else None
+        return evaluate(self.model, self.params, self.ids(split), rows=rows, newline=self.run.newline)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own: how likely the model finds it.
 
-        The first character is given, as nothing stands before it, and is not scored.
+        The first character is given, as nothing stands before it, and is not scored. Where lines are documents
+        (``data.documents``) it is scored, after a newline.
 
         Args:
             lines: of text; none changes the score of another.
@@ -217,7 +219,7 @@ class TrainedRun:
 
     def nats_of(self, lines: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """As `character_nats`, of lines of ids."""
-        return character_nats(self.model, self.params, lines)
+        return character_nats(self.model, self.params, lines, self.run.newline)
 
     def encode_lines(self, lines: Iterable[str], *, skip_unknown: bool, first: int = 1) -> list[NDArray[Any]]:
         """The ids of lines in the model's symbols; InputError has the number of a line, the first of which is known."""
@@ -250,7 +252,8 @@ class TrainedRun:
 
     @property
     def _sampler(self) -> TextSampler:
-        return TextSampler(self.model, on_one(self.params), self.vocabulary, self.config.data.symbols)
+        symbols = self.config.data.symbols
+        return TextSampler(self.model, on_one(self.params), self.vocabulary, symbols, self.run.newline)
 
     def _settings(self, prime: str | None, skip_unknown: bool, how: dict[str, Any]) -> tuple[SampleConfig, bool]:
         """The config of a sample, and whether unknown characters of its prime are left out."""

@@ -160,7 +160,7 @@ class Loop:
                 member.checkpoints.check_folder()  # another run's may have taken its name
                 member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
-                found = evaluate(model, params, self._validation_ids)
+                found = evaluate(model, params, self._validation_ids, newline=member.run.newline)
                 losses[place] = found.loss
                 saves |= self._record_validation(member, found) or bool(self.early)
         if saves:

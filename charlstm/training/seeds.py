@@ -84,8 +84,9 @@ class SeedProgram:
     def put_windows(self, windows: Iterator[Window]) -> Window | None:
         """Inputs and targets [K, B, T], starts [K]."""
         some = list(itertools.islice(windows, self.chunk))
-        stacked: Any = [np.stack(parts) for parts in zip(*some, strict=True)]
-        return jax.device_put(Window(*stacked), self.layout.whole) if len(some) == self.chunk else None
+        if len(some) < self.chunk:
+            return None
+        return jax.device_put(jax.tree.map(lambda *parts: np.stack(parts), *some), self.layout.whole)
 
     def take(self, states: TrainState) -> list[TrainState]:
         """Each on the first device.

@@ -81,7 +81,7 @@ class Bigrams:
         """Row 0 is the state before the first character, row 1 + id the state after an id."""
         return jnp.take(params, hidden, axis=0)
 
-    def apply(self, params: Any, ids: Any, carry: Any) -> Any:
+    def apply(self, params: Any, ids: Any, carry: Any, resets: None) -> Any:
         return self.head(params, ids + 1), (ids[:, -1:] + 1,)
 
 

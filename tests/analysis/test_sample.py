@@ -211,8 +211,8 @@ def test_each_of_many_equals_itself_alone(cell: Cell, agree: bool | None, monkey
 
 def test_a_block_that_changes_a_bit_is_found():
     class DriftingState(Model):
-        def read(self, fused: Any, ids: Any, carry: Any, masks: Any = None) -> Any:
-            hidden, after = super().read(fused, ids, carry, masks)
+        def read(self, fused: Any, ids: Any, carry: Any, masks: Any = None, resets: Any = None) -> Any:
+            hidden, after = super().read(fused, ids, carry, masks, resets)
             return hidden, after if len(ids) == 1 else jax.tree.map(lambda part: jnp.nextafter(part, 1), after)
 
     class DriftingHead(Model):

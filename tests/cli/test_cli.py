@@ -150,12 +150,12 @@ def test_no_help_shows_a_default_of_none(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_value_of_any_command_may_begin_with_dashes() -> None:
     words = ["--sample.prime", "-- comment", "--run-dir", "-run", "--data.corpus", "--a text", "--seed", "3"]
-    _, parsed = train_arguments(words)
+    folder, parsed, _ = train_arguments(words)
     asked = parsed.config
     assert (asked.sample.prime, asked.data.corpus, asked.seed) == ("-- comment", "--a text", 3)
-    assert parsed.run_dir == Path("-run")
+    assert folder == Path("-run")
     file = str(REPOSITORY / "experiments" / "depth.py")
-    _, _, grid = compare_arguments([file, "--sample.prime", "-- x", "--cells", "rnn", "lstm", "--seeds", "2"])
+    _, grid, _ = compare_arguments([file, "--sample.prime", "-- x", "--cells", "rnn", "lstm", "--seeds", "2"])
     assert (grid.base.sample.prime, grid.cells, grid.seeds) == ("-- x", ("rnn", "lstm"), 2)
 
 

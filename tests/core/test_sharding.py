@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from reference import assert_trees_equal, random_params
@@ -110,7 +111,7 @@ def facts(folder: Path) -> dict[str, Any]:
     layouts = [Layout.of(rows) for rows in (1, 5, 6, 12, 16)]
     return {
         "codes": codes,
-        "devices": [[layout.devices, layout.idle] for layout in layouts],
+        "devices": [[layout.devices, jax.local_device_count() - layout.devices] for layout in layouts],
         "trained": trained(),
         "cudnn": through_cudnn(),
         "validation": validation(),

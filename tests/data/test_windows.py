@@ -1,5 +1,7 @@
 """Law 2: rows continue across windows, and every character but the tail is predicted once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ def texts(draw: st.DrawFn) -> WindowedText:
 @given(texts())
 def test_targets_are_inputs_one_character_later_across_edges_too(each: WindowedText):
     for cursor in range(2 * each.windows_per_epoch):
-        inputs, targets, _ = each.window(cursor)
+        inputs, targets, *_ = each.window(cursor)
         np.testing.assert_array_equal(targets, inputs + 1)
 
 
@@ -59,7 +61,7 @@ def test_fault_of_the_book_last_target_is_the_windows_own_first_character():
     """The book shifts within a window, ``y[:, -1] = x[:, 0]``: one target in T is wrong."""
     each = WindowedText(np.arange(1001), batch_size=10, seq_length=10)
     for cursor in range(each.windows_per_epoch):
-        inputs, targets, _ = each.window(cursor)
+        inputs, targets, *_ = each.window(cursor)
         assert (targets[:, -1] != inputs[:, 0]).all()
         np.testing.assert_array_equal(targets[:, -1], inputs[:, -1] + 1)
 
@@ -70,7 +72,8 @@ def test_iterated_windows_are_those_of_their_cursors(each: WindowedText, start: 
     assert len(windows) == steps
     for found, endless, cursor in zip(windows, each.windows(start), range(start, start + steps), strict=False):
         for window in (found, endless):
-            assert all(map(np.array_equal, window, each.window(cursor)))
+            assert window.resets is None
+            assert all(map(np.array_equal, window[:3], each.window(cursor)[:3]))
 
 
 def test_text_of_exactly_one_window():
@@ -127,3 +130,28 @@ def test_each_of_several_stretches_holds_out_its_own_end(
         expected = [len(part) for part in split(stretch, validation_fraction, test_fraction)]
         assert counts == expected
         assert len(stretch) == 0 or counts[2] == 0 or stretch[-1] in parts.test
+
+
+# Documents: a line and the newline, here 0, that ends it.
+
+lines = st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=40)
+
+
+@given(lines, st.integers(1, 4), st.integers(1, 5), st.booleans())
+def test_every_character_of_a_document_is_predicted_from_what_stands_before_it_there(
+    texts: list[list[int]], batch_size: int, seq_length: int, cut: bool
+):
+    """Law 2 for each document: a carry that is zero at `resets` has read a newline and what follows it, and no more."""
+    ids = np.array([each for text in texts for each in (*text, 0)][: -1 if cut else None], np.uint8)
+    if len(ids) < batch_size * seq_length + 1:
+        return
+    text = WindowedText(ids, batch_size, seq_length, newline=0)
+    assert text.windows_per_epoch == len(ids) // (batch_size * seq_length)
+    windows: list[Any] = list(text.windows(steps=text.windows_per_epoch))
+    inputs, targets, resets = (np.concatenate([each[part] for each in windows], 1) for part in (0, 1, 3))
+    np.testing.assert_array_equal(targets.ravel(), ids[: targets.size])
+    assert len(ids) - targets.size < batch_size * seq_length
+    np.testing.assert_array_equal(inputs.ravel(), np.concatenate([[0], ids])[: targets.size])
+    np.testing.assert_array_equal(resets, inputs == 0)
+    assert inputs.dtype == targets.dtype == np.int32 and resets.dtype == np.bool_
+    assert resets[0, 0]

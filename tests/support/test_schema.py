@@ -130,6 +130,7 @@ def test_a_value_out_of_bounds_is_one_line_that_names_the_dotted_field(case: tup
 
 CHOICES = {
     "data.symbols",
+    "data.documents",
     "data.held_out",
     "model.dropout_mask",
     "model.recurrence",

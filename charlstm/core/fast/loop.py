@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from charlstm.core.cells import Cell, CellCarry, Gru, Lstm
+from charlstm.core.cells import Cell, CellCarry, Gru, Lstm, reset
 from charlstm.core.fast.products import kernel_gradient, product
 
 
@@ -45,20 +45,20 @@ def fuse(cell: Cell, gates: Any) -> FusedLayer:
 
 
 def run_layer(
-    cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, dtype: Any, flatten: bool
+    cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, resets: Array | None, dtype: Any, flatten: bool
 ) -> tuple[Array, CellCarry]:
     """The layer's output [T, B, H] for inputs [T, B, D] or ids [T, B], and the carry after the last step.
 
-    `dtype` and `flatten` are as in `products.product`.
+    `resets` are as in `run_cell`, `dtype` and `flatten` as in `products.product`.
     """
     projected = product(inputs, layer.kernel, dtype, flatten=flatten) + layer.bias[None, None, :]
     projected = projected if dtype is None else projected.astype(dtype)
-    return run_cell(cell, flatten, projected, layer.recurrent, layer.inner_bias, carry)  # pyright: ignore[reportReturnType]
+    return run_cell(cell, flatten, projected, layer.recurrent, layer.inner_bias, carry, resets)  # pyright: ignore[reportReturnType]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def run_cell(
-    cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry
+    cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry, resets: Any = None
 ) -> tuple[Array, CellCarry]:
     """Run one layer over T steps.
 
@@ -68,52 +68,54 @@ def run_cell(
             the factors of all products are.
         kernel, bias: [H, G·H] recurrent kernel; [G·H] that adds to its product, or None: the gru's alone.
         carry: the carry before the first step.
+        resets: [T, B] bool, which rows' carries are zero before a step; None where no row's is.
 
     Returns:
         hidden [T, B, H] after each step, in the dtype of `projected`, and the carry after the last. Each gradient has
         the dtype of what it belongs to.
     """
-    hidden, last, _ = _scan(cell, projected, kernel, bias, carry, keep=False)
+    hidden, last, _ = _scan(cell, projected, kernel, bias, carry, resets, keep=False)
     return hidden, last
 
 
-def _forward(cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry) -> Any:
-    hidden, last, saved = _scan(cell, projected, kernel, bias, carry, keep=True)
-    return (hidden, last), (saved, hidden, cell.hidden(carry), kernel, bias)
+def _forward(cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Any, carry: Any, resets: Any) -> Any:
+    hidden, last, saved = _scan(cell, projected, kernel, bias, carry, resets, keep=True)
+    return (hidden, last), (saved, hidden, cell.hidden(carry), kernel, bias, resets)
 
 
-def _scan(cell: Cell, projected: Array, kernel: Array, bias: Array | None, carry: CellCarry, *, keep: bool) -> Any:
+def _scan(cell: Cell, projected: Array, kernel: Array, bias: Any, carry: Any, resets: Any, *, keep: bool) -> Any:
     rounded = kernel.astype(projected.dtype)
 
-    def step(carry: CellCarry, projected_t: Array) -> tuple[CellCarry, Any]:
+    def step(carry: CellCarry, inputs: tuple[Array, Any]) -> tuple[CellCarry, Any]:
+        projected_t, carry = inputs[0], reset(carry, inputs[1])
         recurrent = _product(cell.hidden(carry), rounded)
         recurrent = recurrent if bias is None else recurrent + bias[None, :]
         carry, saved = cell.forward(projected_t.astype(recurrent.dtype), recurrent, carry)
         return carry, (cell.hidden(carry).astype(rounded.dtype), saved if keep else None)
 
-    last, (hidden, saved) = lax.scan(step, carry, projected)
+    last, (hidden, saved) = lax.scan(step, carry, (projected, resets))
     return hidden, last, saved
 
 
 def _backward(cell: Cell, flatten: bool, kept: Any, gradients: tuple[Array, CellCarry]) -> Any:
-    (saved, hidden, first, kernel, bias), (d_hidden, d_last) = kept, gradients
+    (saved, hidden, first, kernel, bias, resets), (d_hidden, d_last) = kept, gradients
     narrow, wide = hidden.dtype, kernel.dtype
     transposed = kernel.astype(narrow).T
 
-    def step(d_carry: CellCarry, inputs: tuple[Any, Array]) -> tuple[CellCarry, tuple[Array, ...]]:
-        saved_t, d_hidden_t = inputs
+    def step(d_carry: CellCarry, inputs: tuple[Any, Array, Any]) -> tuple[CellCarry, tuple[Array, ...]]:
+        saved_t, d_hidden_t, resets_t = inputs
         d_projected, d_product, d_carry = cell.backward(saved_t, cell.add_hidden(d_carry, d_hidden_t.astype(wide)))
         # Where both are one array, as in all cells but the gru, one copy of it is stacked.
         gradients = (d_product,) if d_projected is d_product else (d_projected, d_product)
-        d_carry = cell.add_hidden(d_carry, _product(d_product, transposed))
+        d_carry = reset(cell.add_hidden(d_carry, _product(d_product, transposed)), resets_t)
         return d_carry, tuple(each.astype(narrow) for each in gradients)
 
-    d_carry, stacks = lax.scan(step, d_last, (saved, d_hidden), reverse=True)
+    d_carry, stacks = lax.scan(step, d_last, (saved, d_hidden, resets), reverse=True)
     d_projected, d_product = stacks[0], stacks[-1]
-    before = jnp.concatenate([first.astype(narrow)[None], hidden[:-1]])
+    before = reset(jnp.concatenate([first.astype(narrow)[None], hidden[:-1]]), resets)
     d_kernel = kernel_gradient(before, d_product, wide, flatten=flatten)
     d_bias = None if bias is None else d_product.sum((0, 1), dtype=wide)
-    return d_projected, d_kernel, d_bias, d_carry
+    return d_projected, d_kernel, d_bias, d_carry, None
 
 
 run_cell.defvjp(_forward, _backward)
