@@ -91,8 +91,8 @@ class Run:
             # What a crash on the way left is what is written now; anything else is the user's own.
             texts = {VOCABULARY: vocabulary.to_json(), CORPUS: json_text(asdict(fingerprint))}
             check_vacant(folder, [name for name, text in texts.items() if not _holds(folder / name, text)])
-            for name, text in texts.items():
-                write_atomic(folder / name, text)
+            vocabulary.save(folder / VOCABULARY)
+            write_json(folder / CORPUS, asdict(fingerprint))
             run._write_config()
         return run
 
