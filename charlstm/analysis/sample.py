@@ -60,9 +60,11 @@ def streams(
             yield map(itemgetter((slice(None), row)), chunks)
 
 
-def sample(model: Model, params: Params, prime: np.ndarray, config: SampleConfig) -> np.ndarray:
+def sample(
+    model: Model, params: Params, prime: np.ndarray, config: SampleConfig, newline: int | None = None
+) -> np.ndarray:
     """All of `stream` at once: [config.length] ids."""
-    return next(samples(model, params, prime, config, 1))
+    return np.concatenate([np.zeros(0, np.int32), *stream(model, params, prime, config, newline)])
 
 
 def samples(model: Model, params: Params, prime: np.ndarray, config: SampleConfig, num: int) -> Iterator[np.ndarray]:
@@ -77,8 +79,8 @@ class TextSampler:
 
     A text ends where the first of the `stop` strings is complete in what is drawn, or after `config.length` symbols.
     Where documents end with the id `newline`, a text is one of them: it is read after a newline, and ends before the
-    first that is drawn. Raises ValueError at once if a stop is empty, or if the vocabulary lacks characters of the prime
-    that are not skipped.
+    first that is drawn. Raises ValueError at once if a stop is empty, or if the vocabulary lacks characters of the
+    prime that are not skipped.
     """
 
     model: Model
