@@ -57,12 +57,7 @@ def _rates(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primi
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
     """The command's dataclass from its words; raises InputError with what tyro says of them, in one line."""
-    name, known, words = kind.__name__.lower(), options(kind), join_values(kind, words)
-    for word in words:
-        if option_of(word) == "--import":
-            raise InputError(f"--import stands before the command: charlstm --import FILE {name} ...")
-        if word.startswith("--") and (option := option_of(word)) not in (*known, "--help"):
-            raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
+    name, words = kind.__name__.lower(), join_values(kind, words)
     box = io.StringIO()
     # The commands' own switches take no value; a field does, as in --train.tensorboard False.
     flags = (tyro.conf.FlagCreatePairsOff,)
@@ -90,13 +85,22 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
 
 
 def join_values(kind: type, words: Sequence[str]) -> list[str]:
-    """The words with --option VALUE as --option=VALUE, so that a value may begin with dashes."""
+    """The words with --option VALUE as --option=VALUE, so that a value may begin with dashes.
+
+    Raises InputError for an option that the command does not have.
+    """
     known, single, joined = {*options(kind), "--help", "-h"}, options(kind, single=True), list[str]()
     for word in words:
         if joined and option_of(joined[-1]) in single and "=" not in joined[-1] and option_of(word) not in known:
             joined[-1] += f"={word}"
         else:
             joined.append(word)
+    name = kind.__name__.lower()
+    for word in joined:
+        if option_of(word) == "--import":
+            raise InputError(f"--import stands before the command: charlstm --import FILE {name} ...")
+        if word.startswith("--") and (option := option_of(word)) not in known:
+            raise InputError(f"`charlstm {name}` has no option {word.split('=', 1)[0]}{did_you_mean(option, known)}")
     return joined
 
 

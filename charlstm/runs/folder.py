@@ -44,7 +44,7 @@ class Run:
     fingerprint: Fingerprint
     program: bool = False
     """Whether a program made it with an optimizer, a loss or data of its own, so that it alone can continue it."""
-    id: str = ""
+    id: str = field(default="", compare=False)
     """Tells its checkpoints from those of a run that began otherwise; empty where an earlier version made it."""
     init_from: Origin | None = None
     """The run whose parameters it began with, if not with fresh ones."""

@@ -132,9 +132,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.analysis.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
         found_reach = GradientReach(np.array([[1.0, 0.5, 0.001]]))
         patch.setattr("charlstm.analysis.gradient_reach.gradient_reach", lambda *_, **__: found_reach)
-        patch.setattr("charlstm.analysis.sample.streams", lambda *args: ([np.array([1, 2])] for _ in range(args[-1])))
+        patch.setattr("charlstm.analysis.sample.streams", lambda *args: ([np.array([1, 2])] for _ in range(args[4])))
         for name in ("character_nats", "all_nats"):
-            patch.setattr(loading, name, lambda _model, _params, ids: [np.ones(len(each))[1:] for each in ids])
+            patch.setattr(
+                loading, name, lambda _model, _params, ids, _newline: [np.ones(len(each))[1:] for each in ids]
+            )
         patch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"a town\n\xff\n")))
         patch.setattr(loading, "Checkpoints", _Checkpoints)
         patch.setattr(loading, "first_state", lambda *_: SimpleNamespace(params={}))

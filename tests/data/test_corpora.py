@@ -245,7 +245,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "small.txt").write_bytes(b"a small text")
     (tmp_path / "served" / "other.txt").write_bytes(b"another text")
-    monkeypatch.setattr(corpora, "_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(corpora, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv("CHARLSTM_CORPORA", raising=False)
     handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -170,7 +170,7 @@ def test_eval_on_any_bytes_says_a_figure_or_one_line(
     place.text.write_bytes(content)
     given_ids = []
 
-    def evaluate(model: Model, params: Any, ids: np.ndarray, rows: int | None) -> Evaluation:
+    def evaluate(model: Model, params: Any, ids: np.ndarray, rows: int | None, newline: int | None) -> Evaluation:
         given_ids.append(ids)
         return Evaluation(1.5, len(ids))
 

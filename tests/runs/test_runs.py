@@ -105,14 +105,14 @@ def test_a_run_of_a_newer_version_is_told_apart(tmp_path: Path, theirs: str | No
 def test_a_run_keeps_the_versions_of_before(tmp_path: Path) -> None:
     path = begin(tmp_path).folder / "config.json"
     old = json.loads(path.read_text())
-    ours = old["written_by"]
+    ours, id_ = old["written_by"], {"run": old["written_by"].pop("run")}
     for before in (None, 3, [3], [{"jax": 3, "step": "x"}]):  # what a stranger may write there
-        path.write_text(json.dumps(old | {"written_by": ours | {"before": before}}))
+        path.write_text(json.dumps(old | {"written_by": ours | id_ | {"before": before}}))
         assert all(each == {} for each in Run.open(tmp_path).before)
-    path.write_text(json.dumps(old | {"written_by": ours | {"jax": "0.0.1"}}))
+    path.write_text(json.dumps(old | {"written_by": ours | id_ | {"jax": "0.0.1"}}))
     run = Run.open(tmp_path)
     assert run.extended(run.config, 7).before == ({**ours, "jax": "0.0.1", "step": 7},)
-    assert json.loads(path.read_text())["written_by"] == ours | {"before": [{**ours, "jax": "0.0.1", "step": 7}]}
+    assert json.loads(path.read_text())["written_by"] == ours | id_ | {"before": [{**ours, "jax": "0.0.1", "step": 7}]}
     again = Run.open(tmp_path)
     assert again.extended(again.config, 9).before == again.before
 

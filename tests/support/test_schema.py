@@ -96,6 +96,7 @@ OUTSIDE = {
     **{name: [-0.1, 1, 1e300] for name in ("data.test_fraction", "model.dropout", "optimizer.b1", "optimizer.b2")},
     **{name: [-1, 2**32] for name in ("seed", "sample.seed")},
     **{name: [-1] for name in ("train.validate_every", "train.checkpoint_every", "train.sample_every", "sample.top_n")},
+    "train.patience": [-1],
     "model.hidden_size": [0, 2**16 + 1],
     "model.num_layers": [0, 101],
     "optimizer.learning_rate": [0, -1, 1e39, 10**400],

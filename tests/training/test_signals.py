@@ -44,12 +44,7 @@ def test_a_second_signal_ends_at_once_whatever_goes_on(second: signal.Signals) -
 
 def test_what_a_process_was_started_to_ignore_stays_ignored() -> None:
     """As `nohup` and a script's background job do it."""
-
-    def ignore() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    subprocess.run([sys.executable, "-c", IGNORED], preexec_fn=ignore, check=True)
+    subprocess.run(["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh", sys.executable, "-c", IGNORED], check=True)
 
 
 def test_signals_are_as_before_afterwards() -> None:
