@@ -137,7 +137,8 @@ def _train(words: list[str]) -> None:
 
 def _init_from(asked: arguments.Train, folder: Path) -> Any:
     """What a run begins with: the run that was asked for or, where a config.json is repeated, the one in that."""
-    from charlstm.runs.folder import Run, read_config
+    from charlstm.runs.config_file import read_config
+    from charlstm.runs.folder import Run
     from charlstm.runs.transfer import load_origin
 
     repeats = asked.experiment and asked.experiment.suffix == ".json" and not Run.exists(folder)

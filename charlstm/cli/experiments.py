@@ -21,7 +21,8 @@ Kind = TypeVar("Kind", Experiment, Grid)
 
 def load_experiment(path: Path) -> Experiment:
     """The config of a run's folder, of a config.json, or of an experiment's file."""
-    from charlstm.runs.folder import Run, read_config  # with NumPy, for which --help need not wait
+    from charlstm.runs.config_file import read_config  # with NumPy, for which --help need not wait
+    from charlstm.runs.folder import Run
 
     if path.is_dir():
         return Run.open(path).config

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from charlstm.config import Experiment, Grid
 from charlstm.core.size import count_parameters, match_parameters
-from charlstm.runs.changes import continued
+from charlstm.runs.config_file import continued
 from charlstm.support.errors import InputError
 from charlstm.support.schema import sentence
 

@@ -31,13 +31,14 @@ from charlstm.core.sharding import Layout
 from charlstm.core.size import count_training_operations
 from charlstm.core.step import TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.changes import continued
+from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, check_vacant, make_folder, read_as
-from charlstm.runs.loading import TrainedRun, first_state, make_model
-from charlstm.runs.lock import only_writer
+from charlstm.runs.loading import TrainedRun
 from charlstm.runs.metrics import read, time_taken
+from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, user_path, write_json
+from charlstm.support.lock import only_writer
 from charlstm.support.schema import to_dict
 from charlstm.training.loop import Loop, Watch
 from charlstm.training.member import Member, open_member

@@ -26,7 +26,8 @@ from charlstm.core.size import count_training_operations
 from charlstm.data.dataset import Dataset
 from charlstm.data.recall_text import is_named
 from charlstm.runs.folder import read_as
-from charlstm.runs.loading import first_state, load_run
+from charlstm.runs.loading import load_run
+from charlstm.runs.models import first_state
 from charlstm.support.errors import InputError
 from charlstm.support.files import inside
 

@@ -1,37 +1,38 @@
 """The folder of a run: its config, vocabulary, text, metrics and samples. Opening one executes nothing in it."""
 
 import errno
-import hashlib
-import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
-from charlstm.config import CELLS, Experiment
+from charlstm.config import Experiment
 from charlstm.data.dataset import Fingerprint
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.changes import Change, Origin, Story, changes, continued
+from charlstm.runs.config_file import (
+    WRITTEN_BY,
+    Change,
+    Origin,
+    Story,
+    Versions,
+    changes,
+    continued,
+    id_of,
+    installed,
+    newer,
+    read_config,
+)
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path, inside, json_text, one_line, read_json, write_atomic, write_json
-from charlstm.support.schema import flat, from_dict, to_dict
+from charlstm.support.schema import from_dict, to_dict
 
 CONFIG, VOCABULARY, CORPUS, METRICS = "config.json", "vocabulary.json", "corpus.json", "metrics.jsonl"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 Kind = TypeVar("Kind")
-_PACKAGES = ("charlstm", "jax", "flax", "orbax-checkpoint")
 GRID = "grid.json"
 """The file that makes a folder a comparison's rather than a run's."""
-_WRITTEN_BY = "written_by"
-"""The key beside the config's own and those of `Story`: versions by package, those `before` that wrote it up to a step,
-`run` (its id), and `program` if a program of its own made it."""
-_OF_NO_UPDATE = ("train.", "sample.", "model.recurrence")
-"""Beginnings of the names of fields from which no update follows."""
-Versions = dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Run:
     """The run whose parameters it began with, if not with fresh ones."""
     changes: tuple[Change, ...] = ()
     """What was changed when it went on, so that its config holds from there on only."""
-    versions: Versions = field(default_factory=lambda: _versions(), compare=False)
+    versions: Versions = field(default_factory=lambda: installed(), compare=False)
     """The packages that wrote it last."""
     before: tuple[Versions, ...] = field(default=(), compare=False)
     """Those that wrote it earlier, each up to a "step"."""
@@ -58,7 +59,7 @@ class Run:
     @property
     def newer(self) -> str:
         """A line about a run that a newer charlstm wrote; "" for others."""
-        return _newer(self.folder / CONFIG, self.versions)
+        return newer(self.folder / CONFIG, self.versions)
 
     @property
     def newline(self) -> int | None:
@@ -84,7 +85,7 @@ class Run:
         """Makes the folder and its files, config.json last, so that a crash on the way leaves no run."""
         make_folder(folder)
         check_vacant(folder, (CONFIG, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD, GRID))
-        id_ = _id_of(config, fingerprint, init_from)
+        id_ = id_of(config, fingerprint, init_from)
         run = cls(folder, config, vocabulary, fingerprint, program, id_, init_from)
         with _making(folder):
             _check_links(folder)
@@ -123,7 +124,7 @@ class Run:
         kept = tuple(replace(each, step=min(each.step, step)) for each in self.changes)
         made = kept + changes(self.config, config, step)
         run = replace(self, config=config, program=self.program or program, changes=made)
-        if (now := _versions()) != self.versions and step < config.train.steps:
+        if (now := installed()) != self.versions and step < config.train.steps:
             run = replace(run, versions=now, before=(*self.before, self.versions | {"step": step}))
         if run != self or run.before != self.before:
             run._write_config()
@@ -147,7 +148,7 @@ class Run:
         written_by |= {"before": self.before} if self.before else {}
         story = to_dict(Story(init_from=self.init_from, changes=self.changes))
         told = {name: value for name, value in story.items() if value}
-        write_json(self.folder / CONFIG, to_dict(self.config) | {_WRITTEN_BY: written_by} | told)
+        write_json(self.folder / CONFIG, to_dict(self.config) | {WRITTEN_BY: written_by} | told)
 
 
 def _check_links(folder: Path) -> None:
@@ -208,80 +209,3 @@ def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
         had, has = (f"{each.characters:,} characters (SHA-256 {each.sha256[:12]})" for each in (then, now))
         what = f"the text of {one_line(now.corpus)} changed since {folder} began: it had {had}, and has {has}"
         raise InputError(f"{what}; give the text that it had, or use another --run-dir")
-
-
-class Config(NamedTuple):
-    """What a config.json holds."""
-
-    config: Experiment
-    program: bool
-    id: str
-    init_from: Origin | None
-    changes: tuple[Change, ...]
-    versions: Versions
-    before: tuple[Versions, ...]
-
-
-def read_config(path: Path) -> Config:
-    """What is in a config.json; raises InputError, which names the file, where it is missing or malformed."""
-    values = read_json(path)
-    if not isinstance(written_by := values.pop(_WRITTEN_BY, {}), dict):
-        raise InputError(f"{path} is malformed: {_WRITTEN_BY} must be an object; put back the run's own file")
-    told = {each.name: values.pop(each.name) for each in fields(Story) if each.name in values}
-
-    def read(unknown: Literal["forbid", "ignore"]) -> tuple[Experiment, Story]:
-        return from_dict(values, Experiment, unknown=unknown), from_dict(told, Story, unknown=unknown)
-
-    try:
-        config, story = read("forbid")
-    except InputError as error:
-        if newer := _newer(path, written_by):
-            raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
-        try:
-            read("ignore")
-        except InputError:
-            raise InputError(f"{path} is malformed: {error}; put back the run's own file") from None
-        newer = f"{path} has a field that this charlstm lacks, so a newer one may have written it"
-        raise InputError(f"{newer}; upgrade charlstm to read it: {error}") from None
-    if (cell := config.model.cell) not in CELLS:
-        call = f"charlstm.register_cell({one_line(repr(cell), 80)}, ...)"
-        how = f"import the file that calls {call} first, as in charlstm --import FILE sample RUN"
-        raise InputError(f"the cell of {path} is not registered; {how}")
-    earlier, id_ = written_by.get("before"), str(written_by.get("run", ""))
-    before = tuple(map(_known, earlier if isinstance(earlier, list) else []))
-    program = written_by.get("program") is True
-    return Config(config, program, id_, story.init_from, story.changes, _known(written_by), before)
-
-
-def _id_of(config: Experiment, fingerprint: Fingerprint, init_from: Origin | None) -> str:
-    """A hash of what a run's first state and its updates follow from, whatever its length and wherever its text is."""
-    values = {name: value for name, value in flat(config).items() if not name.startswith(_OF_NO_UPDATE)}
-    values |= {"data.corpus": fingerprint.sha256, "init_from": init_from and init_from.sha256}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _known(written_by: object) -> Versions:
-    """What is understood of an object with versions, in which a newer charlstm may have more."""
-    there = written_by if isinstance(written_by, dict) else {}
-    named = {name: value for name in _PACKAGES if isinstance(value := there.get(name), str)}
-    return named | ({"step": step} if type(step := there.get("step")) is int else {})
-
-
-def _newer(path: Path, versions: Mapping[str, object]) -> str:
-    theirs, ours = (str(each.get("charlstm", "")) for each in (versions, _versions()))
-    newer = _release(theirs) > _release(ours)
-    return f"{path} was written by charlstm {one_line(theirs, 40)}, newer than this one ({ours})" if newer else ""
-
-
-def _versions() -> Versions:
-    found = Versions()
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):  # charlstm, run from a source tree
-            found[package] = version(package)
-    return found
-
-
-def _release(text: str) -> list[int]:
-    """The numbers of a version such as 1.2.3, without what comes after them."""
-    match = re.match(r"\d{1,9}(\.\d{1,9}){0,3}", text)
-    return [int(part) for part in match[0].split(".")] if match else []

@@ -17,51 +17,17 @@ from charlstm.analysis.reader import on_one
 from charlstm.analysis.sample import Stop, TextSampler
 from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment, SampleConfig, TrainConfig
-from charlstm.core.cells import BUILT_IN
 from charlstm.core.network import Model, Params
-from charlstm.core.optimizer import make_optimizer
-from charlstm.core.size import count_parameters
-from charlstm.core.step import TrainState, init_state
+from charlstm.core.step import TrainState
 from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.dataset import Dataset
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.arrays import GoneError
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run
+from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
-from charlstm.support.process import memory
-
-
-def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Model:
-    """The model of a config; raises InputError where it cannot run here, or memory cannot hold its training states."""
-    try:
-        model = Model(config.model, vocabulary_size)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if config.model.cell in BUILT_IN:  # before anything is made: a stranger's config may ask for terabytes
-        check_memory(config, vocabulary_size, states)
-    return model
-
-
-def first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:
-    """The state before the first update; `tx` takes the place of the optimizer that the config describes."""
-    chain = tx or make_optimizer(config.optimizer, config.train.steps)
-    return init_state(model, chain, config.data.batch_size, config.seed)
-
-
-def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> None:
-    """Raises InputError if this machine has less memory than so many training states, which pass through the host."""
-    model = config.model
-    carry = config.data.batch_size * model.hidden_size * model.num_layers * (2 if model.cell == "lstm" else 1)
-    count = count_parameters(model, vocabulary_size)
-    needed = 4 * (3 * count + carry) * states  # Adam keeps two moments of each parameter
-    if needed > memory():
-        needs = f"{needed / 2**30:,.1f} GiB{f' for {states} states of it' if states > 1 else ''}"
-        raise InputError(
-            f"a model of {count:,} parameters with {config.data.batch_size:,} rows needs {needs}, and this machine has"
-            f" {memory() / 2**30:,.1f}; lower model.hidden_size, model.num_layers or data.batch_size"
-        )
 
 
 class ScoredSample(NamedTuple):

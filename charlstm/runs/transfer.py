@@ -11,7 +11,7 @@ from charlstm.config import Experiment
 from charlstm.core.network import Model, Params
 from charlstm.core.step import TrainState
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.changes import Origin
+from charlstm.runs.config_file import Origin
 from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.support.errors import InputError
 from charlstm.support.files import one_line

@@ -80,7 +80,8 @@ def sentence(error: ValidationError, kind: type | None = None, prefix: str = "")
         line = f"{path}.{context['error']}".lstrip(".")
     elif what == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
-        line = f"{path} is {one_line(repr(value), 60)}; it must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+        must = f"it must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+        line = f"{path} is {one_line(repr(value), 60)}; {must}"
     else:
         must = "it must " + _MUST[what].format(**context) if what in _MUST else first["msg"]
         line = f"{path} is {one_line(repr(value), 60)}; {must}" if path else must

@@ -20,14 +20,15 @@ from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.changes import continued
 from charlstm.runs.checkpoint import Checkpoints
+from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CHECKPOINTS, Run, as_training_errors, make_folder
-from charlstm.runs.loading import TrainedRun, first_state, load_run, make_model
-from charlstm.runs.lock import only_writer
+from charlstm.runs.loading import TrainedRun, load_run
+from charlstm.runs.models import first_state, make_model
 from charlstm.runs.transfer import begin_from, load_origin, origin_of
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import user_path
+from charlstm.support.lock import only_writer
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member
 from charlstm.training.seeds import OneRun

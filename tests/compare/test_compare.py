@@ -23,8 +23,8 @@ from charlstm.core.step import TrainState
 from charlstm.report import page, plots
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import load_run
-from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
+from charlstm.support.lock import only_writer
 
 pytestmark = pytest.mark.slow
 

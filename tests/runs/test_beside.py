@@ -18,7 +18,8 @@ from charlstm.core.step import TrainState
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Fingerprint, Run
-from charlstm.runs.loading import first_state, load_run, make_model
+from charlstm.runs.loading import load_run
+from charlstm.runs.models import first_state, make_model
 from charlstm.support.errors import InputError
 
 CONFIG = Experiment(data=DataConfig(batch_size=2, seq_length=4), model=ModelConfig(hidden_size=4))

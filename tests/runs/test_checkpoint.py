@@ -29,7 +29,7 @@ from charlstm.core.step import init_state
 from charlstm.runs.arrays import leaf_records, seal, to_host
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import make_model
+from charlstm.runs.models import make_model
 from charlstm.support.errors import InputError, TrainingError
 
 

@@ -30,11 +30,12 @@ from charlstm.core.step import init_state
 from charlstm.runs import folder as runs
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import load_run, make_model
-from charlstm.runs.lock import only_writer
+from charlstm.runs.loading import load_run
 from charlstm.runs.metrics import Metrics, TensorBoard
 from charlstm.runs.metrics import read as read_metrics
+from charlstm.runs.models import make_model
 from charlstm.support.errors import InputError
+from charlstm.support.lock import only_writer
 
 pytestmark = pytest.mark.slow
 

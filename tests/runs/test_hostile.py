@@ -33,7 +33,7 @@ from charlstm.core.step import init_state
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import check_memory, make_model
+from charlstm.runs.models import check_memory, make_model
 from charlstm.support.errors import InputError
 from charlstm.support.process import memory as machine_memory
 

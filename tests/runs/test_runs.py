@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SampleConfig, TrainConfig
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.runs.changes import Change, continued
+from charlstm.runs.config_file import Change, continued
 from charlstm.runs.folder import Fingerprint, Run
 from charlstm.runs.metrics import Metrics, TensorBoard, read
 from charlstm.support import process

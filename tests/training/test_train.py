@@ -19,8 +19,8 @@ from benchmarks.kills import differences
 from charlstm import cli
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import TrainedRun
-from charlstm.runs.lock import only_writer
 from charlstm.runs.metrics import read
+from charlstm.support.lock import only_writer
 from charlstm.training import loop, train
 from charlstm.training.seeds import OneRun
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from charlstm.runs.lock import LOCK, only_writer
 from charlstm.support.errors import InputError
+from charlstm.support.lock import LOCK, only_writer
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -30,7 +30,7 @@ def test_a_killed_process_locks_nothing(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from charlstm.runs.lock import only_writer
+from charlstm.support.lock import only_writer
 with only_writer(Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -59,7 +59,7 @@ def test_a_system_without_fcntl_is_told_in_one_line(tmp_path: Path) -> None:
 import sys
 sys.modules["fcntl"] = None
 from pathlib import Path
-from charlstm.runs.lock import only_writer
+from charlstm.support.lock import only_writer
 with only_writer(Path(sys.argv[1]), print), only_writer(Path(sys.argv[1])):
     pass
 """
