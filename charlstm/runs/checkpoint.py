@@ -131,7 +131,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return self._steps()
 
     def latest(self) -> int | None:
-        return max(self.steps(), default=None)
+        """The newest step of this run; a broken one counts until it is read."""
+        for step in reversed(self.steps()):
+            try:
+                self._record(step)
+            except MisplacedError:
+                continue
+            except BrokenError:
+                pass
+            return step
+        return None
 
     def best(self) -> int | None:
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""

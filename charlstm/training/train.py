@@ -22,8 +22,9 @@ from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.config_file import continued
-from charlstm.runs.folder import CHECKPOINTS, Run, as_training_errors, make_folder
+from charlstm.runs.folder import CHECKPOINTS, METRICS, Run, as_training_errors, make_folder
 from charlstm.runs.loading import TrainedRun, load_run
+from charlstm.runs.metrics import last_step
 from charlstm.runs.models import first_state, make_model
 from charlstm.runs.transfer import begin_from, load_origin, origin_of
 from charlstm.support.errors import InputError, TrainingError
@@ -87,9 +88,10 @@ def train(
                 raise InputError(f"a program made {folder} {what}; continue it from there")
             if run.newer:
                 watch.line(run.newer)
-            with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True) as there:
+            with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as there:
                 latest = there.latest()
-            config = continued(run.config, config, latest or 0, allow_change=allow_change)
+            stands_at = int(min(latest or 0, last_step(folder / METRICS)))
+            config = continued(run.config, config, stands_at, allow_change=allow_change)
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
         received.check()
