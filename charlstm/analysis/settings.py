@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
@@ -30,12 +31,16 @@ _PRECISION, _OFFSET = "jax_default_matmul_precision", "jax_random_seed_offset"
 
 
 @contextmanager
-def settled() -> Iterator[None]:
-    """Holds `SETTINGS` in this thread; the precision of products may only be raised, which GPUs and TPUs obey."""
+def settled(wide: bool = False) -> Iterator[None]:
+    """Holds `SETTINGS` in this thread; the precision of products may only be raised, which GPUs and TPUs obey.
+
+    `wide` leaves float64 as it is set.
+    """
     precision, offset = getattr(jax.config, _PRECISION), getattr(jax.config, _OFFSET)
     with ExitStack() as stack:
         for name, value in SETTINGS.items():
-            stack.enter_context(getattr(jax, name)(value))
+            if not (wide and name == "enable_x64"):
+                stack.enter_context(getattr(jax, name)(value))
         stack.enter_context(jax.default_matmul_precision(precision if precision in ("highest", "float32") else None))
         if offset:  # it has no context of its own
             jax.config.update(_OFFSET, 0)
@@ -44,22 +49,26 @@ def settled() -> Iterator[None]:
 
 
 def under_settings(function: Callable[Rest, Result]) -> Callable[Rest, Result]:
-    """Calls a function under `settled`; if it gives an iterator, also each step of it, but not what its reader does."""
+    """Calls a function under `settled`; if it gives an iterator, also each step of it, but not what its reader does.
+
+    Arguments in float64 stay so.
+    """
 
     @wraps(function)
     def call(*args: Rest.args, **kwargs: Rest.kwargs) -> Result:
-        with settled():
+        wide = any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves((args, kwargs)))
+        with settled(wide):
             found: Any = function(*args, **kwargs)
-        result: Any = _each(found) if isinstance(found, Iterator) else found
+        result: Any = _each(found, wide) if isinstance(found, Iterator) else found
         return result
 
     return call
 
 
-def _each(steps: Iterator[Any]) -> Iterator[Any]:
+def _each(steps: Iterator[Any], wide: bool) -> Iterator[Any]:
     end = object()
     while True:
-        with settled():
+        with settled(wide):
             step = next(steps, end)
         if step is end:
             return

@@ -198,8 +198,8 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "diverged"
-    fields = {"rnn_learning_rate": 1e38, "optimizer__warmup_steps": 0}
-    assert cli.run(words(template, folder, **fields)) == 0
+    rates = ["--learning-rates", "rnn", "1e38"]
+    assert cli.run([*words(template, folder, optimizer__warmup_steps=0), *rates]) == 0
     told_ = capsys.readouterr()
     assert "diverged" in told_.err
     assert "DIVERGED" in told_.out
@@ -235,15 +235,11 @@ def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: P
 
 
 def test_a_last_update_that_leaves_no_numbers_is_a_divergence(template: Path, tmp_path: Path) -> None:
-    fields = {
-        "rnn_learning_rate": 1e38,
-        "optimizer__weight_decay": 1e3,
-        "optimizer__warmup_steps": 0,
-        "train__steps": 1,
-    }
+    fields = {"optimizer__weight_decay": 1e3, "optimizer__warmup_steps": 0, "train__steps": 1}
+    rates = ["--learning-rates", "rnn", "1e38"]
     nothing = {"train__validate_every": 0, "train__checkpoint_every": 0, "train__sample_every": 0}
     splits = {"data__validation_fraction": 0.0, "data__test_fraction": 0.0}
-    assert cli.run(words(template, tmp_path / "run", **fields, **nothing | splits)) == 0
+    assert cli.run([*words(template, tmp_path / "run", **fields, **nothing | splits), *rates]) == 0
     lost, good = figures(tmp_path / "run")
     assert [run["diverged_after"] for run in lost["seeds"]] == [1, 1]
     assert [run["best_step"] for run in good["seeds"]] == [1, 1]  # nothing chose between steps

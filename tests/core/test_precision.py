@@ -99,7 +99,7 @@ def test_gradients_are_float32_and_near_those_of_float32(cell: Cell):
         assert UNIT / 100 < error < 6 * (TIME + LAYERS) * UNIT
 
 
-def plain_scan(cell: Any, flatten: bool, projected: Any, kernel: Any, bias: Any, carry: Any) -> Any:
+def plain_scan(cell: Any, flatten: bool, projected: Any, kernel: Any, bias: Any, carry: Any, resets: None) -> Any:
     """`loop.run_cell` with no gradient of its own, and the same factors rounded."""
     rounded = kernel.astype(projected.dtype)
 
