@@ -209,7 +209,7 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
     assert good["test"]["n"] == 2
     assert good["difference"] is None
     before = figures(folder)
-    assert cli.run(words(template, folder, **fields)) == 0
+    assert cli.run([*words(template, folder, optimizer__warmup_steps=0), *rates]) == 0
     assert figures(folder) == before
 
 
