@@ -44,7 +44,7 @@ def by_differences(model: Model, params: Any, ids: np.ndarray, end: int, warmup:
 @pytest.mark.parametrize(
     ("warmup", "positions", "ends"), [(2, 100, range(K, N - 1)), (512, 3, (4, 7, 10)), (0, 1, (4,))]
 )
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(seed=SEEDS)
 def test_norms_equal_finite_differences(cell: Cell, layers: int, warmup: int, positions: int, ends: Any, seed: int):
     model = small_model(cell, layers, hidden=3, vocabulary=5)

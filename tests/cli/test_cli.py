@@ -194,6 +194,7 @@ def test_every_experiment_loads_and_says_how_to_run_it(path: Path) -> None:
     assert f"charlstm {'compare' if compares else 'train'} experiments/{path.name}" in path.read_text()
 
 
+@pytest.mark.slow
 def test_hello_learns_to_spell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", str(REPOSITORY / "experiments" / "hello.py"), "--run-dir", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out.strip() == "hello" * 5
@@ -298,6 +299,7 @@ charlstm.register_cell("typed_cell", {name})
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_registers_a_cell_is_run_first(tmp_path: Path) -> None:
     """In a process of its own, as a cell stays registered."""
     (tmp_path / "cell.py").write_text(CELL.format(name="TypedCell"))
@@ -331,6 +333,7 @@ def test_corpora_lists_all_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(array.splitlines()) == len(corpora.catalogue()) + 2  # an entry a line
 
 
+@pytest.mark.slow
 def test_bytes_can_be_modelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tmp_path / "greek.txt"
     text.write_text("λόγος καὶ χρόνος " * 60)

@@ -22,6 +22,7 @@ V = 87
 MATCHED = Grid(sizes=(64, 128), match_parameters=True, seeds=2)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(CELLS), st.integers(1, 4), st.integers(1, 40), st.integers(1, 60))
 def test_parameters_are_those_of_the_model(cell: str, layers: int, hidden: int, vocabulary: int) -> None:
     config = ModelConfig(cell=cell, num_layers=layers, hidden_size=hidden)

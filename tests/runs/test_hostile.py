@@ -454,9 +454,9 @@ def test_a_model_that_this_machine_holds_is_not_refused(hidden: int, layers: int
     carries = rows * layers * hidden * (2 if cell == "lstm" else 1)
     needed = 12 * count_parameters(config.model, 90) + 4 * carries
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlstm.runs.loading.memory", lambda: needed)
+        patch.setattr("charlstm.runs.models.memory", lambda: needed)
         check_memory(config, 90)
-        patch.setattr("charlstm.runs.loading.memory", lambda: needed - 1)
+        patch.setattr("charlstm.runs.models.memory", lambda: needed - 1)
         with pytest.raises(InputError, match="lower model.hidden_size"):
             check_memory(config, 90)
     assert machine_memory() > 2**28

@@ -28,6 +28,7 @@ assert run(["eval", "run"]) == 0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modules", [(), ("fcntl", "resource", "termios", "pwd", "grp")], ids=["macos", "windows"])
 def test_what_other_systems_lack_is_not_needed(tmp_path: Path, modules: tuple[str, ...]):
     (tmp_path / "text.txt").write_text("a text that is read again and again; " * 40)

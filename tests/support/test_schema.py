@@ -60,9 +60,9 @@ experiments = st.builds(
 )
 grids = st.builds(
     Grid,
-    cells=st.lists(cells, min_size=1, unique=True),
-    layers=st.lists(st.integers(1, 100), min_size=1, unique=True),
-    sizes=st.lists(st.integers(1, 2**16), min_size=1, unique=True),
+    cells=st.lists(cells, min_size=1, max_size=9, unique=True),
+    layers=st.lists(st.integers(1, 100), min_size=1, max_size=9, unique=True),
+    sizes=st.lists(st.integers(1, 2**16), min_size=1, max_size=9, unique=True),
     seeds=st.integers(1, 1000),
     learning_rates=st.dictionaries(cells, rates),
     base=experiments,

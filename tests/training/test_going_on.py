@@ -129,6 +129,7 @@ def test_a_run_ends_where_it_stands(text: Path, tmp_path: Path, capsys: pytest.C
     assert "this run is finished" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_as_it_does_one_that_was_stopped(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def test_on_the_same_vocabulary_the_first_loss_is_that_of_the_old_run(place: Pat
     assert first["loss"] == pytest.approx(float(mean_nats(logits, jnp.asarray(window.targets))), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_another_text_begins_with_what_both_know(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert begin(place, "other", "other.txt") == 0
     assert "begins with the parameters of" in capsys.readouterr().err
@@ -53,6 +54,7 @@ def test_another_text_begins_with_what_both_know(place: Path, capsys: pytest.Cap
     assert (kept["run"], kept["step"]) == (str(place / "old"), old.step)
 
 
+@pytest.mark.slow
 def test_without_an_experiment_the_model_is_the_old_runs(place: Path) -> None:
     fields = {"data.batch-size": 3, "data.seq-length": 16, "train.steps": 1, "train.tensorboard": False}
     fields |= {"data.corpus": place / "other.txt"}

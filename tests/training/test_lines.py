@@ -36,6 +36,7 @@ def test_a_run_on_lines_continues_to_the_bit_and_draws_lines(tmp_path: Path, mon
     assert run.evaluate("test", exact=True).characters == len(run.ids("test"))
 
 
+@pytest.mark.slow
 def test_seeds_that_train_on_lines_together_end_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     text = WindowedText(rng.integers(seed_programs.V, size=400), seed_programs.B, seed_programs.T, newline=0)

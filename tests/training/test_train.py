@@ -242,6 +242,7 @@ def test_a_signal_before_the_first_step_stops_there(
     assert timeless_metrics(tmp_path / "new") == timeless_metrics(whole)
 
 
+@pytest.mark.slow
 def test_lines_are_there_while_a_step_takes_long(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line of each is there when the next is on its way."""
     seen, put = list[tuple[int, int]](), OneRun.put_windows
@@ -270,6 +271,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert all(row["loss"] == row["loss"] for row in read(folder))
 
 
+@pytest.mark.slow
 def test_parameters_that_are_no_numbers_are_not_saved(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
