@@ -15,7 +15,7 @@ from benchmarks.aim import Aim, environment, shoot
 @pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     """Law 5, in the first compilation, a step, a save and a validation, each of which kills itself."""
-    found = kills.kill_runs(tmp_path, runs=4, jobs=2, seed=2, certain=True)
+    found = kills.kill_runs(tmp_path, runs=4, jobs=2, seed=54, certain=True)  # a kill each
     assert found["different"] == {}
     assert found["kills"] >= 4
     assert set(found["killed in"]) >= set(kills.AIMED)
