@@ -163,10 +163,10 @@ def _signalled(call: Callable[..., Any], number: int) -> Callable[..., Any]:
     """The call, during which a signal comes when it is made for the n-th time."""
     calls = count(1)
 
-    def called(*args: Any) -> Any:
+    def called(*args: Any, **how: Any) -> Any:
         if next(calls) == number:
             signal.raise_signal(signal.SIGTERM)
-        return call(*args)
+        return call(*args, **how)
 
     return called
 
