@@ -74,6 +74,6 @@ def transfer(
 
     wider = jax.eval_shape(Model(model.config, model.vocabulary_size + 1).init, jax.random.key(0))
     new, lost = len(vocabulary) - len(shared), len(old.vocabulary) - len(shared)
-    counts = f"{len(shared):,} {config.data.symbols} are known to it, {new:,} are new, {lost:,} of its are gone"
+    counts = f"{len(shared):,} {config.data.symbols} are known to both, {new:,} are new, {lost:,} are gone"
     line = f"begins with the parameters of {one_line(old.run.folder)} after step {old.step:,}: {counts}"
     return jax.tree.map(merge, fresh, old.params, wider), line
