@@ -55,6 +55,7 @@ def test_the_loss_of_a_text_is_the_sum_of_its_documents_scores(texts: list[list[
     assert evaluate(MODEL, PARAMS, joined(texts), rows=1, newline=NEWLINE).loss == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_rows_side_by_side_agree_with_one():
     """A newline in its warm-up makes a row exact, which no model of whole texts is."""
     rng = np.random.default_rng(0)
@@ -63,6 +64,7 @@ def test_rows_side_by_side_agree_with_one():
     assert evaluate(MODEL, PARAMS, ids, rows=4, newline=NEWLINE).loss == pytest.approx(alone.loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_past_the_start_of_a_document():
     ids = joined([[1, 2, 3]] * 40)
     found = gradient_reach(MODEL, PARAMS, ids, lags=8, positions=200, newline=NEWLINE).norms

@@ -76,6 +76,7 @@ def test_any_prime_equals_one_character_at_a_time(primed: int):
     assert sample(MODEL, PARAMS, prime, config).tolist() == step_by_step(prime, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_cell_and_the_plain_loop_draw_the_same(cell: Cell):
     fast, plain = (small_model(cell, vocabulary=V, recurrence=recurrence) for recurrence in ("fast", "plain"))

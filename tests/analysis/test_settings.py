@@ -61,6 +61,7 @@ def results(run: Path) -> list[Any]:
     return [*texts, found.evaluate(), found.score(["In the", "beginning"]), int(found.state().step)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_setting_of_a_notebook_changes_a_result(run: Path, name: str) -> None:
     before = results(run)

@@ -95,6 +95,7 @@ def test_fast_equals_plain_in_value_and_gradient(cell: str, fields: Any, seed: i
         assert_trees_close(value_and_gradients(fast)(*inputs), value_and_gradients(plain)(*inputs), 1e-12)
 
 
+@pytest.mark.slow
 @by_cell
 def test_fast_equals_plain_in_single_precision(cell: str):
     """Law 4, in float32."""

@@ -137,6 +137,7 @@ plots([Path(sys.argv[1])], Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting", [b"text.usetex: True\nfont.size: 30\n", "# caf\u00e9\n".encode("latin-1")], ids=repr
 )

@@ -97,6 +97,7 @@ def test_fields_that_change_no_update_may_change(text: Path, whole: Path, tmp_pa
     assert not Run.open(folder).changes
 
 
+@pytest.mark.slow
 def test_a_change_of_the_updates_is_asked_for_and_recorded(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

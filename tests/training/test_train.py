@@ -260,6 +260,7 @@ def test_lines_are_there_while_a_step_takes_long(text: Path, tmp_path: Path, mon
     assert seen[2:] == [(call, call - 1) for call in range(2, 6)]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_broken_newest_checkpoint_falls_back_and_says_so(
     assert timeless_metrics(whole) == reference
 
 
+@pytest.mark.slow
 def test_tensorboard_files_can_be_left_out_or_written(text: Path, tmp_path: Path) -> None:
     assert cli.run(words(text, tmp_path / "run", train__tensorboard=True, train__steps=4)) == 0
     assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
