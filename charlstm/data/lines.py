@@ -10,6 +10,7 @@ from typing import Any
 from charlstm.config import Symbols
 from charlstm.data.text_file import decoded, unreadable
 from charlstm.support.errors import InputError
+from charlstm.support.files import user_path
 
 _CHUNK = 1 << 20  # bytes
 _MOST_LINES = 4096  # of a block
@@ -76,10 +77,8 @@ def _opened(path: str) -> Iterator[tuple[Any, str]]:
         yield sys.stdin.buffer, "standard input"
         return
     try:
-        file = open(os.path.expanduser(path), "rb")  # noqa: SIM115 - errors of the block are not those of opening
+        file = open(user_path(path), "rb")  # noqa: SIM115 - errors of the block are not those of opening
     except OSError as error:
         raise unreadable(path, error) from None
-    except ValueError as error:
-        raise InputError(f"no file can be called {path!r}: {error}") from None
     with file:
         yield file, repr(path)

@@ -24,7 +24,7 @@ import tensorstore
 
 from charlstm.runs import arrays
 from charlstm.runs.arrays import RECORD, BrokenError, GoneError, MisplacedError
-from charlstm.runs.steps import best_of, numbered, record_of, remove, sweep
+from charlstm.runs.steps import best_of, latest_of, numbered, record_of, remove, sweep
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import check_orbax_path, identity, move_aside
 from charlstm.support.process import memory
@@ -132,15 +132,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def latest(self) -> int | None:
         """The newest step of this run; a broken one counts until it is read."""
-        for step in reversed(self.steps()):
-            try:
-                self._record(step)
-            except MisplacedError:
-                continue
-            except BrokenError:
-                pass
-            return step
-        return None
+        return latest_of(self._folder, self.steps(), self._run)
 
     def best(self) -> int | None:
         """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""

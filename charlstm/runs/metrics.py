@@ -164,9 +164,11 @@ def ended_early(run: Run, validations: Sequence[tuple[float, float]], step: int)
 
     Whoever changes `train.steps` asks for more, so the validations are counted anew from there.
     """
-    train, asked = run.config.train, [each.step for each in run.changes if each.field == "train.steps"]
+    if not (train := run.config.train).patience:  # a loop asks before each step
+        return ""
+    asked = [each.step for each in run.changes if each.field == "train.steps"]
     best = min(validations, key=lambda each: each[1], default=(0, 0))[0]
-    if not 0 < train.patience <= sum(each > max(best, *asked, 0) for each, _ in validations) or step >= train.steps:
+    if not train.patience <= sum(each > max(best, *asked, 0) for each, _ in validations) or step >= train.steps:
         return ""
     ended = f"it ended early, after step {step:,} of {train.steps:,}"
     return f"{ended}: {train.patience} validations in a row were no better than that of step {int(best):,}"

@@ -45,6 +45,19 @@ def best_of(folder: Path, steps: Iterable[int], run: str) -> int | None:
     return -min(scored)[1] if scored else None
 
 
+def latest_of(folder: Path, steps: Iterable[int], run: str) -> int | None:
+    """The newest step of `run`; a broken one counts until it is read. None where there is none."""
+    for step in sorted(steps, reverse=True):
+        try:
+            record_of(folder, step, run)
+        except MisplacedError:
+            continue
+        except BrokenError:
+            pass
+        return step
+    return None
+
+
 def remove(folder: Path, steps: set[int]) -> None:
     """Removes checkpoints; each is renamed first, so that a kill leaves no half of one."""
     for step in steps & {*numbered(folder)}:

@@ -20,12 +20,12 @@ from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
-from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CHECKPOINTS, METRICS, Run, as_training_errors, make_folder
 from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.runs.metrics import last_step
 from charlstm.runs.models import first_state, make_model
+from charlstm.runs.steps import latest_of, numbered
 from charlstm.runs.transfer import begin_from, load_origin, origin_of
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import user_path
@@ -88,8 +88,7 @@ def train(
                 raise InputError(f"a program made {folder} {what}; continue it from there")
             if run.newer:
                 watch.line(run.newer)
-            with Checkpoints(folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as there:
-                latest = there.latest()
+            latest = latest_of(folder / CHECKPOINTS, numbered(folder / CHECKPOINTS), run.id)
             stands_at = int(min(latest or 0, last_step(folder / METRICS)))
             config = continued(run.config, config, stands_at, allow_change=allow_change)
         data = Dataset.read(config.data) if data is None else data
