@@ -3,11 +3,13 @@
 import json
 import signal
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from charlstm import cli
 from charlstm.runs.metrics import read
 from charlstm.training.member import Member
 
@@ -44,6 +46,13 @@ def words(text: Path, folder: Path, **fields: Any) -> list[str]:
 def short_words(text: Path, folder: Path, **fields: Any) -> list[str]:
     """Of a training of `LAST` steps."""
     return words(text, folder, **SHORT | fields)
+
+
+def train_whole(folder: Path, make: Callable[[Path, Path], list[str]] = words) -> Path:
+    """The folder, now with a text `tiny.txt` and a run on it, `whole`, that was left alone."""
+    (folder / "tiny.txt").write_text(TEXT)
+    assert cli.run(make(folder / "tiny.txt", folder / "whole")) == 0
+    return folder
 
 
 def bits(folder: Path, step: int) -> list[dict[str, Any]]:

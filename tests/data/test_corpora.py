@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from small_texts import refusal
 
 from charlstm.config import DataConfig, Symbols
 from charlstm.data import corpora, text_file
@@ -29,15 +30,6 @@ from charlstm.support.errors import InputError
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Line ends and byte order marks often, so that they meet each other and the edges of chunks.
 ANY_TEXT = st.text(st.sampled_from("\r\n\ufeff") | st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-
-
-def refusal(corpus: str | Path, symbols: Symbols = "characters") -> str:
-    """The one line that a text is refused with."""
-    with pytest.raises(InputError) as refused:
-        corpora.load(str(corpus), symbols)
-    message = str(refused.value)
-    assert message.isprintable()
-    return message
 
 
 # The public texts.

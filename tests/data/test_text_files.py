@@ -12,20 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_texts import refusal
 
-from charlstm.config import DataConfig, Symbols
+from charlstm.config import DataConfig
 from charlstm.data import corpora, text_file
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.support.errors import InputError
-
-
-def refusal(corpus: str | Path, symbols: Symbols = "characters") -> str:
-    """The one line that a text is refused with."""
-    with pytest.raises(InputError) as refused:
-        corpora.load(str(corpus), symbols)
-    message = str(refused.value)
-    assert message.isprintable()
-    return message
 
 
 def zstd(content: bytes) -> bytes:

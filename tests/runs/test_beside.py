@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import LAST, TEXT, bits, timeless_metrics
+from small_runs import LAST, bits, timeless_metrics, train_whole
 from small_runs import short_words as words
 
 from benchmarks.kills import differences
@@ -85,10 +85,7 @@ def test_reading_beside_a_training_finds_a_checkpoint_each_time(tmp_path: Path) 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and a run on it that was left alone."""
-    folder = tmp_path_factory.mktemp("beside")
-    (folder / "tiny.txt").write_text(TEXT)
-    assert cli.run(words(folder / "tiny.txt", folder / "whole")) == 0
-    return folder
+    return train_whole(tmp_path_factory.mktemp("beside"), words)
 
 
 def steps(folder: Path) -> set[str]:

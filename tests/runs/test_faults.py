@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import LAST, TEXT, bits, timeless_metrics
+from small_runs import LAST, TEXT, bits, timeless_metrics, train_whole
 from small_runs import short_words as words
 
 from benchmarks.kills import differences
@@ -45,10 +45,7 @@ BEFORE = 8
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and a run on it that was left alone."""
-    folder = tmp_path_factory.mktemp("faults")
-    (folder / "tiny.txt").write_text(TEXT)
-    assert cli.run(words(folder / "tiny.txt", folder / "whole")) == 0
-    return folder
+    return train_whole(tmp_path_factory.mktemp("faults"), words)
 
 
 @pytest.fixture

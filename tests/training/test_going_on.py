@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from small_runs import TEXT, bits, short_words, stop_at, timeless_metrics
+from small_runs import TEXT, bits, short_words, stop_at, timeless_metrics, train_whole
 
 from benchmarks.kills import differences
 from charlstm import cli
@@ -20,10 +20,7 @@ STILL = {"optimizer__learning_rate": 1e-30, "train__validate_every": 2}  # no va
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("going_on")
-    (folder / "tiny.txt").write_text(TEXT)
-    assert cli.run(short_words(folder / "tiny.txt", folder / "whole")) == 0
-    return folder
+    return train_whole(tmp_path_factory.mktemp("going_on"), short_words)
 
 
 @pytest.fixture

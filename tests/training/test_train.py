@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import TEXT, stop_at, timeless_metrics, words
+from small_runs import TEXT, stop_at, timeless_metrics, train_whole, words
 
 from benchmarks.kills import differences
 from charlstm import cli
@@ -28,10 +28,7 @@ from charlstm.training.seeds import OneRun
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and a run on it that was left alone."""
-    folder = tmp_path_factory.mktemp("train")
-    (folder / "tiny.txt").write_text(TEXT)
-    assert cli.run(words(folder / "tiny.txt", folder / "whole")) == 0
-    return folder
+    return train_whole(tmp_path_factory.mktemp("train"))
 
 
 @pytest.fixture
