@@ -7,12 +7,12 @@ from pathlib import Path
 
 from charlstm.config import Grid
 from charlstm.data.dataset import Fingerprint
+from charlstm.data.text_file import COMPRESSED
 from charlstm.runs.folder import CONFIG, CORPUS, GRID, Run, read_as
 from charlstm.support.errors import InputError
 
 _LONGEST = 100
 """Characters of a text's name at most, so that more fits behind it."""
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def text_name(corpus: str) -> str:
@@ -20,7 +20,7 @@ def text_name(corpus: str) -> str:
     path = Path(corpus)
     while any(each in path.name for each in "*?[") and not path.exists():
         path = path.parent  # a pattern is called after the folder that it looks in
-    stem = Path(path.stem).stem if path.suffix in _PACKED else path.stem
+    stem = Path(path.stem).stem if path.suffix in COMPRESSED else path.stem
     return "".join(c if c.isprintable() and c not in '[]*?\\:<>|"' else "_" for c in stem)[:_LONGEST] or "text"
 
 

@@ -79,24 +79,29 @@ def next_commands(run: Run, data: Dataset) -> list[str]:
 def _known_prime(run: Run, data: Dataset) -> str:
     """The config's prime, or where the text lacks some of it, the beginning of the text's first line."""
     prime, symbols = run.config.sample.prime, run.config.data.symbols
-    if run.vocabulary.unknown(to_symbols(prime, symbols)):
+    if _unknown(prime, run.config, run.vocabulary):
         lines = to_readable(run.vocabulary.decode(data.train.ids[:_SEARCHED]), symbols).split("\n")
         prime = next((line[:_TAKEN] for line in lines if line.strip()), "")
-        prime = "" if run.vocabulary.unknown(to_symbols(prime, symbols)) else prime  # of bytes that are not UTF-8
+        prime = "" if _unknown(prime, run.config, run.vocabulary) else prime  # of bytes that are not UTF-8
     return prime[:_LONGEST_PRIME]
 
 
 def lost_prime(config: Experiment, vocabulary: Vocabulary) -> list[str]:
     """Says what a sample leaves out of the config's prime, which was written before the vocabulary was known."""
     prime = config.sample.prime
-    unknown = vocabulary.unknown(to_symbols(prime, config.data.symbols))
+    unknown = _unknown(prime, config, vocabulary)
     return [f"the prime {prime!r:.60} of the run's config loses characters {not_known(unknown)}"] if unknown else []
 
 
 def lost_stops(run: Run, stops: Sequence[str]) -> list[str]:
     """Says which stops are never drawn."""
-    unknown = {each: run.vocabulary.unknown(to_symbols(each, run.config.data.symbols)) for each in stops}
+    unknown = {each: _unknown(each, run.config, run.vocabulary) for each in stops}
     return [f"--stop {stop!r:.60} is never drawn; {not_known(lost)}" for stop, lost in unknown.items() if lost]
+
+
+def _unknown(text: str, config: Experiment, vocabulary: Vocabulary) -> list[str]:
+    """What the model lacks of a text that a person wrote."""
+    return vocabulary.unknown(to_symbols(text, config.data.symbols))
 
 
 def shell_word(text: str) -> str:

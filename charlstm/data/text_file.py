@@ -19,6 +19,8 @@ from charlstm.config import Symbols
 from charlstm.support.errors import InputError
 from charlstm.support.process import memory
 
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+"""How the names of files end that are decompressed."""
 _CHUNK = 1 << 22  # bytes
 _MOST_FILES = 100_000  # a folder with links to itself has no end
 _REMEDIES = {
