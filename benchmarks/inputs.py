@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.shapes import Size
 
 LEARNING_RATE = 1e-3
-B1, B2 = 0.9, 0.99
+B1, B2, EPSILON = 0.9, 0.99, 1e-8
 GRAD_CLIP = 1.0
 TEMPERATURE = 0.8
 PRIME = 100

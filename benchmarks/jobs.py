@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
 
-from benchmarks import floor
-from benchmarks.contenders import Work, make
+from benchmarks import floor, parity
+from benchmarks.contenders import JAX_LIBRARIES, Work, make
+from benchmarks.settings import Settings, environment
 from benchmarks.shapes import Size
 
-Kind = Literal["train", "eval", "sample", "grid", "grid-serial", "products", "weights"]
+Kind = Literal["train", "eval", "sample", "grid", "grid-serial", "products", "weights", "parity"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Job:
     """Texts that are drawn side by side."""
     length: int = 1000
     """Characters that are drawn in each."""
+    settings: Settings = "shipped"
+    """The reading; it decides the environment of the process."""
 
     @property
     def label(self) -> str:
@@ -36,6 +39,11 @@ class Job:
         """The command line of `benchmarks.worker` that does it."""
         numbers = ["--seeds", self.seeds, "--streams", self.streams, "--length", self.length]
         return [self.contender, self.kind, str(self.size), *map(str, numbers)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its process, without what depends on a place."""
+        return environment(self.settings, jax=self.contender in JAX_LIBRARIES)
 
     @property
     def caches(self) -> bool:
@@ -59,6 +67,8 @@ class Job:
                 return contender.train(self.size)
             case "grid" | "grid-serial":
                 return contender.train(self.size, self.seeds, together=self.kind == "grid")
+            case "parity":
+                return parity.check(contender)
             case "eval":
                 return contender.evaluate(self.size)
             case "sample":

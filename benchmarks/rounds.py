@@ -178,12 +178,12 @@ class _Idle:
 
 
 def _environment(job: Job, cache: Path) -> dict[str, str]:
-    """The parent's, and: this package can be found; JAX's cache is charlstm's alone, and begins empty.
+    """The job's, and: this package can be found; JAX's cache is charlstm's alone, and begins empty.
 
     Thread pools keep their defaults. A worker that waits in a read has no loop running, and the pools of OpenMP, Eigen
     and XLA spin for milliseconds and then sleep; `Measured.idle_load` shows whether that holds.
     """
-    environment = {**os.environ, "KERAS_HOME": str(cache)}
+    environment = {**job.environment, "KERAS_HOME": str(cache)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     if job.caches:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)

@@ -1,15 +1,21 @@
 """The libraries that are compared: one file each, and each offers the same three kinds of work."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Protocol
 
+import numpy as np
+
 from benchmarks.shapes import Size
+
+Weights = list[np.ndarray]
+"""Of each layer in turn the input kernel [D, 4H], the recurrent kernel [H, 4H] and the bias [4H], with the gates in the
+order i, f, g, o; then the head's kernel [H, V] and bias [V]. Every library's parameters can be brought to this form."""
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "charlstm": ("charlstm",),
-    "flax-scan": ("charlstm",),
+    "flax-scan": ("flax",),
     "flax-rnn": ("flax",),
     "haiku": ("haiku",),
     "keras": ("keras",),
@@ -18,6 +24,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 """Contenders, and what each must be able to import."""
 BASELINE = "pytorch"
 """Whom the others are compared with."""
+JAX_LIBRARIES = [name for name in PACKAGES if name != BASELINE]
 
 
 @dataclass(frozen=True)
@@ -29,20 +36,24 @@ class Work:
     ways: Mapping[str, Callable[[], float]]
     """Runs of the same work by the ways that a library offers; the fastest counts.
 
-    Each returns the mean loss in nats, or, where nothing has a loss, how much was done.
+    Each returns the mean loss in nats, or, where nothing has a loss, how much was done. What a way needs is made
+    when it is first run.
     """
+    weights: Mapping[str, Callable[[], Weights]] = field(default_factory=dict)
+    """Of training, by the same ways: the first model's weights as they are now."""
 
 
 class Contender(Protocol):
     """A library with the model built: V one-hot symbols, L LSTM layers of H, a dense layer to V."""
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
         """Whole updates: loss, gradient, clipping, Adam, and the carry handed on. All seeds once in a run.
 
         Args:
             size: what is trained.
             seeds: how many models.
             together: in one program by `jax.vmap`, in place of one after the other.
+            weights: what every model begins with, in place of the library's own initialization.
         """
         ...
 
@@ -66,15 +77,15 @@ def make(name: str) -> Contender:
         case "charlstm":
             from benchmarks.contenders.charlstm_ import Charlstm
 
-            return Charlstm("fast")
+            return Charlstm()
         case "flax-scan":
-            from benchmarks.contenders.charlstm_ import Charlstm
+            from benchmarks.contenders.flax_ import Flax
 
-            return Charlstm("plain")
+            return Flax(layer_by_layer=False)
         case "flax-rnn":
-            from benchmarks.contenders.flax_ import FlaxRNN
+            from benchmarks.contenders.flax_ import Flax
 
-            return FlaxRNN()
+            return Flax(layer_by_layer=True)
         case "haiku":
             from benchmarks.contenders.haiku_ import Haiku
 

@@ -1,6 +1,5 @@
-"""charlstm by its public functions: its own time loop (`fast`), or Flax's LSTMCell stack under `nn.scan` (`plain`)."""
+"""charlstm by its own functions, set up as its program is."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import inputs
-from benchmarks.contenders import Work
+from benchmarks.contenders import Weights, Work
+from benchmarks.contenders.functional import from_flax, to_flax
 from benchmarks.shapes import Size
 from charlstm.analysis.sample import samples
-from charlstm.config import OptimizerConfig, Recurrence, SampleConfig
+from charlstm.config import OptimizerConfig, SampleConfig
 from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
@@ -24,14 +24,14 @@ from charlstm.support import process
 class Charlstm:
     """A contender; see `contenders.Contender`."""
 
-    def __init__(self, recurrence: Recurrence) -> None:
-        if recurrence != "plain":  # as the program does before it computes anything; Flax's users have no such call
-            process.prepare()
-        self._recurrence: Recurrence = recurrence
+    def __init__(self) -> None:
+        process.prepare()
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
-        model, tx = self._model(size), make_optimizer(OPTIMIZER, 1)
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
+        model, tx = _model(size), make_optimizer(OPTIMIZER, 1)
         states: Any = [init_state(model, tx, size.batch, seed) for seed in range(seeds)]
+        if weights is not None:
+            states = [state._replace(params=_to_params(weights)) for state in states]
         step: Any = make_train_step(model, tx)
         if together:
             states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
@@ -47,11 +47,11 @@ class Charlstm:
             jax.block_until_ready(states)
             return float(np.mean(jax.device_get(losses)))
 
-        return Work(seeds * size.characters, {"": run})
+        return Work(seeds * size.characters, {"": run}, {"": lambda: _to_weights(states[0].params)})
 
     def evaluate(self, size: Size) -> Work:
         layout = Layout.of(size.batch)
-        model = self._model(size).on(layout)
+        model = _model(size).on(layout)
         params = jax.device_put(model.init(jax.random.key(0)), layout.whole)
         carry = jax.device_put(model.zero_carry(size.batch), layout.rows)
 
@@ -71,7 +71,7 @@ class Charlstm:
 
     def sample(self, size: Size, streams: int, length: int) -> Work:
         """Several texts as `charlstm sample --num` draws them."""
-        model = self._model(size)
+        model = _model(size)
         params, prime = model.init(jax.random.key(0)), inputs.prime(size)
         config = SampleConfig(length=length, temperature=inputs.TEMPERATURE)
 
@@ -80,8 +80,19 @@ class Charlstm:
 
         return Work(streams * length, {"": run})
 
-    def _model(self, size: Size) -> Model:
-        return Model(replace(size.model, recurrence=self._recurrence), size.vocabulary)
+
+def _model(size: Size) -> Model:
+    return Model(size.model, size.vocabulary)
+
+
+def _to_params(weights: Weights) -> Any:
+    layers, head = to_flax(weights)
+    return {"stack": {f"layer_{number}": layer for number, layer in enumerate(layers)}, "head": head}
+
+
+def _to_weights(params: Any) -> Weights:
+    stack = params["stack"]
+    return from_flax([stack[f"layer_{number}"] for number in range(len(stack))], params["head"])
 
 
 OPTIMIZER = OptimizerConfig(

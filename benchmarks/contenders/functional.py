@@ -1,8 +1,8 @@
 """What the JAX libraries share: a network as pure functions becomes training, evaluation and sampling, jitted whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,8 +12,9 @@ import optax
 from jax import Array, lax
 
 from benchmarks import inputs
-from benchmarks.contenders import Work
+from benchmarks.contenders import Weights, Work
 from benchmarks.shapes import Size
+from charlstm.core.sharding import Layout
 
 Tree = Any
 
@@ -39,12 +40,41 @@ class Network:
     apply: Callable[[Tree, Array, Tree], tuple[Array, Tree]]
     """Parameters, ids [T, B] and carry -> logits [T, B, V] and carry."""
     optimizer: Optimizer
+    to_params: Callable[[Weights], Tree]
+    to_weights: Callable[[Tree], Weights]
+
+
+def lstm_step(sums: Array, c: Array) -> tuple[Array, Array]:
+    """The next c and h, [B, H] each, from the sums of the gates [B, 4H] before any sigmoid, in the order i, f, g, o."""
+    i, f, g, o = jnp.split(sums, 4, -1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return c, jax.nn.sigmoid(o) * jnp.tanh(c)
+
+
+def to_flax(weights: Weights) -> tuple[list[Tree], Tree]:
+    """The parameters of each of Flax's LSTM cells, and of its dense head."""
+    layers = []
+    for kernel, recurrent, bias in zip(weights[:-2:3], weights[1:-2:3], weights[2:-2:3], strict=True):
+        parts = zip("ifgo", *(np.split(each, 4, -1) for each in (kernel, recurrent, bias)), strict=True)
+        gates = [{f"i{gate}": {"kernel": w}, f"h{gate}": {"kernel": u, "bias": b}} for gate, w, u, b in parts]
+        layers.append({name: part for gate in gates for name, part in gate.items()})
+    return layers, {"kernel": weights[-2], "bias": weights[-1]}
+
+
+def from_flax(layers: Sequence[Tree], head: Tree) -> Weights:
+    """The inverse of `to_flax`."""
+    parts = (("i", "kernel"), ("h", "kernel"), ("h", "bias"))
+    beside = [
+        np.concatenate([layer[side + gate][name] for gate in "ifgo"], -1) for layer in layers for side, name in parts
+    ]
+    return [*beside, np.asarray(head["kernel"]), np.asarray(head["bias"])]
 
 
 def with_optax() -> Optimizer:
     """The chain that users of Optax write."""
     chain = optax.chain(
-        optax.clip_by_global_norm(inputs.GRAD_CLIP), optax.adam(inputs.LEARNING_RATE, b1=inputs.B1, b2=inputs.B2)
+        optax.clip_by_global_norm(inputs.GRAD_CLIP),
+        optax.adam(inputs.LEARNING_RATE, inputs.B1, inputs.B2, inputs.EPSILON),
     )
 
     def update(grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
@@ -55,76 +85,108 @@ def with_optax() -> Optimizer:
 
 
 class Functional:
-    """A contender made of a function from a size to a network; see `contenders.Contender`."""
+    """A contender made of networks; see `contenders.Contender`.
 
-    def __init__(self, network: Callable[[Size], Network]) -> None:
+    Where a process has several devices they share the rows of a batch, as charlstm's do.
+    """
+
+    def __init__(self, network: Callable[[Size, bool], Network]) -> None:
+        """`network` makes one of a size that multiplies one-hot rows, or else looks up rows of the input kernel."""
         self._network = network
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
-        net = self._network(size)
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
+        trained: dict[str, Callable[[], Weights]] = {}
 
-        def first(seed: int) -> Tree:
-            params = net.init(seed)
-            return params, net.optimizer.init(params), net.zero_carry(size.batch)
+        def make(way: str, net: Network) -> Callable[[], float]:
+            def first(seed: int) -> Tree:
+                params = net.init(seed) if weights is None else net.to_params(weights)
+                return params, net.optimizer.init(params), net.zero_carry(size.batch)
 
-        def step(state: Tree, ids: Array, targets: Array) -> tuple[Tree, Array]:
-            params, optimizer, carry = state
-            (loss, carry), grads = jax.value_and_grad(partial(_loss, net), has_aux=True)(params, ids, targets, carry)
-            params, optimizer = net.optimizer.update(grads, optimizer, params)
-            return (params, optimizer, carry), loss
+            # Equal leaves may share a buffer, which a donated state must not.
+            states = jax.tree.map(jnp.array, [first(seed) for seed in range(seeds)])
+            step = jitted = _jit_update(net, Layout.of(size.batch))
+            if together:
+                states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
+                jitted = jax.jit(jax.vmap(step, in_axes=(0, None, None)), donate_argnums=0)
+            trained[way] = lambda: net.to_weights(states[0][0])
+            windows = inputs.windows(size)
 
-        states = [first(seed) for seed in range(seeds)]
-        if together:
-            states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
-            step = jax.vmap(step, in_axes=(0, None, None))
-        else:  # equal leaves may share a buffer, which a donated state must not
-            states = jax.tree.map(jnp.array, states)
-        jitted, windows = jax.jit(step, donate_argnums=0), inputs.windows(size)
+            def run() -> float:
+                ids, targets = next(windows)
+                losses = []
+                for number, state in enumerate(states):
+                    states[number], loss = jitted(state, ids, targets)
+                    losses.append(loss)
+                jax.block_until_ready(states)
+                return float(np.mean(jax.device_get(losses)))
 
-        def run() -> float:
-            ids, targets = next(windows)
-            losses = []
-            for number, state in enumerate(states):
-                states[number], loss = jitted(state, ids, targets)
-                losses.append(loss)
-            jax.block_until_ready(states)
-            return float(np.mean(jax.device_get(losses)))
+            return run
 
-        return Work(seeds * size.characters, {"": run})
+        ways = self._ways(size, make)
+        return Work(seeds * size.characters, ways, {way: lambda way=way: trained[way]() for way in ways})
 
     def evaluate(self, size: Size) -> Work:
-        net = self._network(size)
-        params, carry = net.init(0), net.zero_carry(size.batch)
-        score, windows = jax.jit(partial(_loss, net)), inputs.windows(size)
+        def make(_: str, net: Network) -> Callable[[], float]:
+            layout, windows = Layout.of(size.batch), inputs.windows(size)
+            params = jax.device_put(net.init(0), layout.whole)
+            carry = jax.device_put(net.zero_carry(size.batch), layout.rows)
+            score = jax.jit(partial(_loss, net), out_shardings=(layout.whole, layout.rows))
 
-        def run() -> float:
-            nonlocal carry
-            loss, carry = jax.block_until_ready(score(params, *next(windows), carry))
-            return float(loss)
+            def run() -> float:
+                nonlocal carry
+                window = jax.device_put(next(windows), layout.rows)
+                loss, carry = jax.block_until_ready(score(params, *window, carry))
+                return float(loss)
 
-        return Work(size.characters, {"": run})
+            return run
+
+        return Work(size.characters, self._ways(size, make))
 
     def sample(self, size: Size, streams: int, length: int) -> Work:
         """One program reads the prime at once and draws all streams side by side."""
-        net = self._network(size)
-        params, prime = net.init(0), np.repeat(inputs.prime(size)[:, None], streams, 1)
+        prime = np.repeat(inputs.prime(size)[:, None], streams, 1)
 
-        @jax.jit
-        def draw(params: Tree, prime: Array, key: Array) -> Array:
-            logits, carry = net.apply(params, prime, net.zero_carry(streams))
+        def make(_: str, net: Network) -> Callable[[], float]:
+            params = net.init(0)
 
-            def one(state: Tree, key: Array) -> tuple[Tree, Array]:
-                logits, carry = state
-                ids = jax.random.categorical(key, logits / inputs.TEMPERATURE)
-                logits, carry = net.apply(params, ids[None], carry)
-                return (logits[0], carry), ids
+            @jax.jit
+            def draw(params: Tree, prime: Array, key: Array) -> Array:
+                logits, carry = net.apply(params, prime, net.zero_carry(streams))
 
-            return lax.scan(one, (logits[-1], carry), jax.random.split(key, length))[1]
+                def one(state: Tree, key: Array) -> tuple[Tree, Array]:
+                    logits, carry = state
+                    ids = jax.random.categorical(key, logits / inputs.TEMPERATURE)
+                    logits, carry = net.apply(params, ids[None], carry)
+                    return (logits[0], carry), ids
 
-        def run() -> float:
-            return float(np.asarray(draw(params, prime, jax.random.key(0))).size)
+                return lax.scan(one, (logits[-1], carry), jax.random.split(key, length))[1]
 
-        return Work(streams * length, {"": run})
+            return lambda: float(np.asarray(draw(params, prime, jax.random.key(0))).size)
+
+        return Work(streams * length, self._ways(size, make))
+
+    def _ways(self, size: Size, make: Callable[[str, Network], Callable[[], float]]) -> dict[str, Callable[[], float]]:
+        """Runs that are made when they are first asked for, so that a start makes no more than one of them."""
+
+        def lazily(way: str, *, lookup: bool) -> Callable[[], float]:
+            made = cache(lambda: make(way, self._network(size, lookup)))
+            return lambda: made()()
+
+        return {way: lazily(way, lookup=way == "lookup") for way in ("one-hot", "lookup")}
+
+
+def _jit_update(net: Network, layout: Layout) -> Callable[..., Any]:
+    """One update of (parameters, optimizer state, carry), which it donates, by a window [B, T]; and the loss."""
+
+    def update(state: Tree, ids: Array, targets: Array) -> tuple[Tree, Array]:
+        params, optimizer, carry = state
+        (loss, carry), grads = jax.value_and_grad(partial(_loss, net), has_aux=True)(params, ids, targets, carry)
+        params, optimizer = net.optimizer.update(grads, optimizer, params)
+        return (params, optimizer, carry), loss
+
+    state = layout.whole, layout.whole, layout.rows
+    window = layout.rows, layout.rows
+    return jax.jit(update, in_shardings=(state, *window), out_shardings=(state, layout.whole), donate_argnums=0)
 
 
 def _loss(net: Network, params: Tree, ids: Array, targets: Array, carry: Tree) -> tuple[Array, Tree]:

@@ -1,7 +1,7 @@
 """PyTorch: `nn.LSTM` over whole windows on all cores, with and without oneDNN; the faster way counts.
 
 nn.LSTM takes dense inputs, so symbols are rows of an identity matrix: a lookup is cheaper than making one-hot integers.
-Adam is the fused one.
+Adam is the fused one. Of nn.LSTM's two biases, which add up, one stays zero: the other libraries have one.
 """
 
 # pyright: reportMissingImports=false
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from benchmarks import inputs
-from benchmarks.contenders import Work
+from benchmarks.contenders import Weights, Work
 from benchmarks.shapes import Size
 from charlstm.support.process import cores
+
+_LAYER = ("weight_ih", "weight_hh", "bias_ih")
 
 
 class _Net(nn.Module):
@@ -28,11 +31,27 @@ class _Net(nn.Module):
         self.register_buffer("rows", torch.eye(size.vocabulary))
         self.lstm = nn.LSTM(size.vocabulary, size.hidden, num_layers=size.layers)
         self.head = nn.Linear(size.hidden, size.vocabulary)
+        for layer in range(size.layers):
+            nn.init.zeros_(getattr(self.lstm, f"bias_hh_l{layer}").requires_grad_(False))
 
     def forward(self, ids: Any, carry: Any) -> tuple[Any, Any]:
         """Ids [T, B] and (h, c), [L, B, H] each -> logits [T, B, V] and (h, c)."""
         hidden, carry = self.lstm(functional.embedding(ids, self.rows), carry)
         return self.head(hidden), carry
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """In the order of `Weights`; the kernels are transposed there."""
+        names = [f"{name}_l{layer}" for layer in range(self.lstm.num_layers) for name in _LAYER]
+        return [*(getattr(self.lstm, name) for name in names), self.head.weight, self.head.bias]
+
+    @torch.no_grad()
+    def load(self, weights: Weights) -> None:
+        for parameter, values in zip(self.trained, weights, strict=True):
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(values.T)))
+
+    def weights(self) -> Weights:
+        return [parameter.detach().numpy().T.copy() for parameter in self.trained]
 
     def cells(self) -> list[Any]:
         """The layers as cells that share the weights: less overhead where T is 1."""
@@ -40,7 +59,7 @@ class _Net(nn.Module):
         for layer in range(self.lstm.num_layers):
             width = self.lstm.input_size if layer == 0 else self.lstm.hidden_size
             cell = nn.LSTMCell(width, self.lstm.hidden_size)
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            for name in (*_LAYER, "bias_hh"):
                 setattr(cell, name, getattr(self.lstm, f"{name}_l{layer}"))
             cells.append(cell)
         return cells
@@ -52,14 +71,14 @@ class PyTorch:
     def __init__(self) -> None:
         torch.set_num_threads(cores())
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False) -> Work:
+    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
         if together:
             raise ValueError("PyTorch's nn.LSTM cannot be trained under torch.vmap")
         nets = [_Net(size, seed) for seed in range(seeds)]
-        adams = [
-            torch.optim.Adam(net.parameters(), inputs.LEARNING_RATE, betas=(inputs.B1, inputs.B2), fused=True)
-            for net in nets
-        ]
+        for net in nets if weights is not None else ():
+            net.load(weights)
+        adam = partial(torch.optim.Adam, lr=inputs.LEARNING_RATE, betas=(inputs.B1, inputs.B2), eps=inputs.EPSILON)
+        adams = [adam(net.trained, fused=True) for net in nets]
         carries: list[Any] = [_zero_carry(size, size.batch) for _ in nets]
         windows = inputs.windows(size)
 
@@ -72,12 +91,13 @@ class PyTorch:
                 carries[number] = tuple(part.detach() for part in carry)
                 loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
                 loss.backward()
-                nn.utils.clip_grad_norm_(net.parameters(), inputs.GRAD_CLIP, foreach=True)
+                nn.utils.clip_grad_norm_(net.trained, inputs.GRAD_CLIP, foreach=True)
                 adam.step()
                 total += loss.item()
             return total / len(nets)
 
-        return Work(seeds * size.characters, _both_backends(run))
+        ways = _both_backends(run)
+        return Work(seeds * size.characters, ways, dict.fromkeys(ways, nets[0].weights))
 
     def evaluate(self, size: Size) -> Work:
         net, carry, windows = _Net(size, 0).eval(), _zero_carry(size, size.batch), inputs.windows(size)
