@@ -1,50 +1,58 @@
 """What was measured of a row becomes its table and its JSON."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from benchmarks.contenders import BASELINE
 from benchmarks.rounds import Measured
 from benchmarks.rows import Row
-from benchmarks.spreads import Spread, best_rates, by_round, fraction, ratio
+from benchmarks.spreads import Spread, best_rates, by_round, fraction, over_starts, ratio
 from benchmarks.table import NOTHING, megabytes, number, render, spread
 
 _BUSY = 0.05  # cores; below it lie the ticks of the clock
 _UNITS = {"products": ("GFLOP/s", "of products of large square matrices"), "weights": ("GB/s", "of streamed weights")}
 
 
-def rate_table(row: Row, measured: Sequence[Measured], *, markdown: bool = False) -> str:
-    """Of a row whose jobs took turns: a line for each contender, and the machine's own rate below.
+def rate_table(row: Row, starts: Sequence[Sequence[Measured]], *, markdown: bool = False) -> str:
+    """Of a row whose jobs took turns, at each of a few starts: a line for each contender, and the machine's rate below.
 
-    In brackets stand the least and the most of the rounds' medians. Ratios compare runs of the same round.
+    A process counts by the median of its rounds, and a ratio compares runs of the same round. What is shown is the
+    median over processes, with the least and the most in brackets.
     """
-    baseline = next((each for each in measured if each.job.contender == BASELINE), None)
-    floors = [each for each in measured if each.job.kind == row.rate and each.seconds]
-    rates = [(each.built["amount"], each.seconds) for each in floors]
+    by_job = list(zip(*starts, strict=True))
+    baselines = next((each for each in by_job if each[0].job.contender == BASELINE), ())
+    rates = [_rates(row, measured) for measured in starts]
     lines = []
-    for each in measured:
-        if each.job.kind == row.rate:
+    for each in by_job:
+        job, told = each[0].job, [one for one in each if one.seconds]
+        if job.kind == row.rate:
             continue
-        times = Spread.of(by_round(each.seconds))
+        times = over_starts(Spread.of(by_round(one.seconds)) for one in each)
         if times is None:
-            lines.append([each.job.label, *[NOTHING] * 6])
+            lines.append([job.label, *[NOTHING] * 6])
             continue
-        against = ratio(each.seconds, baseline.seconds) if baseline else None
-        reached = fraction(each.seconds, row.needed, rates) if rates else None
+        pairs = zip(each, baselines, strict=False)
+        against = over_starts(ratio(one.seconds, baseline.seconds) for one, baseline in pairs)
+        reached = over_starts(fraction(one.seconds, row.needed, of) for one, of in zip(each, rates, strict=True) if of)
         lines.append(
             [
-                each.job.label,
+                job.label,
                 spread(times, 1e3),
-                number(each.built["amount"] / times.median),
+                number(told[0].built["amount"] / times.median),
                 spread(against),
                 spread(reached, 100),
-                megabytes(each.peak_bytes),
-                number(each.built["build_seconds"] + each.built["first_seconds"]),
+                megabytes(max((one.peak_bytes for one in told if one.peak_bytes), default=None)),
+                number(median(one.built["build_seconds"] + one.built["first_seconds"] for one in told)),
             ]
         )
     titles = ["contender", "ms a run", "characters/s", f"× {BASELINE}", "% of the floor", "peak MB", "first run, s"]
     text = render(titles, lines, markdown=markdown)
-    return "\n".join([row.title, "", text, *_notes(row, measured, rates)])
+    return "\n".join([row.title, "", text, "", *_notes(row, by_job, rates)]).rstrip()
+
+
+def _rates(row: Row, measured: Sequence[Measured]) -> list[tuple[float, list[list[float]]]]:
+    return [(each.built["amount"], each.seconds) for each in measured if each.job.kind == row.rate and each.seconds]
 
 
 def start_table(row: Row, starts: Sequence[dict[str, Any]], *, markdown: bool = False) -> str:
@@ -67,42 +75,45 @@ def start_table(row: Row, starts: Sequence[dict[str, Any]], *, markdown: bool = 
 _STARTS = ("cold", "warm")
 
 
-def to_json(row: Row, measured: Sequence[Measured]) -> dict[str, Any]:
-    """Everything that was measured of a row, raw, so that anyone can do the statistics again."""
+def to_json(row: Row, starts: Sequence[Sequence[Measured]]) -> dict[str, Any]:
+    """Everything that was measured of a row, raw, so that anyone can do the statistics again: see `summary`."""
     return {
         "task": row.task,
         "size": str(row.size),
+        "settings": row.settings,
         "vocabulary": row.size.vocabulary,
         "floor": row.rate,
         "needed": row.needed,
-        "measured": [
-            {
-                "label": each.job.label,
-                "contender": each.job.contender,
-                "kind": each.job.kind,
-                "seeds": each.job.seeds,
-                "streams": each.job.streams,
-                "length": each.job.length,
-                **each.built,
-                "seconds": each.seconds,
-                "peak_bytes": each.peak_bytes,
-                "idle_load": each.idle_load,
-                "error": each.error,
-            }
-            for each in measured
-        ],
+        "starts": [[_measured_to_json(each) for each in measured] for measured in starts],
     }
 
 
-def _notes(row: Row, measured: Sequence[Measured], rates: Sequence[tuple[float, Any]]) -> list[str]:
+def _measured_to_json(each: Measured) -> dict[str, Any]:
+    return {
+        "label": each.job.label,
+        "contender": each.job.contender,
+        "kind": each.job.kind,
+        "seeds": each.job.seeds,
+        "streams": each.job.streams,
+        "length": each.job.length,
+        **each.built,
+        "seconds": each.seconds,
+        "peak_bytes": each.peak_bytes,
+        "idle_load": each.idle_load,
+        "error": each.error,
+    }
+
+
+def _notes(row: Row, by_job: Sequence[Sequence[Measured]], rates: Sequence[Any]) -> list[str]:
     notes = []
-    if rates and row.rate:
+    if row.rate and (found := over_starts(Spread.of(best_rates(each)) for each in rates if each)):
         unit, what = _UNITS[row.rate]
-        notes.append(f"floor: {spread(Spread.of(best_rates(rates)), 1e-9)} {unit} {what}")
-    ways = [f"{each.job.label} by {each.built['way']}" for each in measured if each.built.get("way")]
-    if ways:
-        notes.append("fastest way: " + ", ".join(ways))
-    notes += [f"{each.job.label}: {each.error}" for each in measured if each.error]
-    busy = [each for each in measured if each.idle_load is not None and each.idle_load > _BUSY]
-    notes += [f"{each.job.label} kept {each.idle_load:.2f} cores busy in the turns of others" for each in busy]
+        notes.append(f"floor: {spread(found, 1e-9)} {unit} {what}")
+    ways = [(each[0].job.label, {one.built["way"] for one in each if one.built.get("way")}) for each in by_job]
+    if said := [f"{label} by {' or '.join(sorted(names))}" for label, names in ways if names]:
+        notes.append("fastest way: " + ", ".join(said))
+    for each in by_job:
+        label, idle = each[0].job.label, max((one.idle_load or 0 for one in each), default=0)
+        notes += sorted({f"{label}: {one.error}" for one in each if one.error})
+        notes += [f"{label} kept {idle:.2f} cores busy in the turns of others"] if idle > _BUSY else []
     return notes

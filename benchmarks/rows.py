@@ -1,12 +1,13 @@
 """The rows of a comparison: who does what at which size, and what no contender can do without."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.contenders import BASELINE
 from benchmarks.floor import Rate
 from benchmarks.jobs import Job
+from benchmarks.settings import SETTINGS, Settings
 from benchmarks.shapes import Size, forward_operations, streamed_bytes, training_operations
 
 Task = Literal["train", "eval", "sample", "grid", "sample64", "compile"]
@@ -24,7 +25,10 @@ TASKS: dict[Task, str] = {
 class Amounts:
     """How much each row does, and how often."""
 
-    rounds: int = 5
+    starts: int = 5
+    """Processes of each contender, one after the other."""
+    rounds: int = 3
+    """Turns of each process."""
     turn_seconds: float = 1.0
     seeds: int = 4
     """Models of a grid."""
@@ -49,6 +53,7 @@ class Row:
     jobs: tuple[Job, ...]
     rate: Rate | None = None
     """Of the machine, that bounds the work."""
+    settings: Settings = "shipped"
     needed: int = 0
     """Operations or bytes of a run, at that rate."""
 
@@ -58,7 +63,14 @@ class Row:
         return tuple(job for job in self.jobs if job.kind != self.rate)
 
 
-def make_row(task: Task, size: Size, names: Sequence[str], floors: Sequence[str], amounts: Amounts) -> Row:
+def make_row(
+    task: Task,
+    size: Size,
+    names: Sequence[str],
+    floors: Sequence[str],
+    amounts: Amounts,
+    settings: Settings = "shipped",
+) -> Row:
     """A row of the comparison.
 
     Args:
@@ -67,6 +79,7 @@ def make_row(task: Task, size: Size, names: Sequence[str], floors: Sequence[str]
         names: of contenders.
         floors: of contenders that measure the machine's rate.
         amounts: how much.
+        settings: the reading.
     """
     options: dict[str, Any] = {"seeds": amounts.seeds, "length": amounts.length}
     rate: Rate | None = "products"
@@ -89,7 +102,8 @@ def make_row(task: Task, size: Size, names: Sequence[str], floors: Sequence[str]
     if rate is not None:
         jobs += [Job(name, rate, size) for name in floors]
     what = TASKS[task].format(**asdict(amounts), short=amounts.short)
-    return Row(task, size, f"{task}: {what}, {size} (B×T×H×L), V={size.vocabulary}", tuple(jobs), rate, needed)
+    title = f"{task}, {SETTINGS[settings]}: {what}, {size} (B×T×H×L), V={size.vocabulary}"
+    return Row(task, size, title, tuple(replace(job, settings=settings) for job in jobs), rate, settings, needed)
 
 
 def _ways_of_a_grid(name: str) -> tuple[Any, ...]:

@@ -7,8 +7,7 @@ from charlstm.support.process import _MOST_CPU_DEVICES, cores
 
 Settings = Literal["shipped", "equal"]
 SETTINGS: dict[Settings, str] = {"shipped": "as shipped", "equal": "equal settings"}
-"""By each library's own guide; or all JAX libraries with the devices, the vectors and the malloc of charlstm, and PyTorch
-with that malloc."""
+"""By each library's own guide; or with charlstm's malloc for all, and its devices and vectors for all JAX libraries."""
 _MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**63 - 1),

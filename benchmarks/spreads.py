@@ -1,13 +1,13 @@
-"""Seconds of rounds become medians, spreads and ratios."""
+"""Seconds of rounds become medians, spreads and ratios, and those of a few starts one of each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median over rounds, and the least and the most that a round gave."""
+    """A median over rounds, or over processes, and the least and the most that one gave."""
 
     median: float
     low: float
@@ -17,6 +17,11 @@ class Spread:
     def of(cls, values: Sequence[float]) -> "Spread | None":
         """None of no values."""
         return cls(median(values), min(values), max(values)) if values else None
+
+
+def over_starts(values: Iterable[Spread | None]) -> Spread | None:
+    """The spread over processes, of the median of each one's rounds; those that gave nothing are left out."""
+    return Spread.of([each.median for each in values if each is not None])
 
 
 def by_round(seconds: Sequence[Sequence[float]]) -> list[float]:

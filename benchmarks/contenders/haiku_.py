@@ -85,4 +85,4 @@ def _swap(gates: Any) -> np.ndarray:
 
 def _forget_one(size: Size) -> np.ndarray:
     """The 1 that `hk.LSTM` adds to the bias of its third gate, f."""
-    return np.repeat(np.float32([0, 0, 1, 0]), size.hidden)
+    return np.repeat(np.array([0, 0, 1, 0], np.float32), size.hidden)

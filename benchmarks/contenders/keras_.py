@@ -45,7 +45,8 @@ def _model(size: Size, lookup: bool) -> Any:
     """Ids [B, T] and each layer's h and c [B, H] -> logits [B, T, V], and the same h and c after the window."""
     ids = keras.Input((None,), dtype="int32")
     before = [keras.Input((size.hidden,)) for _ in range(2 * size.layers)]
-    options, after = {"return_sequences": True, "return_state": True}, []
+    options: dict[str, Any] = {"return_sequences": True, "return_state": True}
+    after: list[Any] = []
     rows = keras.layers.Embedding(size.vocabulary, 4 * size.hidden) if lookup else None
     hidden = keras.ops.one_hot(ids, size.vocabulary) if rows is None else rows(ids)
     for h, c in zip(before[::2], before[1::2], strict=True):

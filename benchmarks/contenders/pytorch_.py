@@ -40,14 +40,14 @@ class _Net(nn.Module):
         return self.head(hidden), carry
 
     @property
-    def trained(self) -> list[nn.Parameter]:
+    def trained(self) -> list[Any]:
         """In the order of `Weights`; the kernels are transposed there."""
         names = [f"{name}_l{layer}" for layer in range(self.lstm.num_layers) for name in _LAYER]
         return [*(getattr(self.lstm, name) for name in names), self.head.weight, self.head.bias]
 
     @torch.no_grad()
-    def load(self, weights: Weights) -> None:
-        for parameter, values in zip(self.trained, weights, strict=True):
+    def load(self, weights: Weights | None) -> None:
+        for parameter, values in zip(self.trained, weights or (), strict=weights is not None):
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(values.T)))
 
     def weights(self) -> Weights:
@@ -75,7 +75,7 @@ class PyTorch:
         if together:
             raise ValueError("PyTorch's nn.LSTM cannot be trained under torch.vmap")
         nets = [_Net(size, seed) for seed in range(seeds)]
-        for net in nets if weights is not None else ():
+        for net in nets:
             net.load(weights)
         adam = partial(torch.optim.Adam, lr=inputs.LEARNING_RATE, betas=(inputs.B1, inputs.B2), eps=inputs.EPSILON)
         adams = [adam(net.trained, fused=True) for net in nets]
