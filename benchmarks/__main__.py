@@ -3,8 +3,8 @@
 python -m benchmarks [--quick] [--only TASKS] [--sizes SIZES] [--peers PEERS] [--settings shipped|equal|both]
                      [--parity] [--starts N] [--rounds N] [--out FILE] [--markdown]
 
-Each contender runs in a process of its own, started anew a few times; all of a row take turns, one at work and the others
-asleep. A contender without parity is not timed: see `parity`.
+Each contender runs in a process of its own, started anew a few times; all of a row take turns, one at work and the
+others asleep. A contender without parity is not timed: see `parity`.
 """
 
 import json
@@ -130,17 +130,18 @@ def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, deadline: Deadli
 
 def _without_parity(rows: Sequence[Row], deadline: Deadline, found: list[dict[str, Any]]) -> set[tuple[str, Settings]]:
     """Those contenders that do other work than the reference, by settings; adds to a list what was found of each."""
-    for name, settings in dict.fromkeys((job.contender, row.settings) for row in rows for job in row.contenders):
-        told: dict[str, Any] = {"contender": name, "settings": settings, "off": None, "error": None}
+    for job in dict.fromkeys(
+        Job(job.contender, "parity", SMALL, settings=job.settings) for row in rows for job in row.contenders
+    ):
+        told: dict[str, Any] = {"contender": job.contender, "settings": job.settings, "off": None, "error": None}
         with TemporaryDirectory(prefix="charlstm-benchmarks-") as folder:
             try:
-                answers = rounds.start(Job(name, "parity", SMALL, settings=settings), Path(folder), deadline)
-                told["off"] = answers["first_value"]
+                told["off"] = rounds.start(job, Path(folder), deadline)["first_value"]
             except rounds.WorkerError as error:
                 told["error"] = str(error)
         found.append(told)
         outcome = f"off by {number(told['off'], 2)}" if told["error"] is None else f"not timed: {told['error']}"
-        print(f"parity of {name}, {SETTINGS[settings]}: {outcome}", flush=True)
+        print(f"parity of {job.contender}, {SETTINGS[job.settings]}: {outcome}", flush=True)
     print()
     return {(told["contender"], told["settings"]) for told in found if told["error"] is not None}
 

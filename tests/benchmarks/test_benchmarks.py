@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import growth, inputs, profile, report, rounds, spreads, startup, sweep, table, together
+from benchmarks import growth, inputs, profile, report, rounds, spreads, startup, summary, sweep, table, together
 from benchmarks.__main__ import main
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.deadline import Deadline
@@ -84,20 +84,48 @@ def test_a_contender_does_the_work_and_begins_near_chance(name: str, kind: Kind,
 def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the command writes of one row of charlstm alone."""
     out = tmp_path_factory.mktemp("compared") / "results.json"
-    words = ["--only", "train", "--sizes", "2x3x4x1", "--rounds", "2", "--peers", "none", "--out", str(out)]
+    words = ["--only", "train", "--sizes", "2x3x4x1", "--starts", "2", "--rounds", "2", "--peers", "none"]
+    words += ["--settings", "equal", "--out", str(out)]
     assert main(words) == 0
     return json.loads(out.read_text())
 
 
 def test_a_comparison_keeps_every_raw_second_of_every_round(compared: dict[str, Any]):
     (row,) = compared["rows"]
-    assert (row["task"], row["size"], row["floor"]) == ("train", "2x3x4x1", "products")
-    ours = row["measured"][0]
-    assert ours["label"] == "charlstm" and ours["error"] is None
-    assert len(ours["seconds"]) == 2 and all(second > 0 for runs in ours["seconds"] for second in runs)
-    assert ours["first_value"] == pytest.approx(np.log(83), rel=0.05)
-    assert {each["contender"] for each in row["measured"][1:]} <= {"floor-jax", "floor-pytorch"}
-    assert all(len(each["seconds"]) == 2 for each in row["measured"])
+    assert (row["task"], row["size"], row["floor"], row["settings"]) == ("train", "2x3x4x1", "products", "equal")
+    assert len(row["starts"]) == 2
+    for ours, *others in row["starts"]:
+        assert ours["label"] == "charlstm" and ours["error"] is None
+        assert len(ours["seconds"]) == 2 and all(second > 0 for runs in ours["seconds"] for second in runs)
+        assert ours["first_value"] == pytest.approx(np.log(83), rel=0.05)
+        assert {each["contender"] for each in others} <= {"floor-jax", "floor-pytorch"}
+        assert all(len(each["seconds"]) == 2 for each in others)
+
+
+def test_a_comparison_says_what_was_typed_and_that_the_contenders_do_the_same(compared: dict[str, Any]):
+    assert compared["command"].startswith("python -m benchmarks --only train --sizes 2x3x4x1 --starts 2")
+    (parity,) = compared["parity"]
+    assert (parity["contender"], parity["settings"], parity["error"]) == ("charlstm", "equal", None)
+
+
+def test_a_contender_without_parity_is_not_timed(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]):
+    def start(job: Job, *_: Any) -> dict[str, float]:
+        if job.contender == "pytorch":
+            raise rounds.WorkerError("no parity: losses are off by 1.0e-02")
+        return {"first_value": 0.0}
+
+    timed = list[str]()
+    monkeypatch.setattr(rounds, "start", start)
+    monkeypatch.setattr(rounds, "measure", lambda jobs, *_: timed.extend(job.contender for job in jobs) or [])
+    monkeypatch.setattr("benchmarks.__main__.present", lambda *_, **__: ["pytorch"])
+    out = tmp_path / "results.json"
+    words = ["--only", "train", "--sizes", "2x3x4x1", "--settings", "equal", "--out", str(out)]
+    assert main([*words, "--starts", "1"]) == 0
+    assert timed[0] == "charlstm" and "pytorch" not in timed
+    said = "no parity: losses are off by 1.0e-02"
+    assert f"parity of pytorch, equal settings: not timed: {said}" in capsys.readouterr().out
+    assert json.loads(out.read_text())["parity"][1]["error"] == said
+    assert main([*words, "--parity"]) == 1
 
 
 def test_a_comparison_says_which_machine_and_versions_but_no_place(compared: dict[str, Any]):
@@ -147,7 +175,7 @@ def test_a_worker_that_fails_is_named_and_the_others_go_on():
     assert all(each.error and not each.seconds for each in failed)
     assert other.error is None and len(other.seconds) == 1
     row = replace(make_row("sample", SMALL, [], [], Amounts()), jobs=tuple(jobs))
-    assert "there is no contender 'nobody'" in report.rate_table(row, [*failed, other])
+    assert "there is no contender 'nobody'" in report.rate_table(row, [[*failed, other]])
 
 
 def test_no_answer_is_awaited_past_the_deadline():
@@ -162,6 +190,54 @@ def test_ratios_compare_runs_of_the_same_round():
     slow, quick = (10.0, [[1.0], [5.0]]), (10.0, [[2.0], [1.0]])
     assert spreads.fraction([[1.0], [1.0]], 5.0, [slow, quick]) == spreads.Spread(0.5, 0.5, 0.5)
     assert spreads.ratio([], baseline) is None
+
+
+def test_spreads_are_over_processes():
+    of_starts = [spreads.Spread(1.0, 0.5, 9.0), None, spreads.Spread(3.0, 3.0, 3.0), spreads.Spread(2.0, 0.1, 2.0)]
+    assert spreads.over_starts(of_starts) == spreads.Spread(2.0, 1.0, 3.0)
+    assert spreads.over_starts([None]) is None
+
+
+def test_both_readings_stand_side_by_side_with_the_aims():
+    def start(ours: float, theirs: float) -> list[dict[str, Any]]:
+        names = {"charlstm": ("train", ours), "pytorch": ("train", theirs), "floor-jax": ("products", 1.0)}
+        return [{"contender": name, "kind": kind, "amount": 8, "seconds": [[s]]} for name, (kind, s) in names.items()]
+
+    row = {"task": "train", "size": "100x100x512x2", "floor": "products", "needed": 4}
+    rows = [
+        row | {"settings": "shipped", "starts": [start(1.0, 2.0)]},
+        row | {"settings": "equal", "starts": [start(1.0, 1.0), start(2.0, 1.0), start(2.0, 1.5)]},
+    ]
+    lines = [line.strip("|").split("|") for line in summary.side_by_side(rows).splitlines()[2:]]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["train 100x100x512x2", "pytorch", "2.00 [2.00, 2.00]", "0.750 [0.500, 1.00]", "1.15"],
+        ["train 100x100x512x2", "% of the product rate", "50.0 [50.0, 50.0]", "25.0 [25.0, 50.0]", "–"],
+    ]
+
+
+def test_settings_give_all_libraries_what_charlstm_sets_itself(monkeypatch: Any):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256 --xla_backend_optimization_level=1")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "7")
+    shipped, jax, torch = (
+        job.environment
+        for job in (
+            Job("haiku", "train", SMALL, settings="shipped"),
+            Job("haiku", "train", SMALL, settings="equal"),
+            Job("pytorch", "train", SMALL, settings="equal"),
+        )
+    )
+    assert shipped["XLA_FLAGS"] == torch["XLA_FLAGS"] == "--xla_backend_optimization_level=1"
+    assert jax["XLA_FLAGS"] == "--xla_backend_optimization_level=1 --xla_cpu_prefer_vector_width=512"
+    assert "JAX_NUM_CPU_DEVICES" not in shipped | torch and 1 <= int(jax["JAX_NUM_CPU_DEVICES"]) <= 4
+    assert not any(name.startswith("MALLOC") for name in shipped)
+    malloc = {name: value for name, value in jax.items() if name.startswith("MALLOC")}
+    assert malloc.items() <= torch.items() and set(malloc) == {
+        "MALLOC_MMAP_MAX_",
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_TOP_PAD_",
+        "MALLOC_ARENA_MAX",
+    }
 
 
 def test_a_table_is_aligned_or_markdown():
