@@ -114,7 +114,7 @@ def _compare(rows: Sequence[Row], amounts: Amounts, asked: Any, deadline: Deadli
         if row.task == "compile":
             starts = startup.measure(row.jobs, amounts.starts, deadline)
             text = report.start_table(row, starts, markdown=asked.markdown)
-            labelled = [{"label": job.label, **each} for job, each in zip(row.jobs, starts, strict=True)]
+            labelled = [{"contender": job.contender, **each} for job, each in zip(row.jobs, starts, strict=True)]
             found = {"task": row.task, "size": str(row.size), "settings": row.settings, "starts": labelled}
         else:
             starts = []

@@ -9,7 +9,7 @@ from benchmarks.contenders import JAX_LIBRARIES, Work, make
 from benchmarks.settings import Settings, environment
 from benchmarks.shapes import Size
 
-Kind = Literal["train", "eval", "sample", "grid", "grid-serial", "products", "weights", "parity"]
+Kind = Literal["train", "eval", "sample", "products", "weights", "parity"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,6 @@ class Job:
     contender: str
     kind: Kind
     size: Size
-    seeds: int = 4
-    """Models of a grid."""
     streams: int = 1
     """Texts that are drawn side by side."""
     length: int = 1000
@@ -29,15 +27,9 @@ class Job:
     """The reading; it decides the environment of the process."""
 
     @property
-    def label(self) -> str:
-        """What a table calls it."""
-        how = {"grid": ", together", "grid-serial": ", one by one"}.get(self.kind, "")
-        return self.contender + how
-
-    @property
     def words(self) -> list[str]:
         """The command line of `benchmarks.worker` that does it."""
-        numbers = ["--seeds", self.seeds, "--streams", self.streams, "--length", self.length]
+        numbers = ["--streams", self.streams, "--length", self.length]
         return [self.contender, self.kind, str(self.size), *map(str, numbers)]
 
     @property
@@ -65,8 +57,6 @@ class Job:
         match self.kind:
             case "train":
                 return contender.train(self.size)
-            case "grid" | "grid-serial":
-                return contender.train(self.size, self.seeds, together=self.kind == "grid")
             case "parity":
                 return parity.check(contender)
             case "eval":

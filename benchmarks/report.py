@@ -30,14 +30,14 @@ def rate_table(row: Row, starts: Sequence[Sequence[Measured]], *, markdown: bool
             continue
         times = over_starts(Spread.of(by_round(one.seconds)) for one in each)
         if times is None:
-            lines.append([job.label, *[NOTHING] * 6])
+            lines.append([job.contender, *[NOTHING] * 6])
             continue
         pairs = zip(each, baselines, strict=False)
         against = over_starts(ratio(one.seconds, baseline.seconds) for one, baseline in pairs)
         reached = over_starts(fraction(one.seconds, row.needed, of) for one, of in zip(each, rates, strict=True) if of)
         lines.append(
             [
-                job.label,
+                job.contender,
                 spread(times, 1e3),
                 number(told[0].built["amount"] / times.median),
                 spread(against),
@@ -66,9 +66,9 @@ def start_table(row: Row, starts: Sequence[dict[str, Any]], *, markdown: bool = 
     for job, each in zip(row.jobs, starts, strict=True):
         cold, warm = (Spread.of([one["build_seconds"] + one["first_seconds"] for one in each[at]]) for at in _STARTS)
         imports = Spread.of([one["import_seconds"] for at in _STARTS for one in each[at]])
-        lines.append([job.label, spread(cold), spread(warm), spread(imports)])
+        lines.append([job.contender, spread(cold), spread(warm), spread(imports)])
     text = render(["contender", "cold, s", "warm cache, s", "imports, s"], lines, markdown=markdown)
-    failed = [f"{job.label}: {each['error']}" for job, each in zip(row.jobs, starts, strict=True) if each["error"]]
+    failed = [f"{job.contender}: {each['error']}" for job, each in zip(row.jobs, starts, strict=True) if each["error"]]
     return "\n".join([row.title, "", text, *failed])
 
 
@@ -90,10 +90,8 @@ def to_json(row: Row, starts: Sequence[Sequence[Measured]]) -> dict[str, Any]:
 
 def _measured_to_json(each: Measured) -> dict[str, Any]:
     return {
-        "label": each.job.label,
         "contender": each.job.contender,
         "kind": each.job.kind,
-        "seeds": each.job.seeds,
         "streams": each.job.streams,
         "length": each.job.length,
         **each.built,
@@ -109,11 +107,11 @@ def _notes(row: Row, by_job: Sequence[Sequence[Measured]], rates: Sequence[Any])
     if row.rate and (found := over_starts(Spread.of(best_rates(each)) for each in rates if each)):
         unit, what = _UNITS[row.rate]
         notes.append(f"floor: {spread(found, 1e-9)} {unit} {what}")
-    ways = [(each[0].job.label, {one.built["way"] for one in each if one.built.get("way")}) for each in by_job]
+    ways = [(each[0].job.contender, {one.built["way"] for one in each if one.built.get("way")}) for each in by_job]
     if said := [f"{label} by {' or '.join(sorted(names))}" for label, names in ways if names]:
         notes.append("fastest way: " + ", ".join(said))
     for each in by_job:
-        label, idle = each[0].job.label, max((one.idle_load or 0 for one in each), default=0)
+        label, idle = each[0].job.contender, max((one.idle_load or 0 for one in each), default=0)
         notes += sorted({f"{label}: {one.error}" for one in each if one.error})
         notes += [f"{label} kept {idle:.2f} cores busy in the turns of others"] if idle > _BUSY else []
     return notes

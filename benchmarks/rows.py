@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
-from benchmarks.contenders import BASELINE
 from benchmarks.floor import Rate
 from benchmarks.jobs import Job
 from benchmarks.settings import SETTINGS, Settings
 from benchmarks.shapes import Size, forward_operations, streamed_bytes, training_operations
 
-Task = Literal["train", "eval", "sample", "grid", "sample64", "compile"]
+Task = Literal["train", "eval", "sample", "sample64", "compile"]
 TASKS: dict[Task, str] = {
     "train": "training steps",
     "eval": "evaluation of windows",
     "sample": "one text of {length} characters, after reading a prime",
-    "grid": "training steps of {seeds} seeds",
     "sample64": "{streams} texts of {short} characters, each after reading a prime",
     "compile": "start: building the model, compiling and the first training step",
 }
@@ -30,8 +29,6 @@ class Amounts:
     rounds: int = 3
     """Turns of each process."""
     turn_seconds: float = 1.0
-    seeds: int = 4
-    """Models of a grid."""
     streams: int = 64
     """Texts of `sample64`."""
     length: int = 1000
@@ -81,7 +78,6 @@ def make_row(
         amounts: how much.
         settings: the reading.
     """
-    options: dict[str, Any] = {"seeds": amounts.seeds, "length": amounts.length}
     rate: Rate | None = "products"
     match task:
         case "train":
@@ -89,14 +85,11 @@ def make_row(
         case "eval":
             jobs, needed = [Job(name, "eval", size) for name in names], forward_operations(size)
         case "sample":
-            jobs, rate = [Job(name, "sample", size, **options) for name in names], "weights"
+            jobs, rate = [Job(name, "sample", size, length=amounts.length) for name in names], "weights"
             needed = streamed_bytes(size) * amounts.length
-        case "grid":
-            jobs = [Job(name, kind, size, **options) for name in names for kind in _ways_of_a_grid(name)]
-            needed = amounts.seeds * training_operations(size)
         case "sample64":
-            options = {"streams": amounts.streams, "length": amounts.short}
-            jobs, rate, needed = [Job(name, "sample", size, **options) for name in names], None, 0
+            many = partial(Job, kind="sample", size=size, streams=amounts.streams, length=amounts.short)
+            jobs, rate, needed = list(map(many, names)), None, 0
         case "compile":
             jobs, rate, needed = [Job(name, "train", size) for name in names], None, 0
     if rate is not None:
@@ -104,10 +97,3 @@ def make_row(
     what = TASKS[task].format(**asdict(amounts), short=amounts.short)
     title = f"{task}, {SETTINGS[settings]}: {what}, {size} (B×T×H×L), V={size.vocabulary}"
     return Row(task, size, title, tuple(replace(job, settings=settings) for job in jobs), rate, settings, needed)
-
-
-def _ways_of_a_grid(name: str) -> tuple[Any, ...]:
-    """charlstm both ways; the others by the way that is theirs: `vmap` for JAX, a loop for PyTorch."""
-    if name == "charlstm":
-        return ("grid", "grid-serial")
-    return ("grid-serial",) if name == BASELINE else ("grid",)

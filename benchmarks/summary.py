@@ -55,7 +55,7 @@ def side_by_side(rows: Sequence[Row], peers: Sequence[str] = PEERS) -> str:
     """
     readings: dict[tuple[str, str], dict[Settings, Row]] = {}
     for row in rows:
-        if row["task"] in TASKS and row["task"] not in ("compile", "grid"):
+        if row["task"] in TASKS and row["task"] != "compile":
             readings.setdefault((row["task"], row["size"]), {})[row["settings"]] = row
     lines = []
     for (task, size), by_settings in readings.items():
@@ -88,9 +88,9 @@ def _against(row: Row | None, against: str) -> Spread | None:
 
 def _starts(row: Row) -> Iterator[tuple[Row, list[Row]]]:
     """charlstm and the others at each start."""
-    for first, *others in row["starts"]:
-        if first["contender"] == "charlstm":
-            yield first, others
+    for measured in row["starts"]:
+        if measured and measured[0]["contender"] == "charlstm":
+            yield measured[0], measured[1:]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One contender at one kind of work, in a process of its own, which the parent drives a line at a time.
 
-python -m benchmarks.worker CONTENDER KIND SIZE [--seeds S] [--streams N] [--length N]
+python -m benchmarks.worker CONTENDER KIND SIZE [--streams N] [--length N]
 
     in          out, a JSON object a line
                 {"import_seconds", "import_bytes"}      the libraries are there, and nothing is built
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("contender")
     parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument("size", type=Size.parse)
-    for name, default in (("seeds", 4), ("streams", 1), ("length", 1000)):
+    for name, default in (("streams", 1), ("length", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     job = Job(**vars(parser.parse_args()))
     # What a library prints must not come between the answers.

@@ -40,20 +40,18 @@ class Work:
     when it is first run.
     """
     weights: Mapping[str, Callable[[], Weights]] = field(default_factory=dict)
-    """Of training, by the same ways: the first model's weights as they are now."""
+    """Of training, by the same ways: the weights as they are now."""
 
 
 class Contender(Protocol):
     """A library with the model built: V one-hot symbols, L LSTM layers of H, a dense layer to V."""
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
-        """Whole updates: loss, gradient, clipping, Adam, and the carry handed on. All seeds once in a run.
+    def train(self, size: Size, weights: Weights | None = None) -> Work:
+        """Whole updates: loss, gradient, clipping, Adam, and the carry handed on.
 
         Args:
             size: what is trained.
-            seeds: how many models.
-            together: in one program by `jax.vmap`, in place of one after the other.
-            weights: what every model begins with, in place of the library's own initialization.
+            weights: what the model begins with, in place of the library's own initialization.
         """
         ...
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import inputs
@@ -27,27 +26,20 @@ class Charlstm:
     def __init__(self) -> None:
         process.prepare()
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
+    def train(self, size: Size, weights: Weights | None = None) -> Work:
         model, tx = _model(size), make_optimizer(OPTIMIZER, 1)
-        states: Any = [init_state(model, tx, size.batch, seed) for seed in range(seeds)]
+        state: Any = init_state(model, tx, size.batch)
         if weights is not None:
-            states = [state._replace(params=_to_params(weights)) for state in states]
-        step: Any = make_train_step(model, tx)
-        if together:
-            states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
-            step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
-        windows = inputs.windows(size)
+            state = state._replace(params=_to_params(weights))
+        step, windows = make_train_step(model, tx), inputs.windows(size)
 
         def run() -> float:
-            window = Window(*next(windows), np.bool_(False))
-            losses = []
-            for number, state in enumerate(states):
-                states[number], metrics = step(state, window)
-                losses.append(metrics.loss)
-            jax.block_until_ready(states)
-            return float(np.mean(jax.device_get(losses)))
+            nonlocal state
+            state, metrics = step(state, Window(*next(windows), np.bool_(False)))
+            jax.block_until_ready(state)
+            return float(metrics.loss)
 
-        return Work(seeds * size.characters, {"": run}, {"": lambda: _to_weights(states[0].params)})
+        return Work(size.characters, {"": run}, {"": lambda: _to_weights(state.params)})
 
     def evaluate(self, size: Size) -> Work:
         layout = Layout.of(size.batch)

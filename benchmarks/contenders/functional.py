@@ -94,36 +94,25 @@ class Functional:
         """`network` makes one of a size that multiplies one-hot rows, or else looks up rows of the input kernel."""
         self._network = network
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
+    def train(self, size: Size, weights: Weights | None = None) -> Work:
         trained: dict[str, Callable[[], Weights]] = {}
 
         def make(way: str, net: Network) -> Callable[[], float]:
-            def first(seed: int) -> Tree:
-                params = net.init(seed) if weights is None else net.to_params(weights)
-                return params, net.optimizer.init(params), net.zero_carry(size.batch)
-
+            params = net.init(0) if weights is None else net.to_params(weights)
             # Equal leaves may share a buffer, which a donated state must not.
-            states = jax.tree.map(jnp.array, [first(seed) for seed in range(seeds)])
-            step = jitted = _jit_update(net, Layout.of(size.batch))
-            if together:
-                states = [jax.tree.map(lambda *parts: jnp.stack(parts), *states)]
-                jitted = jax.jit(jax.vmap(step, in_axes=(0, None, None)), donate_argnums=0)
-            trained[way] = lambda: net.to_weights(states[0][0])
-            windows = inputs.windows(size)
+            state = jax.tree.map(jnp.array, (params, net.optimizer.init(params), net.zero_carry(size.batch)))
+            update, windows = _jit_update(net, Layout.of(size.batch)), inputs.windows(size)
+            trained[way] = lambda: net.to_weights(state[0])
 
             def run() -> float:
-                ids, targets = next(windows)
-                losses = []
-                for number, state in enumerate(states):
-                    states[number], loss = jitted(state, ids, targets)
-                    losses.append(loss)
-                jax.block_until_ready(states)
-                return float(np.mean(jax.device_get(losses)))
+                nonlocal state
+                state, loss = jax.block_until_ready(update(state, *next(windows)))
+                return float(loss)
 
             return run
 
         ways = self._ways(size, make)
-        return Work(seeds * size.characters, ways, {way: lambda way=way: trained[way]() for way in ways})
+        return Work(size.characters, ways, {way: lambda way=way: trained[way]() for way in ways})
 
     def evaluate(self, size: Size) -> Work:
         def make(_: str, net: Network) -> Callable[[], float]:

@@ -46,8 +46,8 @@ class _Net(nn.Module):
         return [*(getattr(self.lstm, name) for name in names), self.head.weight, self.head.bias]
 
     @torch.no_grad()
-    def load(self, weights: Weights | None) -> None:
-        for parameter, values in zip(self.trained, weights or (), strict=weights is not None):
+    def load(self, weights: Weights) -> None:
+        for parameter, values in zip(self.trained, weights, strict=True):
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(values.T)))
 
     def weights(self) -> Weights:
@@ -71,33 +71,27 @@ class PyTorch:
     def __init__(self) -> None:
         torch.set_num_threads(cores())
 
-    def train(self, size: Size, seeds: int = 1, *, together: bool = False, weights: Weights | None = None) -> Work:
-        if together:
-            raise ValueError("PyTorch's nn.LSTM cannot be trained under torch.vmap")
-        nets = [_Net(size, seed) for seed in range(seeds)]
-        for net in nets:
+    def train(self, size: Size, weights: Weights | None = None) -> Work:
+        net, carry, windows = _Net(size, 0), _zero_carry(size, size.batch), inputs.windows(size)
+        if weights is not None:
             net.load(weights)
-        adam = partial(torch.optim.Adam, lr=inputs.LEARNING_RATE, betas=(inputs.B1, inputs.B2), eps=inputs.EPSILON)
-        adams = [adam(net.trained, fused=True) for net in nets]
-        carries: list[Any] = [_zero_carry(size, size.batch) for _ in nets]
-        windows = inputs.windows(size)
+        rate, betas = inputs.LEARNING_RATE, (inputs.B1, inputs.B2)
+        adam = torch.optim.Adam(net.trained, rate, betas, inputs.EPSILON, fused=True)
 
         def run() -> float:
+            nonlocal carry
             ids, targets = map(_time_major, next(windows))
-            total = 0.0
-            for number, (net, adam) in enumerate(zip(nets, adams, strict=True)):
-                adam.zero_grad(set_to_none=True)
-                logits, carry = net(ids, carries[number])
-                carries[number] = tuple(part.detach() for part in carry)
-                loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-                loss.backward()
-                nn.utils.clip_grad_norm_(net.trained, inputs.GRAD_CLIP, foreach=True)
-                adam.step()
-                total += loss.item()
-            return total / len(nets)
+            adam.zero_grad(set_to_none=True)
+            logits, after = net(ids, carry)
+            carry = tuple(part.detach() for part in after)
+            loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.trained, inputs.GRAD_CLIP, foreach=True)
+            adam.step()
+            return loss.item()
 
         ways = _both_backends(run)
-        return Work(seeds * size.characters, ways, dict.fromkeys(ways, nets[0].weights))
+        return Work(size.characters, ways, dict.fromkeys(ways, net.weights))
 
     def evaluate(self, size: Size) -> Work:
         net, carry, windows = _Net(size, 0).eval(), _zero_carry(size, size.batch), inputs.windows(size)

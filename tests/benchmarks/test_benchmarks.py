@@ -59,9 +59,6 @@ WORK: list[tuple[str, Kind]] = [
     ("flax-scan", "train"),
     ("flax-rnn", "train"),
     *((name, kind) for name in ("haiku", "keras", "pytorch") for kind in ("train", "eval", "sample")),
-    ("haiku", "grid"),
-    ("keras", "grid"),
-    ("pytorch", "grid-serial"),
 ]
 """charlstm's own is done below, from the command on."""
 
@@ -70,13 +67,13 @@ WORK: list[tuple[str, Kind]] = [
 def test_a_contender_does_the_work_and_begins_near_chance(name: str, kind: Kind, tmp_path: Path):
     if not installed(name):
         pytest.skip(f"{name} is not installed; it is in the extra `bench`")
-    job = Job(name, kind, SMALL, seeds=2, streams=2, length=3)
+    job = Job(name, kind, SMALL, streams=2, length=3)
     answers = rounds.start(job, tmp_path, Deadline(300))
     if kind == "sample":
         assert answers["first_value"] == answers["amount"] == 6
     else:
         assert answers["first_value"] == pytest.approx(np.log(SMALL.vocabulary), rel=0.05)
-        assert answers["amount"] == SMALL.characters * (2 if kind.startswith("grid") else 1)
+        assert answers["amount"] == SMALL.characters
     assert answers["run_seconds"] > 0
 
 
@@ -95,7 +92,7 @@ def test_a_comparison_keeps_every_raw_second_of_every_round(compared: dict[str, 
     assert (row["task"], row["size"], row["floor"], row["settings"]) == ("train", "2x3x4x1", "products", "equal")
     assert len(row["starts"]) == 2
     for ours, *others in row["starts"]:
-        assert ours["label"] == "charlstm" and ours["error"] is None
+        assert ours["contender"] == "charlstm" and ours["error"] is None
         assert len(ours["seconds"]) == 2 and all(second > 0 for runs in ours["seconds"] for second in runs)
         assert ours["first_value"] == pytest.approx(np.log(83), rel=0.05)
         assert {each["contender"] for each in others} <= {"floor-jax", "floor-pytorch"}
@@ -170,7 +167,7 @@ def test_seeds_together_and_one_after_the_other_are_timed(tmp_path: Path, capsys
 
 
 def test_a_worker_that_fails_is_named_and_the_others_go_on():
-    jobs = [Job("pytorch", "grid", SMALL), Job("nobody", "train", SMALL), Job("floor-jax", "weights", SMALL)]
+    jobs = [Job("nobody", "train", SMALL), Job("floor-jax", "weights", SMALL)]
     *failed, other = rounds.measure(jobs, 1, 0.01, Deadline(300))
     assert all(each.error and not each.seconds for each in failed)
     assert other.error is None and len(other.seconds) == 1
@@ -280,10 +277,9 @@ def test_growth_is_against_the_base_in_the_same_round():
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_row_is_for_all_contenders_and_its_rate_for_none_of_them(task: Any, size: Size):
-    row = make_row(task, size, ["charlstm", "pytorch"], ["floor-jax"], Amounts(seeds=3))
-    labels = {job.label for job in row.contenders}
-    serial = {"charlstm, together", "charlstm, one by one", "pytorch, one by one"}
-    assert labels == (serial if task == "grid" else {"charlstm", "pytorch"})
+    row = make_row(task, size, ["charlstm", "pytorch"], ["floor-jax"], Amounts())
+    labels = {job.contender for job in row.contenders}
+    assert labels == {"charlstm", "pytorch"}
     assert (row.rate is None) == (row.needed == 0) == (len(row.jobs) == len(row.contenders))
 
 
