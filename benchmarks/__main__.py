@@ -66,8 +66,8 @@ def _parser() -> Parser:
     parser.add_argument("--only", type=tasks, metavar="TASKS", help=f"some of {','.join(TASKS)}")
     sizes = checked(lambda text: [Size.parse(each) for each in text.split(",")])
     parser.add_argument("--sizes", type=sizes, help=f"BxTxHxL, between commas; by default {','.join(map(str, SIZES))}")
-    settings = "as shipped, under equal settings, or (by default) both"
-    parser.add_argument("--settings", choices=[*SETTINGS, "both"], default="both", help=settings)
+    settings = "as shipped, under equal settings, or both; by default both, and equal with --quick"
+    parser.add_argument("--settings", choices=[*SETTINGS, "both"], help=settings)
     peers = checked(partial(names, known=PEERS, what="peer"))
     parser.add_argument("--peers", type=peers, help=f"some of {','.join(PEERS)}, or none; by default all installed")
     parser.add_argument("--parity", action="store_true", help="time nothing: exit code 1 if a contender lacks parity")
@@ -89,13 +89,14 @@ def _rows(asked: Any) -> list[Row]:
     few = [name for name in contenders if name in ("charlstm", BASELINE)]
     floors, amounts = present_floors(), _amounts(asked)
     sizes = asked.sizes or ([SMALL] if asked.quick else SIZES)
+    readings = asked.settings or ("equal" if asked.quick else "both")
     return [
         make_row(task, size, few if asked.quick and task != "train" else contenders, floors, amounts, settings)
         for task in TASKS
         if asked.only is None or task in asked.only
         for size in sizes
         for settings in SETTINGS
-        if asked.settings in (settings, "both")
+        if readings in (settings, "both")
     ]
 
 

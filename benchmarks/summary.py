@@ -44,6 +44,9 @@ def main(words: Sequence[str]) -> int:
         parser.error(str(error))
     for each in found:
         print(f"`{each['command']}`")
+        for told in each["parity"]:
+            if told["error"] is not None:
+                print(f"{told['contender']}, {SETTINGS[told['settings']]}, was not timed: {told['error']}")
     print("\n" + side_by_side([row for each in found for row in each["rows"]], asked.peers))
     return 0
 
