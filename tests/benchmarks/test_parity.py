@@ -146,8 +146,8 @@ def change_pytorch(part: str | None, patch: pytest.MonkeyPatch) -> None:
     from benchmarks.contenders import pytorch_
 
     class LateAdam(torch.optim.Adam):
-        def __init__(self, params: Any, **named: Any) -> None:
-            super().__init__(params, **named)
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
             for each in self.param_groups[0]["params"]:
                 zeros = {name: torch.zeros_like(each) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[each] = {"step": torch.tensor(float(LATE)), **zeros}
