@@ -10,6 +10,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -24,10 +25,10 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK = 1 << 22  # bytes
 _MOST_FILES = 100_000  # a folder with links to itself has no end
 _REMEDIES = {
-    b"\x1f\x8b": "it is compressed, so let its name end in .gz",
-    b"BZh": "it is compressed, so let its name end in .bz2",
-    b"\xfd7zXZ\0": "it is compressed, so let its name end in .xz",
-    b"\x28\xb5\x2f\xfd": "it is compressed, so let its name end in .zst",
+    b"\x1f\x8b": "it is compressed, so give a file whose name ends in .gz",
+    b"BZh": "it is compressed, so give a file whose name ends in .bz2",
+    b"\xfd7zXZ\0": "it is compressed, so give a file whose name ends in .xz",
+    b"\x28\xb5\x2f\xfd": "it is compressed, so give a file whose name ends in .zst",
     b"PK\3\4": "it is a zip archive or a document, so save the text in it to a file first",
     b"%PDF": "it is a PDF, so save the text in it to a file first",
 }
@@ -128,16 +129,25 @@ def _chunks(path: str, identity: Identity) -> Iterator[bytes]:
     """The bytes of a file, decompressed."""
     if not identity[2]:  # the system shows some endless streams as files of no bytes
         return
+    with decompressed(path) as (stream, file):
+        if _identify(path, file.fileno()) != identity:
+            raise _changed(path)
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+        if _identify(path, file.fileno()) != identity:
+            raise _changed(path)
+
+
+@contextmanager
+def decompressed(path: str) -> Iterator[tuple[Any, Any]]:
+    """The bytes of a file as a buffered reader, decompressed where its name says so, and the file itself.
+
+    Raises InputError where it cannot be read, in the block too.
+    """
     module, damage = _decompressor(path)
     try:
         with Path(path).open("rb") as file:
-            if _identify(path, file.fileno()) != identity:
-                raise _changed(path)
-            stream = module.open(file) if module else file
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-            if _identify(path, file.fileno()) != identity:
-                raise _changed(path)
+            yield module.open(file) if module else file, file
     except (OSError, EOFError, damage) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from None
@@ -172,7 +182,7 @@ def decoded(chunks: Iterable[bytes], name: str, symbols: Symbols, *, alone: bool
 def _characters(chunks: Iterable[bytes], name: str, alone: bool) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, began, held, head = 0, False, "", b""
-    way = "use --data.symbols bytes, which reads any file" if alone else "leave it out by a quoted glob, as in '*.txt'"
+    way = "train with --data.symbols bytes, which reads any file" if alone else "leave it out by a quoted glob, as in '*.txt'"
 
     def not_text(what: str) -> InputError:
         remedies = [remedy for magic, remedy in _REMEDIES.items() if head.startswith(magic)]

@@ -1,5 +1,6 @@
 """What score, sample and eval give to another program: rows, JSON, primes from files, texts that stop."""
 
+import gzip
 import json
 import math
 import sys
@@ -154,6 +155,23 @@ def test_what_is_no_lines_is_refused_in_one(
     assert "closed" in run("score", "characters").err
 
 
+@pytest.mark.parametrize("symbols", BOTH)
+def test_a_compressed_file_is_read_as_training_reads_it(
+    runs: dict[str, TrainedRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, symbols: Symbols
+) -> None:
+    path, packed = tmp_path / "text", tmp_path / "text.gz"
+    path.write_text("ab\nce\n")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert records("score", symbols, str(packed)) == records("score", symbols, str(path))
+    assert run("sample", symbols, "--prime-file", str(packed), "--length=0").out == "ab\nce\n\n"
+    put_in(monkeypatch, packed.read_bytes())
+    if symbols == "characters":
+        assert "it is compressed, so give a file whose name ends in .gz" in run("score", symbols).err
+    packed.write_bytes(packed.read_bytes()[:-9])
+    for told in (run("score", symbols, str(packed)), run("sample", symbols, "--prime-file", str(packed))):
+        assert told.code == 2 and "cannot be decompressed" in told.err
+
+
 def test_eval_counts_what_it_leaves_out(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text("aZb\n")
@@ -193,9 +211,10 @@ def test_a_stop_ends_texts_however_they_are_asked_for(runs: dict[str, TrainedRun
     assert told.out == endless and "is never drawn; not in the vocabulary: '\\\\' (U+005C)" in told.err
 
 
-def test_a_prime_is_a_file_s_bytes(
+def test_a_prime_is_read_as_a_text_is(
     runs: dict[str, TrainedRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """So that a model's own text is a prime: CRLF is LF among characters, and stays among bytes."""
     path = tmp_path / "-prime"
     for symbols, content in (("characters", "a\r\n\u2028é\n\n".encode()), ("bytes", b"\xff\0\r\n\xc3")):
         path.write_bytes(content)
@@ -203,8 +222,9 @@ def test_a_prime_is_a_file_s_bytes(
         monkeypatch.chdir(tmp_path)
         for source in ("-prime", "-"):
             told = run("sample", symbols, "--prime-file", source, "--length", "0")
-            assert told.out == content.decode("utf-8", "replace") + "\n"
-    assert "-prime' is not UTF-8 at byte 0" in run("sample", "characters", "--prime-file", "-prime").err
+            read = content if symbols == "bytes" else content.replace(b"\r\n", b"\n")
+            assert told.out == read.decode("utf-8", "replace") + "\n"
+    assert "-prime' has a NUL at byte 1" in run("sample", "characters", "--prime-file", "-prime").err
     assert "cannot go together" in run("sample", "bytes", "--prime-file", "-prime", "--prime", "a").err
     assert "cannot go together" in run("sample", "bytes", "--stream", "--json").err
     monkeypatch.setattr(lines, "_LONGEST", 3)
