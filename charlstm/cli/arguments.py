@@ -131,19 +131,21 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     """
     words = join_values(Train, words)
     check_corpus_alone(words)
-    corpus, notes = value_of(words, "--data.corpus"), list[str]()
+    notes = list[str]()
     path = next((user_path(word) for word in words if not word.startswith("-")), None)
     config = load_experiment(path) if path else Experiment()
     if asks_for_help(words):
         parse(Train, words, Train(config=config))
     if (folder := _folder(words, path)) is None:
-        from charlstm.cli.places import choose_folder, experiment_name, text_name
-        from charlstm.data.corpora import resolve
+        from charlstm.cli.places import choose_folder, experiment_name, find_text, text_name
         from charlstm.runs.folder import CONFIG
 
-        text = resolve(config.data.corpus if corpus is None else corpus)
-        own = corpus is not None and os.path.isabs(text)
-        folder, notes = choose_folder(experiment_name(path) if path and not own else text_name(text), text, CONFIG)
+        typed = {name: value_of(words, f"--data.{name}") for name in ("corpus", "separator")}
+        typed = {name: value for name, value in typed.items() if value is not None}
+        data = find_text(replace(config.data, **typed), words)
+        own = "corpus" in typed and os.path.isabs(data.corpus)
+        name = experiment_name(path) if path and not own else text_name(data.corpus)
+        folder, notes = choose_folder(name, data, CONFIG, joined=path is not None or "separator" in typed)
     if path is None:
         from charlstm.runs.folder import Run
 
@@ -180,11 +182,10 @@ def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
         check_cell(cell)
     grid, folder = replace(grid, base=parsed.config, **vars(parsed.axes)), _folder(words, path)
     if folder is None:
-        from charlstm.cli.places import choose_folder, experiment_name
-        from charlstm.data.corpora import resolve
+        from charlstm.cli.places import choose_folder, experiment_name, find_text
         from charlstm.runs.folder import GRID
 
-        folder, notes = choose_folder(experiment_name(path), resolve(grid.base.data.corpus), GRID)
+        folder, notes = choose_folder(experiment_name(path), find_text(grid.base.data, words), GRID)
     return folder, grid, notes
 
 
