@@ -38,7 +38,7 @@ def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layou
         f"train    {work}, {steps / data.train.windows_per_epoch:.2f} epochs",
         f"run      {f'continues after step {step:,} in' if step else 'writes to'} {one_line(run.folder)}",
         *([f"origin   {run.init_from}"] if run.init_from and step else []),
-        *(f"change   {each}" for each in run.changes),
+        *(f"change   {each}" for each in run.changes if each.step == step),
     ]
 
 

@@ -182,7 +182,8 @@ def decoded(chunks: Iterable[bytes], name: str, symbols: Symbols, *, alone: bool
 def _characters(chunks: Iterable[bytes], name: str, alone: bool) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, began, held, head = 0, False, "", b""
-    way = "train with --data.symbols bytes, which reads any file" if alone else "leave it out by a quoted glob, as in '*.txt'"
+    others = "leave it out by a quoted glob, as in '*.txt'"
+    way = "train with --data.symbols bytes, which reads any file" if alone else others
 
     def not_text(what: str) -> InputError:
         remedies = [remedy for magic, remedy in _REMEDIES.items() if head.startswith(magic)]

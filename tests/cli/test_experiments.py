@@ -153,7 +153,8 @@ def test_a_separator_makes_another_text() -> None:
     asked = dataclasses.replace(config(), data=DataConfig(corpus=str(Path("notes").absolute()), separator=""))
     Run.create(Path("runs/notes"), asked, Vocabulary.of(TEXT), Fingerprint.of("notes", TEXT + TEXT))
     words = ["--data.corpus", "notes"]
-    assert [train_arguments([*words, *more])[0].as_posix() for more in ([], ["--data.separator="])] == ["runs/notes"] * 2
+    for more in ([], ["--data.separator="]):
+        assert train_arguments([*words, *more])[0].as_posix() == "runs/notes"
     assert train_arguments([*words, "--data.separator", "\n"])[0].as_posix() == "runs/notes-2"
     Path("runs/grid").mkdir()
     write_json(Path("runs/grid/grid.json"), to_dict(Grid()))
