@@ -109,10 +109,8 @@ A first run: charlstm train"""
 
 
 def _train(words: list[str]) -> None:
-    from charlstm.cli.places import find_text
-
     folder, asked, notes = arguments.train_arguments(words)
-    config = replace(asked.config, data=find_text(asked.config.data, words))
+    config = replace(asked.config, data=arguments.find_text(asked.config.data, words))
     print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import TrainProgress
@@ -136,10 +134,8 @@ def _init_from(asked: arguments.Train, folder: Path) -> Any:
 
 
 def _compare(words: list[str]) -> None:
-    from charlstm.cli.places import find_text
-
     folder, grid, notes = arguments.compare_arguments(words)
-    grid = replace(grid, base=replace(grid.base, data=find_text(grid.base.data, words)))
+    grid = replace(grid, base=replace(grid.base, data=arguments.find_text(grid.base.data, words)))
     print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import GridProgress

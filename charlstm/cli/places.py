@@ -2,13 +2,10 @@
 
 import itertools
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from charlstm.cli.parsing import value_of
 from charlstm.config import DataConfig, Grid
-from charlstm.data.corpora import resolve
 from charlstm.data.dataset import Fingerprint
 from charlstm.data.text_file import COMPRESSED
 from charlstm.runs.folder import CONFIG, CORPUS, GRID, Run, read_as
@@ -16,16 +13,6 @@ from charlstm.support.errors import InputError
 
 _LONGEST = 100
 """Characters of a text's name at most, so that more fits behind it."""
-
-
-def find_text(data: DataConfig, words: Sequence[str]) -> DataConfig:
-    """The config with the whole path of its text; InputError says how to give another, unless the words give it."""
-    try:
-        return replace(data, corpus=resolve(data.corpus))
-    except InputError as error:
-        if value_of(words, "--data.corpus") is not None:
-            raise
-        raise InputError(f"{error}; if the text was moved, give its new place: --data.corpus FILE") from None
 
 
 def text_name(corpus: str) -> str:

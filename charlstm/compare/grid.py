@@ -81,7 +81,7 @@ def check_same_grid(old: Grid, new: Grid, vocabulary_size: int, begun: Callable[
             continue
         if name not in after:
             raise InputError(f"the comparison began with {name} too, which this grid lacks; use another --run-dir")
-        continued(model.config, after[name].config, name=name)
+        continued(model.config, after[name].config)
         for field in ("steps", "validate_every"):  # which decide how long, and at which step, a run is best
             if getattr(model.config.train, field) != getattr(after[name].config.train, field):
                 what = f"train.{field} cannot change in a comparison that has begun"

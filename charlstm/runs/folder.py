@@ -104,8 +104,7 @@ class Run:
             raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
         if (folder / GRID).exists():
             first = next((f", such as {each.parent}" for each in sorted(folder.glob(f"*/*/{CONFIG}"))), "")
-            what = f"{folder} is a comparison, with which `charlstm compare {folder}` goes on"
-            raise InputError(f"{what}; give one of its runs{first}")
+            raise InputError(f"{folder} is a comparison; give one of its runs{first}, or use `charlstm compare`")
         if not cls.exists(folder):
             raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")
         _check_links(folder)
@@ -121,8 +120,7 @@ class Run:
 
     def extended(self, config: Experiment, step: int, *, program: bool = False, allow_change: bool = False) -> "Run":
         """This run as `config` continues it after `step`; on disk too. Raises InputError as `continued` does."""
-        name = f"the run in {self.folder}"
-        config = continued(self.config, config, step, allow_change=allow_change, name=name)
+        config = continued(self.config, config, step, allow_change=allow_change, name=f"the run in {self.folder}")
         # Where newer checkpoints were lost, what changed after them changes here.
         kept = tuple(replace(each, step=min(each.step, step)) for each in self.changes)
         made = kept + changes(self.config, config, step)

@@ -90,8 +90,7 @@ def train(
                 watch.line(run.newer)
             latest = latest_of(folder / CHECKPOINTS, numbered(folder / CHECKPOINTS), run.id)
             stands_at = int(min(latest or 0, last_step(folder / METRICS)))
-            name = f"the run in {folder}"
-            config = continued(run.config, config, stands_at, allow_change=allow_change, name=name)
+            config = continued(run.config, config, stands_at, allow_change=allow_change, name=f"the run in {folder}")
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
         received.check()

@@ -114,7 +114,11 @@ def test_rows_are_for_people_too_and_a_total_stands_apart(
     assert title.split() == ["line", "nats", "bits_per_char", "characters", "text"]
     assert total.startswith("3 lines: ") and total.endswith(" over 6 characters; 1 unknown left out")
     put_in(monkeypatch, b"ab\n")
-    assert run("score", "characters", "--by", "character").out.split()[-1] == "'b'"
+    told = run("score", "characters", "--by", "character")
+    assert told.out.split()[-1] == "'b'"
+    assert "\n1 line: " in told.err and told.err.endswith(" bits per character over 1 character\n")
+    put_in(monkeypatch, b"abc\n")
+    assert run("score", "bytes").err.endswith(" bits per byte over 2 bytes\n")
 
 
 def test_unknown_characters_are_named_with_their_line_or_counted(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
@@ -179,6 +183,9 @@ def test_eval_counts_what_it_leaves_out(runs: dict[str, TrainedRun], tmp_path: P
     (row,) = records("eval", "characters", "--text", str(path), "--skip-unknown")
     assert (row["characters"], row["skipped"]) == (3, 1)
     assert row["loss"] == pytest.approx(nats(runs["characters"], "ab\n").mean(), rel=1e-4)
+    assert " bits per byte over 4 bytes " in run("eval", "bytes", "--text", str(path)).out
+    for more in (["--split", "test"], ["--split=validation"], ["--corpus", "text"]):
+        assert "leave them out, or --text" in run("eval", "characters", "--text", str(path), *more).err
     path.write_text("ZZ")
     assert "nothing of" in run("eval", "characters", "--text", str(path), "--skip-unknown").err
 
@@ -236,8 +243,22 @@ def test_a_value_may_begin_with_dashes(runs: dict[str, TrainedRun]) -> None:
         for words in (["--prime", prime], [f"--prime={prime}"]):
             assert run("sample", "bytes", *words, "--length", "0").out == f"{prime}\n"
     assert run("sample", "bytes", "--prime=--length", "--length=0").out == "--length\n"
-    assert "Missing value for argument '--prime'" in run("sample", "bytes", "--prime", "--length", "5").err
+    assert "--prime needs a value" in run("sample", "bytes", "--prime", "--length", "5").err
     assert "no option --flag" in run("sample", "bytes", "--flag").err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--temperature=-1"], "--temperature is -1.0; it must be at least 0"),
+        (["--top-n=-1"], "--top-n is -1; it must be at least 0"),
+        (["--seed=-1"], "--seed is -1; it must be at least 0"),
+        (["--seed=4294967295", "--num=5"], "--seed + --num - 1 is 4294967299; it must be below 2**32"),
+        ([f"--num={10**20}"], f"--seed + --num - 1 is {10**20 - 1}; it must be below 2**32"),
+    ],
+)
+def test_a_setting_is_refused_by_its_option(runs: dict[str, TrainedRun], words: list[str], says: str) -> None:
+    assert run("sample", "bytes", *words).err == f"charlstm: {says}\n"
 
 
 def test_a_config_s_prime_that_loses_characters_says_which(
