@@ -59,8 +59,7 @@ class Eval(_OnRun):
     """The exact loss over all of a split, or over a text of your own."""
 
     split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
-    text: Annotated[Path | None, shown("FILE", "the run's own text")] = None
-    """A text of your own to evaluate on: a file, a folder of them, or a quoted glob."""
+    text: Annotated[Path | None, shown("FILE", "the run's own text")] = None  # Your own: a file, folder or quoted glob.
     corpus: Annotated[str | None, shown("FILE", "as in the run's config")] = None
     """Where the run's own text is now, if it was moved."""
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
@@ -133,8 +132,7 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     """
     words = join_values(Train, words)
     check_corpus_alone(words)
-    notes = list[str]()
-    path = next((user_path(word) for word in words if not word.startswith("-")), None)
+    path, notes = next((user_path(word) for word in words if not word.startswith("-")), None), list[str]()
     config = load_experiment(path) if path else Experiment()
     if asks_for_help(words):
         parse(Train, words, Train(config=config))

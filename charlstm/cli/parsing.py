@@ -33,7 +33,7 @@ TEXT = tyro.constructors.PrimitiveConstructorSpec(
     str_from_instance=lambda value: [str(value) if str(value).isprintable() else repr(value)[1:-1]],  # in one line
 )
 _REGISTRY = tyro.constructors.ConstructorRegistry()
-_PLAINER = {
+_PLAINER = {  # by what tyro says
     r"Missing from [^:]*: (\S+).*": r"\1 is missing",
     r"Missing value for argument '(.*)'\..*": r"\1 needs a value; one that is an option itself follows =, as in \1=--x",
     r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)": r"\2 is \1; it must be one of \3",
@@ -41,7 +41,6 @@ _PLAINER = {
     r"Error parsing (\S+): invalid literal for int.*: (.*)": r"\1 is \2; it must be a whole number",
     r"Error parsing (\S+): (?:could not .* float: |no type .* from \[)('.*?')\]?": r"\1 is \2; it must be a number",
 }
-"""What to say in place of what tyro says."""
 
 
 @_REGISTRY.primitive_rule

@@ -42,8 +42,7 @@ class TrainProgress(Watch):
         self._reporter.advance(step, state)
 
     def validated(self, run: Run, step: int, found: Evaluation) -> None:
-        mean = f"{found.bits_per_char:.4f} bits per {run.config.data.symbols.removesuffix('s')}"
-        self.line(f"step {step:,}: validation {found.loss:.4f} nats, {mean}")
+        self.line(f"step {step:,}: validation {found.loss:.4f} nats, {found.bits_per_char:.4f} bits/{self._unit}")
 
     def end(self, run: TrainedRun, data: Dataset, found: Evaluation | None, trained: bool) -> None:
         if trained:

@@ -162,8 +162,7 @@ def sample(words: list[str]) -> None:
     try:
         seed = replace(found.config.sample, **how).seed
     except ValidationError as error:
-        option, rest = sentence(error).split(" ", 1)
-        raise InputError(f"--{option.replace('_', '-')} {rest}") from None
+        raise InputError(sentence(error, prefix="--").replace("top_n", "top-n")) from None
     if (last := seed + asked.num - 1) >= 2**32:
         raise InputError(f"--seed + --num - 1 is {last}; it must be below 2**32")
     prime = read_prime(asked.prime_file, found.config.data.symbols) if asked.prime_file is not None else asked.prime
@@ -175,11 +174,9 @@ def sample(words: list[str]) -> None:
         for each in found.scored_samples(prime, asked.num, **how):
             write(to_json({"prime": each.prime, "text": each.text, "seed": each.seed} | each.score._asdict()) + "\n")
         return
-    drawn: Iterable[Iterable[str]]
+    drawn: Iterable[Iterable[str]] = ([text] for text in texts)
     if asked.stream:
         drawn = (found.stream(prime, **dict(how, seed=seed + number)) for number in range(asked.num))
-    else:
-        drawn = ([text] for text in texts)
     for number, pieces in enumerate(drawn):
         if asked.num > 1:
             write(f"--- seed {seed + number} ---\n")

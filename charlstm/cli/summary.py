@@ -46,8 +46,7 @@ def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layou
 def text_line(config: DataConfig, data: Dataset) -> str:
     """What is read, and how much of it for what."""
     sizes = f"{len(data.train):,} to train on, {len(data.validation):,} to validate, {len(data.test):,} to test"
-    known = counted(len(data.vocabulary), f"different {config.symbols.removesuffix('s')}")
-    return f"text     {one_line(config.corpus)}: {known}; {sizes}"
+    return f"text     {one_line(config.corpus)}: {len(data.vocabulary):,} different {config.symbols}; {sizes}"
 
 
 def conclusion(run: Run, data: Dataset, found: Evaluation | None) -> list[str]:

@@ -20,15 +20,12 @@ from charlstm.config import Symbols
 from charlstm.support.errors import InputError
 from charlstm.support.process import memory
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-"""How the names of files end that are decompressed."""
+COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd"}
+"""How the names of files end that are decompressed, and what such a file begins with."""
 _CHUNK = 1 << 22  # bytes
 _MOST_FILES = 100_000  # a folder with links to itself has no end
 _REMEDIES = {
-    b"\x1f\x8b": "it is compressed, so give a file whose name ends in .gz",
-    b"BZh": "it is compressed, so give a file whose name ends in .bz2",
-    b"\xfd7zXZ\0": "it is compressed, so give a file whose name ends in .xz",
-    b"\x28\xb5\x2f\xfd": "it is compressed, so give a file whose name ends in .zst",
+    **{magic: f"it is compressed, so give a file whose name ends in {ending}" for ending, magic in COMPRESSED.items()},
     b"PK\3\4": "it is a zip archive or a document, so save the text in it to a file first",
     b"%PDF": "it is a PDF, so save the text in it to a file first",
 }
@@ -140,10 +137,7 @@ def _chunks(path: str, identity: Identity) -> Iterator[bytes]:
 
 @contextmanager
 def decompressed(path: str) -> Iterator[tuple[Any, Any]]:
-    """The bytes of a file as a buffered reader, decompressed where its name says so, and the file itself.
-
-    Raises InputError where it cannot be read, in the block too.
-    """
+    """A reader of a file's bytes, decompressed, and the file itself; InputError where the block cannot read it."""
     module, damage = _decompressor(path)
     try:
         with Path(path).open("rb") as file:

@@ -145,7 +145,7 @@ def test_patience_ends_a_run_as_it_does_one_that_was_stopped(
     capsys.readouterr()
     assert cli.run(["train", str(broken)]) == 0
     error = capsys.readouterr().err
-    assert told in error and "a larger --train.patience or --train.steps goes on from step 6" in error
+    assert f"{told}\nthis run is finished; a larger --train.patience or --train.steps goes on from step 6\n" in error
     assert cli.run(["train", str(broken), "--train.patience", "3"]) == 0
     assert validated(broken) == [2, 4, 6, 8]
     assert cli.run(["train", str(unbroken), "--train.steps", "14"]) == 0
