@@ -226,6 +226,7 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"the text of king_james changed since .* began") as error:
             Run.open(tmp_path).check_text(Fingerprint.of("king_james", other), run.vocabulary)
         assert str(error.value).isprintable()
+        assert str(error.value).endswith("or train on this one in another --run-dir")  # eval has no such option
 
 
 ALL_FIELDS = list(flat(Experiment()))
