@@ -9,11 +9,12 @@ import tyro
 
 from charlstm.cli.experiments import load_experiment, load_grid
 from charlstm.cli.parsing import TEXT, asks_for_help, check_corpus_alone, join_values, option_of, parse, shown, value_of
-from charlstm.config import Axes, Experiment, Grid, check_cell
+from charlstm.config import Axes, DataConfig, Experiment, Grid, check_cell
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
 _AS_TRAINED = "as in the run's config"
+_RUNS = tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
 
 
 @dataclass(kw_only=True)
@@ -58,7 +59,7 @@ class Eval(_OnRun):
     """The exact loss over all of a split, or over a text of your own."""
 
     split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
-    text: Annotated[Path | None, shown("FILE", "the run's own text")] = None  # A text of your own to evaluate on.
+    text: Annotated[Path | None, shown("FILE", "the run's own text")] = None  # Your own: a file, folder or quoted glob.
     corpus: Annotated[str | None, shown("FILE", "as in the run's config")] = None
     """Where the run's own text is now, if it was moved."""
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
@@ -84,7 +85,7 @@ class Sample(_OnRun):
 
     prime: Annotated[str | None, TEXT, shown("TEXT", _AS_TRAINED)] = None  # Text that the model reads first.
     prime_file: Annotated[str | None, TEXT, shown("FILE | -", "none")] = None
-    """A file, or - for standard input, that holds the prime, byte for byte."""
+    """A file, or - for standard input, that holds the prime; it is read as a text to train on is."""
     length: Annotated[int | None, shown("N", _AS_TRAINED)] = None  # Characters to draw after the prime, at most.
     stop: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], shown("STRING", "none")] = ()
     """A text ends with this once it is drawn. May be given several times."""
@@ -111,7 +112,7 @@ class Export(_OnRun):
 class Report:
     """One HTML page about runs or comparisons, that needs nothing but itself."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], shown("RUN ...", "none")]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], _RUNS]
     """Folders of runs or of comparisons."""
     output: Annotated[Path | None, shown("FILE", "report.html in the folder, or here where there are several")] = None
     """The page, which ends in .html."""
@@ -131,19 +132,20 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     """
     words = join_values(Train, words)
     check_corpus_alone(words)
-    corpus, notes = value_of(words, "--data.corpus"), list[str]()
-    path = next((user_path(word) for word in words if not word.startswith("-")), None)
+    path, notes = next((user_path(word) for word in words if not word.startswith("-")), None), list[str]()
     config = load_experiment(path) if path else Experiment()
     if asks_for_help(words):
         parse(Train, words, Train(config=config))
     if (folder := _folder(words, path)) is None:
         from charlstm.cli.places import choose_folder, experiment_name, text_name
-        from charlstm.data.corpora import resolve
         from charlstm.runs.folder import CONFIG
 
-        text = resolve(config.data.corpus if corpus is None else corpus)
-        own = corpus is not None and os.path.isabs(text)
-        folder, notes = choose_folder(experiment_name(path) if path and not own else text_name(text), text, CONFIG)
+        found = {name: value_of(words, f"--data.{name}") for name in ("corpus", "separator")}
+        typed = {name: value for name, value in found.items() if value is not None}
+        data = find_text(replace(config.data, **typed), words)
+        own = "corpus" in typed and os.path.isabs(data.corpus)
+        name = experiment_name(path) if path and not own else text_name(data.corpus)
+        folder, notes = choose_folder(name, data, CONFIG, joined=path is not None or "separator" in typed)
     if path is None:
         from charlstm.runs.folder import Run
 
@@ -181,11 +183,21 @@ def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
     grid, folder = replace(grid, base=parsed.config, **vars(parsed.axes)), _folder(words, path)
     if folder is None:
         from charlstm.cli.places import choose_folder, experiment_name
-        from charlstm.data.corpora import resolve
         from charlstm.runs.folder import GRID
 
-        folder, notes = choose_folder(experiment_name(path), resolve(grid.base.data.corpus), GRID)
+        folder, notes = choose_folder(experiment_name(path), find_text(grid.base.data, words), GRID)
     return folder, grid, notes
+
+
+def find_text(data: DataConfig, words: list[str]) -> DataConfig:
+    """The config with the whole path of its text; InputError says how to give another, unless the words give it."""
+    from charlstm.data.corpora import resolve
+
+    try:
+        return replace(data, corpus=resolve(data.corpus))
+    except InputError as error:
+        moved = "; if the text was moved, give its new place: --data.corpus FILE"
+        raise InputError(f"{error}{moved if value_of(words, '--data.corpus') is None else ''}") from None
 
 
 def _folder(words: list[str], path: Path | None) -> Path | None:

@@ -15,7 +15,7 @@ from charlstm.cli import arguments, reading
 from charlstm.cli.experiments import run_file
 from charlstm.cli.parsing import parse
 from charlstm.cli.terminal import finish_output, keep_streams, print_notes, to_json, write
-from charlstm.config import Experiment, explain
+from charlstm.config import explain
 from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, TrainingError, did_you_mean
 from charlstm.support.files import inside
@@ -108,24 +108,9 @@ usage: charlstm [--import FILE] COMMAND ...
 A first run: charlstm train"""
 
 
-def _find_text(config: Experiment, folder: Path) -> Experiment:
-    """The config with the whole path of its text."""
-    from charlstm.data import corpora
-    from charlstm.runs.folder import CORPUS
-
-    try:
-        return replace(config, data=replace(config.data, corpus=corpora.resolve(config.data.corpus)))
-    except InputError as error:
-        if not (folder / CORPUS).exists():
-            raise
-        raise InputError(
-            f"{error}; if the text of {folder} was moved, give its new place: --data.corpus FILE"
-        ) from None
-
-
 def _train(words: list[str]) -> None:
     folder, asked, notes = arguments.train_arguments(words)
-    config = _find_text(asked.config, folder)
+    config = replace(asked.config, data=arguments.find_text(asked.config.data, words))
     print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import TrainProgress
@@ -150,7 +135,7 @@ def _init_from(asked: arguments.Train, folder: Path) -> Any:
 
 def _compare(words: list[str]) -> None:
     folder, grid, notes = arguments.compare_arguments(words)
-    grid = replace(grid, base=_find_text(grid.base, folder))
+    grid = replace(grid, base=replace(grid.base, data=arguments.find_text(grid.base.data, words)))
     print_notes(notes)
     process.prepare()
     from charlstm.cli.progress import GridProgress

@@ -30,9 +30,17 @@ TEXT = tyro.constructors.PrimitiveConstructorSpec(
     metavar="TEXT",
     instance_from_str=lambda words: words[0],  # "None" is a text too, where tyro would read nothing
     is_instance=lambda value: isinstance(value, str | None),
-    str_from_instance=lambda value: [str(value)],
+    str_from_instance=lambda value: [str(value) if str(value).isprintable() else repr(value)[1:-1]],  # in one line
 )
 _REGISTRY = tyro.constructors.ConstructorRegistry()
+_PLAINER = {  # by what tyro says
+    r"Missing from [^:]*: (\S+).*": r"\1 is missing",
+    r"Missing value for argument '(.*)'\..*": r"\1 needs a value; one that is an option itself follows =, as in \1=--x",
+    r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)": r"\2 is \1; it must be one of \3",
+    r"Unrecognized options: (.*)": r"there is one word too many: \1",
+    r"Error parsing (\S+): invalid literal for int.*: (.*)": r"\1 is \2; it must be a whole number",
+    r"Error parsing (\S+): (?:could not .* float: |no type .* from \[)('.*?')\]?": r"\1 is \2; it must be a number",
+}
 
 
 @_REGISTRY.primitive_rule
@@ -51,8 +59,13 @@ def _rates(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primi
         metavar="[CELL RATE ...]",
         instance_from_str=read,
         is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [str(each) for pair in value.items() for each in pair],
+        str_from_instance=lambda value: [str(each) for pair in value.items() for each in pair] or ["none"],
     )
+
+
+@_REGISTRY.primitive_rule
+def _texts(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    return TEXT if info.type is str else None
 
 
 def parse(kind: type[Command], words: list[str], default: Command | None = None) -> Command:
@@ -74,8 +87,10 @@ def parse(kind: type[Command], words: list[str], default: Command | None = None)
                 raise error from None
         # A box: its title, and what is wrong; more help follows under a rule or an empty line.
         lines = [line.strip("│| ") if re.search(r"\w", line) else "" for line in box.getvalue().splitlines()[1:]]
-        said = " ".join("\n".join(lines).strip().split("\n\n")[0].split())
-        raise InputError(f"{said.removesuffix('.')}; see `charlstm {name} --help`") from None
+        said = " ".join("\n".join(lines).strip().split("\n\n")[0].split()).removesuffix(".")
+        for theirs, ours in _PLAINER.items():
+            said = re.sub(f"{theirs}$", ours, said)
+        raise InputError(f"{said}; see `charlstm {name} --help`") from None
     for name, value in vars(parsed).items():
         if isinstance(value, Path):
             setattr(parsed, name, user_path(value))

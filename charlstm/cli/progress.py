@@ -31,17 +31,18 @@ class TrainProgress(Watch):
         self.line = self._reporter.line
 
     def begin(self, run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> None:
+        self._unit = run.config.data.symbols[:4]  # char or byte
         self.line("\n".join(summary.introduction(run, data, model, step, layout)))
 
     def bar(self, step: int, steps: int) -> AbstractContextManager[None]:
         return self._reporter.bar(step, steps)
 
     def advance(self, step: int, loss: float, chars_per_second: float) -> None:
-        state = f"loss {loss:.3f}  {bits(loss):.3f} bits/char  {chars_per_second:,.0f} chars/s"
+        state = f"loss {loss:.3f}  {bits(loss):.3f} bits/{self._unit}  {chars_per_second:,.0f} {self._unit}s/s"
         self._reporter.advance(step, state)
 
     def validated(self, run: Run, step: int, found: Evaluation) -> None:
-        self.line(f"step {step:,}: validation {found.loss:.4f} nats, {found.bits_per_char:.4f} bits per character")
+        self.line(f"step {step:,}: validation {found.loss:.4f} nats, {found.bits_per_char:.4f} bits/{self._unit}")
 
     def end(self, run: TrainedRun, data: Dataset, found: Evaluation | None, trained: bool) -> None:
         if trained:
@@ -62,6 +63,7 @@ class GridProgress(ExitStack, GridWatch):
 
     def begin_grid(self, models: Sequence[GridModel], seeds: int, folder: Path, data: Dataset) -> None:
         self._names, self._folder = [each.name for each in models], folder
+        self._unit = models[0].config.data.symbols[:4]
         self._work = {
             each.name: count_operations(each.config.model, len(data.vocabulary)) * each.config.train.steps
             for each in models
@@ -80,7 +82,7 @@ class GridProgress(ExitStack, GridWatch):
     def advance(self, step: int, loss: float, chars_per_second: float) -> None:
         name, steps = self._model.name, self._model.config.train.steps
         place = f"{name} ({self._names.index(name) + 1} of {len(self._names)}) step {step:,} of {steps:,}"
-        state = f"{place}: loss {loss:.3f}  {chars_per_second:,.0f} chars/s{self._best}"
+        state = f"{place}: loss {loss:.3f}  {chars_per_second:,.0f} {self._unit}s/s{self._best}"
         self._reporter.advance(self._done(step / steps), state)
 
     def end_model(self, model: GridModel, found: Results) -> None:

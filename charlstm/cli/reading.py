@@ -6,12 +6,15 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+from pydantic import ValidationError
+
 from charlstm.cli.arguments import Eval, Export, Sample, Score
-from charlstm.cli.parsing import parse
-from charlstm.cli.terminal import print_notes, to_json, write
+from charlstm.cli.parsing import parse, value_of
+from charlstm.cli.terminal import counted, print_notes, to_json, write
 from charlstm.support import process
 from charlstm.support.errors import InputError
 from charlstm.support.files import printable
+from charlstm.support.schema import sentence
 
 _LINE_COLUMNS = {"line": ">8", "nats": ">12.4f", "bits_per_char": ">13.4f", "characters": ">10", "text": ""}
 _SYMBOL_COLUMNS = {"line": ">8", "column": ">8", "nats": ">10.4f", "bits": ">10.4f"}
@@ -32,8 +35,9 @@ def evaluate(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint)
     print_notes(found.notes)
     symbols, separator, skipped = found.config.data.symbols, found.config.data.separator, 0
-    if asked.text and asked.corpus:
-        raise InputError("--corpus is where the run's own text is, and --text another text; give one of them")
+    unit = symbols.removesuffix("s")
+    if asked.text and (asked.corpus or value_of(words, "--split") is not None):
+        raise InputError("--split and --corpus are about the run's own text; leave them out, or --text")
     if asked.corpus:
         found = found.with_text_at(corpora.resolve(asked.corpus))
     if asked.text is None:
@@ -59,10 +63,8 @@ def evaluate(words: list[str]) -> None:
         write(to_json(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})) + "\n")
         return
     how = "in one row" if asked.exact else "in warmed rows"
-    write(
-        f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per character"
-        f" over {result.characters:,} {symbols} {how}{_left_out(skipped)}\n"
-    )
+    over = f"over {counted(result.characters, unit)} {how}{_left_out(skipped)}"
+    write(f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per {unit} {over}\n")
     if reach:
         print("\n".join(reach_table(reach)))
 
@@ -78,7 +80,7 @@ def score(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint)
     print_notes(found.notes)
     symbols = found.config.data.symbols
-    lines = Lines(asked.file, symbols)
+    lines, unit = Lines(asked.file, symbols), symbols.removesuffix("s")
 
     def encoded() -> Iterator[tuple[int, list[str], list[Any]]]:
         first = 1
@@ -89,7 +91,7 @@ def score(words: list[str]) -> None:
     if lines.repeatable:  # so that nothing is shown before an error
         for _ in encoded():
             pass
-    columns = _LINE_COLUMNS if asked.by == "line" else _SYMBOL_COLUMNS | {symbols.removesuffix("s"): ""}
+    columns = _LINE_COLUMNS if asked.by == "line" else _SYMBOL_COLUMNS | {unit: ""}
     rows_of = _line_rows if asked.by == "line" else _symbol_rows
     total, count, skipped = Scored(0.0, 0), 0, 0
     for first, block, ids in encoded():
@@ -104,8 +106,8 @@ def score(words: list[str]) -> None:
         while batch := list(islice(rows, _BATCH)):
             write("".join(f"{to_json(row) if asked.json else _table_row(row, columns)}\n" for row in batch))
     if not asked.json:
-        each = f"{total.bits_per_char:.4f} bits per character over {total.characters:,} {symbols}"
-        print(f"{count:,} lines: {total.nats:.4f} nats, {each}{_left_out(skipped)}", file=sys.stderr)
+        each = f"{total.bits_per_char:.4f} bits per {unit} over {counted(total.characters, unit)}"
+        print(f"{counted(count, 'line')}: {total.nats:.4f} nats, {each}{_left_out(skipped)}", file=sys.stderr)
 
 
 def _line_rows(found: Any, number: int, line: str, known: Any, nats: Any) -> Iterator[dict[str, Any]]:
@@ -157,8 +159,12 @@ def sample(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint)
     names = ("length", "temperature", "top_n", "seed")
     how: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    seed = replace(found.config.sample, **how).seed
-    replace(found.config.sample, **dict(how, seed=seed + asked.num - 1))  # checks all before anything is shown
+    try:
+        seed = replace(found.config.sample, **how).seed
+    except ValidationError as error:
+        raise InputError(sentence(error, prefix="--").replace("top_n", "top-n")) from None
+    if (last := seed + asked.num - 1) >= 2**32:
+        raise InputError(f"--seed + --num - 1 is {last}; it must be below 2**32")
     prime = read_prime(asked.prime_file, found.config.data.symbols) if asked.prime_file is not None else asked.prime
     lost = lost_prime(found.config, found.vocabulary) if prime is None else []
     how |= {"skip_unknown": asked.skip_unknown, "stop": asked.stop}
@@ -168,11 +174,9 @@ def sample(words: list[str]) -> None:
         for each in found.scored_samples(prime, asked.num, **how):
             write(to_json({"prime": each.prime, "text": each.text, "seed": each.seed} | each.score._asdict()) + "\n")
         return
-    drawn: Iterable[Iterable[str]]
+    drawn: Iterable[Iterable[str]] = ([text] for text in texts)
     if asked.stream:
         drawn = (found.stream(prime, **dict(how, seed=seed + number)) for number in range(asked.num))
-    else:
-        drawn = ([text] for text in texts)
     for number, pieces in enumerate(drawn):
         if asked.num > 1:
             write(f"--- seed {seed + number} ---\n")

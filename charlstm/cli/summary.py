@@ -10,6 +10,7 @@ import jax
 
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.analysis.gradient_reach import GradientReach
+from charlstm.cli.terminal import counted
 from charlstm.compare.grid import GridModel
 from charlstm.compare.results import ModelResult
 from charlstm.config import DataConfig, Experiment
@@ -30,7 +31,7 @@ _SEARCHED, _TAKEN = 1000, 16  # characters of a text that are searched for a pri
 def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layout) -> list[str]:
     """The text, the model, and the work ahead."""
     config, steps, size = run.config.data, run.config.train.steps, count_parameters(model.config, model.vocabulary_size)
-    depth = f"{model.config.cell}, {_count(model.config.num_layers, 'layer')} of {model.config.hidden_size}"
+    depth = f"{model.config.cell}, {counted(model.config.num_layers, 'layer')} of {model.config.hidden_size}"
     work = f"{steps:,} steps of {config.batch_size} x {config.seq_length} {config.symbols}"
     return [
         text_line(config, data),
@@ -38,14 +39,14 @@ def introduction(run: Run, data: Dataset, model: Model, step: int, layout: Layou
         f"train    {work}, {steps / data.train.windows_per_epoch:.2f} epochs",
         f"run      {f'continues after step {step:,} in' if step else 'writes to'} {one_line(run.folder)}",
         *([f"origin   {run.init_from}"] if run.init_from and step else []),
-        *(f"change   {each}" for each in run.changes),
+        *(f"change   {each}" for each in run.changes if each.step == step),
     ]
 
 
 def text_line(config: DataConfig, data: Dataset) -> str:
     """What is read, and how much of it for what."""
     sizes = f"{len(data.train):,} to train on, {len(data.validation):,} to validate, {len(data.test):,} to test"
-    return f"text     {one_line(config.corpus)}: {len(data.vocabulary)} different {config.symbols}; {sizes}"
+    return f"text     {one_line(config.corpus)}: {len(data.vocabulary):,} different {config.symbols}; {sizes}"
 
 
 def conclusion(run: Run, data: Dataset, found: Evaluation | None) -> list[str]:
@@ -55,7 +56,7 @@ def conclusion(run: Run, data: Dataset, found: Evaluation | None) -> list[str]:
     text, symbols = run.vocabulary.decode(data.validation), run.config.data.symbols
     as_bytes = text.encode("latin-1") if symbols == "bytes" else text.encode("utf-8", "surrogatepass")
     rows = {
-        f"all {len(run.vocabulary)} {symbols} equally likely": math.log2(len(run.vocabulary)),
+        f"all {len(run.vocabulary):,} {symbols} equally likely": math.log2(len(run.vocabulary)),
         "the same text through xz -9": 8 * len(lzma.compress(as_bytes, preset=9)) / len(text),
         "this model": found.bits_per_char,
     }
@@ -124,7 +125,7 @@ def grid_introduction(models: Sequence[GridModel], seeds: int, done: int, folder
     count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     lines = [
         text_line(models[0].config.data, data),
-        f"models   {len(models)} with {_count(seeds, 'seed')} each, of {count} parameters",
+        f"models   {len(models)} with {counted(seeds, 'seed')} each, of {count} parameters",
         f"folder   {one_line(folder)}{f', where {done} of them are trained' if done else ''}",
     ]
     if len(models) > 1 and all(each.baseline is None for each in models):
@@ -151,10 +152,6 @@ def reach_table(found: GradientReach) -> list[str]:
         parts = "".join(f"{part:9.1e}" for part in norms[shown] / norms[0])
         lines.append(f"  layer {number:<7} {parts}   {f'> {lags - 1}' if reach is None else reach:>6}")
     return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _devices(layout: Layout) -> str:

@@ -27,6 +27,11 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
+def counted(number: int, what: str) -> str:
+    """Such as ``1 line`` and ``2,000 lines``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def to_json(value: object) -> str:
     """A line of JSON in ASCII, whatever is in a text; numbers that are not finite become null."""
     try:

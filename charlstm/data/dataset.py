@@ -34,7 +34,7 @@ class Fingerprint:
     def read(cls, config: DataConfig) -> "Fingerprint":
         """The fingerprint of a config's text; InputError if it is not there, or is not text."""
         digest = hashlib.sha256()
-        length = sum(map(len, _hashed(corpora.pieces(config.corpus, config.symbols), digest)))
+        length = sum(map(len, _hashed(corpora.pieces(config.corpus, config.symbols, config.separator), digest)))
         return cls(config.corpus, digest.hexdigest(), length)
 
     def is_of(self, other: "Fingerprint") -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from charlstm.config import Symbols
-from charlstm.data.text_file import decoded, unreadable
+from charlstm.data.text_file import decoded, decompressed
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
@@ -52,23 +52,22 @@ class Lines:
 
 
 def read_prime(path: str, symbols: Symbols) -> str:
-    """All of a file, or of standard input for "-", byte for byte: bytes that are not UTF-8 are as in `os.fsdecode`.
+    """All of a file, or of standard input for "-": characters as `TextFiles` reads them, bytes as in `os.fsdecode`.
 
-    Raises InputError if it is too long, or is not UTF-8 and not for a model of bytes.
+    Raises InputError if it is too long, or is no text and not for a model of bytes.
     """
     with _opened(path) as (file, name):
         content = file.read(_LONGEST + 1)
     if len(content) > _LONGEST:
         raise InputError(f"{name} has more than {_LONGEST:,} bytes, too many for a prime; give a part of it")
-    try:
-        return content.decode("utf-8", "surrogateescape" if symbols == "bytes" else "strict")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+    if symbols == "bytes":
+        return content.decode("utf-8", "surrogateescape")
+    return "".join(decoded([content], name, symbols))
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[Any, str]]:
-    """A file or standard input as a buffered reader of bytes, and its name in messages."""
+    """A file, decompressed, or standard input as a buffered reader of bytes, and its name in messages."""
     if path == "-":
         if sys.stdin is None:
             raise InputError("standard input is closed; give a file")
@@ -76,9 +75,5 @@ def _opened(path: str) -> Iterator[tuple[Any, str]]:
             print("charlstm: reads what is typed here; Ctrl-D ends it", file=sys.stderr)
         yield sys.stdin.buffer, "standard input"
         return
-    try:
-        file = open(user_path(path), "rb")  # noqa: SIM115 - errors of the block are not those of opening
-    except OSError as error:
-        raise unreadable(path, error) from None
-    with file:
-        yield file, repr(path)
+    with decompressed(str(user_path(path))) as (stream, _):
+        yield stream, repr(path)

@@ -10,6 +10,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -19,15 +20,12 @@ from charlstm.config import Symbols
 from charlstm.support.errors import InputError
 from charlstm.support.process import memory
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-"""How the names of files end that are decompressed."""
+COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd"}
+"""How the names of files end that are decompressed, and what such a file begins with."""
 _CHUNK = 1 << 22  # bytes
 _MOST_FILES = 100_000  # a folder with links to itself has no end
 _REMEDIES = {
-    b"\x1f\x8b": "it is compressed, so let its name end in .gz",
-    b"BZh": "it is compressed, so let its name end in .bz2",
-    b"\xfd7zXZ\0": "it is compressed, so let its name end in .xz",
-    b"\x28\xb5\x2f\xfd": "it is compressed, so let its name end in .zst",
+    **{magic: f"it is compressed, so give a file whose name ends in {ending}" for ending, magic in COMPRESSED.items()},
     b"PK\3\4": "it is a zip archive or a document, so save the text in it to a file first",
     b"%PDF": "it is a PDF, so save the text in it to a file first",
 }
@@ -128,16 +126,22 @@ def _chunks(path: str, identity: Identity) -> Iterator[bytes]:
     """The bytes of a file, decompressed."""
     if not identity[2]:  # the system shows some endless streams as files of no bytes
         return
+    with decompressed(path) as (stream, file):
+        if _identify(path, file.fileno()) != identity:
+            raise _changed(path)
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+        if _identify(path, file.fileno()) != identity:
+            raise _changed(path)
+
+
+@contextmanager
+def decompressed(path: str) -> Iterator[tuple[Any, Any]]:
+    """A reader of a file's bytes, decompressed, and the file itself; InputError where the block cannot read it."""
     module, damage = _decompressor(path)
     try:
         with Path(path).open("rb") as file:
-            if _identify(path, file.fileno()) != identity:
-                raise _changed(path)
-            stream = module.open(file) if module else file
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-            if _identify(path, file.fileno()) != identity:
-                raise _changed(path)
+            yield module.open(file) if module else file, file
     except (OSError, EOFError, damage) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from None
@@ -172,7 +176,8 @@ def decoded(chunks: Iterable[bytes], name: str, symbols: Symbols, *, alone: bool
 def _characters(chunks: Iterable[bytes], name: str, alone: bool) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, began, held, head = 0, False, "", b""
-    way = "use --data.symbols bytes, which reads any file" if alone else "leave it out by a quoted glob, as in '*.txt'"
+    others = "leave it out by a quoted glob, as in '*.txt'"
+    way = "train with --data.symbols bytes, which reads any file" if alone else others
 
     def not_text(what: str) -> InputError:
         remedies = [remedy for magic, remedy in _REMEDIES.items() if head.startswith(magic)]

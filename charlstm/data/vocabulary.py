@@ -19,7 +19,7 @@ from charlstm.support.files import write_atomic
 
 _MAX_BYTES = 20_000_000  # all of Unicode takes 17.8 MB as JSON escapes
 _SHOWN = 5
-_INSTEAD = "leave them out, or drop them with --skip-unknown"
+_INSTEAD = "replace them, or drop them with --skip-unknown"
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         removed it; TrainingError where the system failed.
         """
         if step not in (there := self.steps()):
-            raise GoneError(f"there is no checkpoint {step} in {self._folder}; there are {there or 'none'}")
+            raise GoneError(f"there is no checkpoint {step} in {self._folder}; there are {str(there)[1:-1] or 'none'}")
         before = identity(self._path(step))
         try:
             return self._load(step, like)

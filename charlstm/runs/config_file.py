@@ -52,7 +52,8 @@ class Change:
     now: Flag | Whole | Number | Text
 
     def __str__(self) -> str:
-        return one_line(f"{self.field} was {self.was!r} up to step {self.step:,}, and is {self.now!r}")
+        was, now = (f"{each:,}" if type(each) is int else repr(each) for each in (self.was, self.now))
+        return one_line(f"{self.field} from {was} to {now} at step {self.step:,}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -77,10 +78,13 @@ class Story:
     changes: tuple[Change, ...] = ()
 
 
-def continued(old: Experiment, new: Experiment, step: int = 0, *, allow_change: bool = False) -> Experiment:
+def continued(
+    old: Experiment, new: Experiment, step: int = 0, *, allow_change: bool | None = None, name: str = "the run"
+) -> Experiment:
     """The config with which a run of `old` goes on as `new` after `step`; a time loop of "auto" leaves it its own.
 
-    Raises InputError for fewer steps than that, for what cannot change, and, unless allowed, for what changes updates.
+    Raises InputError, which has the run's `name`, for fewer steps than that, for what cannot change, and, unless
+    allowed, for what changes updates; None says that nobody can allow it, as in a comparison.
     """
     if old.model.recurrence != "auto" == new.model.recurrence:
         new = replace(new, model=replace(new.model, recurrence=old.model.recurrence))
@@ -89,14 +93,12 @@ def continued(old: Experiment, new: Experiment, step: int = 0, *, allow_change: 
     if 0 in changed.get("optimizer.weight_decay", ()):
         fixed.append("optimizer.weight_decay")  # without it, the optimizer's state has another form
     told = ", ".join(f"{name} was {changed[name][0]!r} and is {changed[name][1]!r}" for name in fixed or changed)
-    if fixed:
-        what = f"the run began with another config: {one_line(told, 2000)}"
-        raise InputError(f"{what}; this cannot change once a run has begun, so use another --run-dir")
-    if changed and not allow_change:
-        what = f"the run began with another config: {one_line(told, 2000)}"
-        raise InputError(f"{what}; --allow-change goes on so and records it, or use another --run-dir")
+    if fixed or (changed and not allow_change):
+        never = "this cannot change once a run has begun, so"
+        how = never if fixed or allow_change is None else "--allow-change goes on so and records it, or"
+        raise InputError(f"{name} began with another config: {one_line(told, 2000)}; {how} use another --run-dir")
     if new.train.steps < step:
-        what = f"train.steps was {old.train.steps} and is {new.train.steps}, and the run stands at step {step}"
+        what = f"{name} has made {step:,} steps, so train.steps cannot be {new.train.steps:,}"
         raise InputError(f"{what}; {step} ends it there, or use another --run-dir")
     return new
 

@@ -103,7 +103,8 @@ class Run:
         if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
             raise InputError(f"there is no folder {folder}; give the folder of a run, or train one there first")
         if (folder / GRID).exists():
-            raise InputError(f"{folder} is a comparison; give one of its runs, such as lstm-1x128/seed-0 in it")
+            first = next((f", such as {each.parent}" for each in sorted(folder.glob(f"*/*/{CONFIG}"))), "")
+            raise InputError(f"{folder} is a comparison; give one of its runs{first}, or use `charlstm compare`")
         if not cls.exists(folder):
             raise InputError(f"{folder} has no {CONFIG}, so it is not a run; give the folder that charlstm train named")
         _check_links(folder)
@@ -119,7 +120,7 @@ class Run:
 
     def extended(self, config: Experiment, step: int, *, program: bool = False, allow_change: bool = False) -> "Run":
         """This run as `config` continues it after `step`; on disk too. Raises InputError as `continued` does."""
-        config = continued(self.config, config, step, allow_change=allow_change)
+        config = continued(self.config, config, step, allow_change=allow_change, name=f"the run in {self.folder}")
         # Where newer checkpoints were lost, what changed after them changes here.
         kept = tuple(replace(each, step=min(each.step, step)) for each in self.changes)
         made = kept + changes(self.config, config, step)
@@ -208,4 +209,4 @@ def check_text(folder: Path, then: Fingerprint, now: Fingerprint) -> None:
     if not then.is_of(now):
         had, has = (f"{each.characters:,} characters (SHA-256 {each.sha256[:12]})" for each in (then, now))
         what = f"the text of {one_line(now.corpus)} changed since {folder} began: it had {had}, and has {has}"
-        raise InputError(f"{what}; give the text that it had, or use another --run-dir")
+        raise InputError(f"{what}; give the text that it had, or train on this one in another --run-dir")

@@ -250,7 +250,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as checkpoints:
         if not checkpoints.steps():
-            raise InputError(f"{folder} has no checkpoint yet; training makes one when it ends or is interrupted")
+            raise InputError(f"{folder} has no checkpoint yet; training makes one every --train.checkpoint-every steps")
         if checkpoint not in ("best", "latest"):
             if not (checkpoint.isascii() and checkpoint.isdigit() and len(checkpoint) < 20):  # int() has a limit too
                 raise InputError(f"--checkpoint is {checkpoint!r}; it must be best, latest, fresh or a step")

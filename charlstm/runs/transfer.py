@@ -59,7 +59,7 @@ def transfer(
     if wrong := [name for name in _MUST_AGREE if theirs[name] != ours[name]]:
         differ = ", ".join(f"{name} is {ours[name]} and was {theirs[name]}" for name in wrong)
         typed = " ".join(f"--{name.replace('_', '-')} {theirs[name]}" for name in wrong)
-        raise InputError(f"{one_line(old.run.folder)} cannot be begun from: {differ}; give {typed}")
+        raise InputError(f"a run cannot begin from {one_line(old.run.folder)}: {differ}; give {typed}")
     shared = "".join(each for each in vocabulary.characters if not old.vocabulary.unknown(each))
     here, there = vocabulary.encode(shared), old.vocabulary.encode(shared)
 
@@ -74,6 +74,6 @@ def transfer(
 
     wider = jax.eval_shape(Model(model.config, model.vocabulary_size + 1).init, jax.random.key(0))
     new, lost = len(vocabulary) - len(shared), len(old.vocabulary) - len(shared)
-    counts = f"{len(shared):,} {config.data.symbols} are known to both, {new:,} are new, {lost:,} are gone"
+    counts = f"{config.data.symbols} known to both: {len(shared):,}, new: {new:,}, gone: {lost:,}"
     line = f"begins with the parameters of {one_line(old.run.folder)} after step {old.step:,}: {counts}"
     return jax.tree.map(merge, fresh, old.params, wider), line

@@ -90,7 +90,7 @@ def train(
                 watch.line(run.newer)
             latest = latest_of(folder / CHECKPOINTS, numbered(folder / CHECKPOINTS), run.id)
             stands_at = int(min(latest or 0, last_step(folder / METRICS)))
-            config = continued(run.config, config, stands_at, allow_change=allow_change)
+            config = continued(run.config, config, stands_at, allow_change=allow_change, name=f"the run in {folder}")
         data = Dataset.read(config.data) if data is None else data
         model = make_model(config, len(data.vocabulary))
         received.check()
@@ -121,11 +121,11 @@ def train(
         watch.begin(member.run, data, model, loop.step, layout)
         if trains := ends_now or not loop.was_finished:
             (state,) = loop.run(received)
-        else:
-            more = f"a larger {'--train.patience or ' if loop.early else ''}--train.steps"
-            watch.line(f"this run is finished; {more} goes on from step {loop.step:,}")
         if loop.early:
             watch.line(loop.early)
+        if not trains:
+            more = f"a larger {'--train.patience or ' if loop.early else ''}--train.steps"
+            watch.line(f"this run is finished; {more} goes on from step {loop.step:,}")
     # What shows the end may fail, such as on a full disk that standard output goes to: everything is saved by now.
     watch.end(TrainedRun(member.run, model, state.params, loop.step), data, loop.validation, trained=trains)
     return state

@@ -92,10 +92,14 @@ def test_help_imports_no_jax() -> None:
         (["train", "--data.corpus", "no_such_text"], "there is no corpus or file"),
         (["eval", "no_such_run"], "no_such_run"),
         (["score", "no_such_run"], "no_such_run"),
-        (["score", "run", "--by", "word"], "('line', 'character')"),
+        (["score", "run", "--by", "word"], "--by is 'word'; it must be one of 'line', 'character'; see"),
+        (["score", "run", "one", "two"], "one word too many: two"),
+        (["sample", "run", "--num", "x"], "--num is 'x'; it must be a whole number"),
+        (["sample", "run", "--temperature", "x"], "--temperature is 'x'; it must be a number"),
+        (["sample", "run", "--prime", "--help"], "--prime needs a value; one that is an option itself follows ="),
         (["sample", "no_such_run"], "no_such_run"),
         (["export", "no_such_run"], "no_such_run"),
-        (["sample"], "run"),
+        (["sample"], "charlstm: run is missing; see"),
         (["corpora", "--all"], "no option --all"),
     ],
 )
@@ -144,7 +148,8 @@ def test_no_help_shows_a_default_of_none(capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit):
             cli.run([command, "--help"])
         told = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert "(default: None)" not in told
+        assert "(default: None)" not in told and "(default: )" not in told
+        assert command != "train" or r"(default: '\n')" in told
         assert command != "sample" or told.count("(default: as in the run's config)") == 5
 
 

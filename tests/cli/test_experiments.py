@@ -10,7 +10,7 @@ from folders import config, make_run
 from charlstm import cli
 from charlstm.cli.arguments import compare_arguments, train_arguments
 from charlstm.cli.places import text_name
-from charlstm.config import Experiment, Grid, OptimizerConfig
+from charlstm.config import DataConfig, Experiment, Grid, OptimizerConfig
 from charlstm.data.dataset import Fingerprint
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.folder import Run
@@ -143,6 +143,36 @@ def test_a_text_names_its_folder_and_another_gets_its_own() -> None:
     make_run(Path("runs/moved"), config(), steps=0)
     assert chosen("--data.corpus", "moved.txt") == ("runs/moved-2", True)
     assert train_arguments(["--data.corpus", "b/my.txt"])[1].config.model.hidden_size == 8  # the run's own
+
+
+def test_a_separator_makes_another_text() -> None:
+    Path("notes").mkdir()
+    for name in ("1.txt", "2.txt"):
+        Path("notes", name).write_text(TEXT)
+    Path("grid.py").write_text("from charlstm import Grid\nGRID = Grid()")
+    asked = dataclasses.replace(config(), data=DataConfig(corpus=str(Path("notes").absolute()), separator=""))
+    Run.create(Path("runs/notes"), asked, Vocabulary.of(TEXT), Fingerprint.of("notes", TEXT + TEXT))
+    words = ["--data.corpus", "notes"]
+    for more in ([], ["--data.separator="]):
+        assert train_arguments([*words, *more])[0].as_posix() == "runs/notes"
+    assert train_arguments([*words, "--data.separator", "\n"])[0].as_posix() == "runs/notes-2"
+    Path("runs/grid").mkdir()
+    write_json(Path("runs/grid/grid.json"), to_dict(Grid()))
+    write_json(Path("runs/grid/corpus.json"), dataclasses.asdict(Fingerprint.of("notes", TEXT + TEXT)))
+    grid = ["grid.py", *words]
+    assert compare_arguments([*grid, "--data.separator="])[0].as_posix() == "runs/grid"
+    assert compare_arguments(grid)[0].as_posix() == "runs/grid-2"
+
+
+def test_a_text_that_is_gone_gets_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin(Path("runs/gone"), TEXT, size=8)
+    Path("my.txt").unlink()
+    base = "Experiment(data=DataConfig(corpus='my.txt'))"
+    Path("grid.py").write_text(f"from charlstm import DataConfig, Experiment, Grid\nGRID = Grid(base={base})")
+    for words in (["train", f"{run}/config.json"], ["train", str(run)], ["compare", "grid.py"]):
+        for more in ([], ["--run-dir=other"] if words[1] != str(run) else []):
+            assert "if the text was moved, give its new place: --data.corpus FILE" in refusal(capsys, *words, *more)
+    assert "its new place" not in refusal(capsys, "train", f"{run}/config.json", "--data.corpus", "typed.txt")
 
 
 def test_any_text_gives_a_name(tmp_path: Path) -> None:

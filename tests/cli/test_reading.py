@@ -1,5 +1,6 @@
 """What score, sample and eval give to another program: rows, JSON, primes from files, texts that stop."""
 
+import gzip
 import json
 import math
 import sys
@@ -113,7 +114,11 @@ def test_rows_are_for_people_too_and_a_total_stands_apart(
     assert title.split() == ["line", "nats", "bits_per_char", "characters", "text"]
     assert total.startswith("3 lines: ") and total.endswith(" over 6 characters; 1 unknown left out")
     put_in(monkeypatch, b"ab\n")
-    assert run("score", "characters", "--by", "character").out.split()[-1] == "'b'"
+    told = run("score", "characters", "--by", "character")
+    assert told.out.split()[-1] == "'b'"
+    assert "\n1 line: " in told.err and told.err.endswith(" bits per character over 1 character\n")
+    put_in(monkeypatch, b"abc\n")
+    assert run("score", "bytes").err.endswith(" bits per byte over 2 bytes\n")
 
 
 def test_unknown_characters_are_named_with_their_line_or_counted(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
@@ -154,6 +159,23 @@ def test_what_is_no_lines_is_refused_in_one(
     assert "closed" in run("score", "characters").err
 
 
+@pytest.mark.parametrize("symbols", BOTH)
+def test_a_compressed_file_is_read_as_training_reads_it(
+    runs: dict[str, TrainedRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, symbols: Symbols
+) -> None:
+    path, packed = tmp_path / "text", tmp_path / "text.gz"
+    path.write_text("ab\nce\n")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert records("score", symbols, str(packed)) == records("score", symbols, str(path))
+    assert run("sample", symbols, "--prime-file", str(packed), "--length=0").out == "ab\nce\n\n"
+    put_in(monkeypatch, packed.read_bytes())
+    if symbols == "characters":
+        assert "it is compressed, so give a file whose name ends in .gz" in run("score", symbols).err
+    packed.write_bytes(packed.read_bytes()[:-9])
+    for told in (run("score", symbols, str(packed)), run("sample", symbols, "--prime-file", str(packed))):
+        assert told.code == 2 and "cannot be decompressed" in told.err
+
+
 def test_eval_counts_what_it_leaves_out(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text("aZb\n")
@@ -161,6 +183,9 @@ def test_eval_counts_what_it_leaves_out(runs: dict[str, TrainedRun], tmp_path: P
     (row,) = records("eval", "characters", "--text", str(path), "--skip-unknown")
     assert (row["characters"], row["skipped"]) == (3, 1)
     assert row["loss"] == pytest.approx(nats(runs["characters"], "ab\n").mean(), rel=1e-4)
+    assert " bits per byte over 4 bytes " in run("eval", "bytes", "--text", str(path)).out
+    for more in (["--split", "test"], ["--split=validation"], ["--corpus", "text"]):
+        assert "leave them out, or --text" in run("eval", "characters", "--text", str(path), *more).err
     path.write_text("ZZ")
     assert "nothing of" in run("eval", "characters", "--text", str(path), "--skip-unknown").err
 
@@ -193,9 +218,10 @@ def test_a_stop_ends_texts_however_they_are_asked_for(runs: dict[str, TrainedRun
     assert told.out == endless and "is never drawn; not in the vocabulary: '\\\\' (U+005C)" in told.err
 
 
-def test_a_prime_is_a_file_s_bytes(
+def test_a_prime_is_read_as_a_text_is(
     runs: dict[str, TrainedRun], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """So that a model's own text is a prime: CRLF is LF among characters, and stays among bytes."""
     path = tmp_path / "-prime"
     for symbols, content in (("characters", "a\r\n\u2028é\n\n".encode()), ("bytes", b"\xff\0\r\n\xc3")):
         path.write_bytes(content)
@@ -203,8 +229,9 @@ def test_a_prime_is_a_file_s_bytes(
         monkeypatch.chdir(tmp_path)
         for source in ("-prime", "-"):
             told = run("sample", symbols, "--prime-file", source, "--length", "0")
-            assert told.out == content.decode("utf-8", "replace") + "\n"
-    assert "-prime' is not UTF-8 at byte 0" in run("sample", "characters", "--prime-file", "-prime").err
+            read = content if symbols == "bytes" else content.replace(b"\r\n", b"\n")
+            assert told.out == read.decode("utf-8", "replace") + "\n"
+    assert "-prime' has a NUL at byte 1" in run("sample", "characters", "--prime-file", "-prime").err
     assert "cannot go together" in run("sample", "bytes", "--prime-file", "-prime", "--prime", "a").err
     assert "cannot go together" in run("sample", "bytes", "--stream", "--json").err
     monkeypatch.setattr(lines, "_LONGEST", 3)
@@ -216,8 +243,22 @@ def test_a_value_may_begin_with_dashes(runs: dict[str, TrainedRun]) -> None:
         for words in (["--prime", prime], [f"--prime={prime}"]):
             assert run("sample", "bytes", *words, "--length", "0").out == f"{prime}\n"
     assert run("sample", "bytes", "--prime=--length", "--length=0").out == "--length\n"
-    assert "Missing value for argument '--prime'" in run("sample", "bytes", "--prime", "--length", "5").err
+    assert "--prime needs a value" in run("sample", "bytes", "--prime", "--length", "5").err
     assert "no option --flag" in run("sample", "bytes", "--flag").err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--temperature=-1"], "--temperature is -1.0; it must be at least 0"),
+        (["--top-n=-1"], "--top-n is -1; it must be at least 0"),
+        (["--seed=-1"], "--seed is -1; it must be at least 0"),
+        (["--seed=4294967295", "--num=5"], "--seed + --num - 1 is 4294967299; it must be below 2**32"),
+        ([f"--num={10**20}"], f"--seed + --num - 1 is {10**20 - 1}; it must be below 2**32"),
+    ],
+)
+def test_a_setting_is_refused_by_its_option(runs: dict[str, TrainedRun], words: list[str], says: str) -> None:
+    assert run("sample", "bytes", *words).err == f"charlstm: {says}\n"
 
 
 def test_a_config_s_prime_that_loses_characters_says_which(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from reference import CELLS
 
 from charlstm.compare.grid import check_same_grid, grid_models
-from charlstm.config import Axes, Experiment, Grid, ModelConfig, Published, TrainConfig
+from charlstm.config import Axes, Experiment, Grid, ModelConfig, OptimizerConfig, Published, TrainConfig
 from charlstm.core.network import Model
 from charlstm.core.size import count_operations, count_parameters, match_parameters
 from charlstm.support.errors import InputError
@@ -154,7 +154,14 @@ def test_a_grid_may_grow_and_not_shrink(larger: dict) -> None:
     check_same_grid(grown, small, V, lambda model, number: False)  # none of its runs was begun
 
 
-@pytest.mark.parametrize("base", [Experiment(seed=1), Experiment(train=TrainConfig(steps=2000))])
+@pytest.mark.parametrize(
+    "base",
+    [
+        Experiment(seed=1),
+        Experiment(train=TrainConfig(steps=2000)),
+        Experiment(optimizer=OptimizerConfig(grad_clip=2.0)),  # which --allow-change would allow a run of its own
+    ],
+)
 def test_another_base_is_refused(base: Experiment) -> None:
-    with pytest.raises(InputError, match="use another --run-dir"):
+    with pytest.raises(InputError, match=r"cannot change .* use another --run-dir"):
         check_same_grid(Grid(), replace(Grid(), base=base), V, lambda model, number: True)

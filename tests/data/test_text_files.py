@@ -195,7 +195,7 @@ def test_a_bomb_is_not_held(tmp_path: Path, kind: str, monkeypatch: pytest.Monke
 def test_a_compressed_file_by_another_name_is_no_text(tmp_path: Path, kind: str):
     (tmp_path / "text").write_bytes(COMPRESSORS[kind](bytes(range(200)) * 9))
     message = refusal(tmp_path / "text")
-    assert f"it is compressed, so let its name end in {kind}" in message and "bytes" not in message
+    assert f"it is compressed, so give a file whose name ends in {kind}" in message and "bytes" not in message
 
 
 def test_zst_without_its_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -106,7 +106,7 @@ def test_unknown_characters_are_readable():
         Vocabulary.of("abc").encode("aé\x00\u0301\ud800中zyé")
     assert str(refused.value) == (
         r"not in the vocabulary: 'é' (U+00E9), '\x00' (U+0000), '\u0301' (U+0301), '\ud800' (U+D800), '中' (U+4E2D)"
-        " and 2 more; leave them out, or drop them with --skip-unknown"
+        " and 2 more; replace them, or drop them with --skip-unknown"
     )
 
 

@@ -226,6 +226,7 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"the text of king_james changed since .* began") as error:
             Run.open(tmp_path).check_text(Fingerprint.of("king_james", other), run.vocabulary)
         assert str(error.value).isprintable()
+        assert str(error.value).endswith("or train on this one in another --run-dir")  # eval has no such option
 
 
 ALL_FIELDS = list(flat(Experiment()))
@@ -249,7 +250,8 @@ def test_what_changes_no_update_may_change_and_the_rest_is_named(
     told = str(error.value)
     assert told.isprintable()
     named = set(re.findall(r"([a-z_.0-9]+) was ", told))
-    assert named == (fixed or (set() if allow else changed) or {"train.steps"}) or len(told) > 2000
+    assert named == (fixed or (set() if allow else changed)) or len(told) > 2000
+    assert ("steps, so train.steps cannot be" in told) == (not named)
     assert ("--allow-change" in told) == (not fixed and bool(changed) and not allow)
 
 
@@ -271,6 +273,15 @@ def test_a_refused_change_is_told_with_both_values() -> None:
         continued(old, decayed, allow_change=True)
 
 
+def test_a_comparison_s_folder_names_a_run_in_it(tmp_path: Path) -> None:
+    (tmp_path / "grid.json").write_text("{}")
+    with pytest.raises(InputError, match="is a comparison; give one of its runs, or use `charlstm compare`"):
+        Run.open(tmp_path)
+    run = begin(tmp_path / "rnn-1x16" / "seed-3")
+    with pytest.raises(InputError, match=f"give one of its runs, such as {re.escape(str(run.folder))}, or"):
+        Run.open(tmp_path)
+
+
 def test_a_run_records_from_which_step_on_it_changed(tmp_path: Path) -> None:
     run = begin(tmp_path)
     assert run.extended(run.config, 7) == run
@@ -283,7 +294,9 @@ def test_a_run_records_from_which_step_on_it_changed(tmp_path: Path) -> None:
         Change(step=1500, field="train.steps", was=1500, now=2000),
         Change(step=1800, field="optimizer.learning_rate", was=6e-3, now=1e-4),
     )
-    with pytest.raises(InputError, match=r"steps was 2000 and is 1500, and the run stands at step 1800; 1800 ends"):
+    told = "from 1,500 to 2,000 at step 1,500", "from 0.006 to 0.0001 at step 1,800"
+    assert all(str(each).endswith(line) for each, line in zip(made.changes, told, strict=True))
+    with pytest.raises(InputError, match=r"has made 1,800 steps, so train\.steps cannot be 1,500; 1800 ends"):
         made.extended(dataclasses.replace(slower, train=TrainConfig()), 1800)
     # Newer checkpoints were lost, so that steps from 1700 on are trained anew.
     assert [each.step for each in made.extended(slower, 1700).changes] == [1500, 1700]

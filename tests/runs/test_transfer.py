@@ -80,4 +80,4 @@ def test_the_line_counts_symbols() -> None:
     vocabulary = Vocabulary.of("bcxyz")
     model = Model(old.config.model, vocabulary.size)
     line = transfer(old, old.config, vocabulary, model, random_params(model, 1))[1]
-    assert line.endswith("old after step 12: 2 characters are known to both, 3 are new, 1 are gone")
+    assert line.endswith("old after step 12: characters known to both: 2, new: 3, gone: 1")

@@ -105,19 +105,21 @@ def test_a_change_of_the_updates_is_asked_for_and_recorded(
     assert "--allow-change" in capsys.readouterr().err
     assert (folder / "config.json").read_bytes() == before
     assert cli.run([*changed, "--allow-change"]) == 0
-    assert "change   optimizer.learning_rate was 0.006 up to step 4, and is 0.0001" in capsys.readouterr().err
+    assert "change   optimizer.learning_rate from 0.006 to 0.0001 at step 4\n" in capsys.readouterr().err
     rates = {row["step"]: row["learning_rate"] for row in read(folder) if "split" not in row}
     assert rates[4] > 1e-3 and rates[5] <= 1e-4
     made = [(each.step, each.field) for each in Run.open(folder).changes]
     assert made == [(4, "model.dropout"), (4, "optimizer.learning_rate")]
-    assert cli.run(["train", str(folder)]) == 0  # finished, with what changed
+    capsys.readouterr()
+    assert cli.run(["train", str(folder), "--train.steps", "13"]) == 0
+    assert capsys.readouterr().err.count("change  ") == 1  # the rest is told already, and in the report
 
 
 def test_a_run_ends_where_it_stands(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = stopped(text, tmp_path / "run", 4)
     before = timeless_metrics(folder)
     assert cli.run(["train", str(folder), "--train.steps", "3"]) == 2
-    assert "the run stands at step 4" in capsys.readouterr().err
+    assert f"the run in {folder} has made 4 steps, so train.steps cannot be 3" in capsys.readouterr().err
     assert cli.run(["train", str(folder), "--train.steps", "4"]) == 0
     out, error = capsys.readouterr()
     assert out.startswith("In the beginning") and "this model" in error and "next:" in error
@@ -143,7 +145,7 @@ def test_patience_ends_a_run_as_it_does_one_that_was_stopped(
     capsys.readouterr()
     assert cli.run(["train", str(broken)]) == 0
     error = capsys.readouterr().err
-    assert told in error and "a larger --train.patience or --train.steps goes on from step 6" in error
+    assert f"{told}\nthis run is finished; a larger --train.patience or --train.steps goes on from step 6\n" in error
     assert cli.run(["train", str(broken), "--train.patience", "3"]) == 0
     assert validated(broken) == [2, 4, 6, 8]
     assert cli.run(["train", str(unbroken), "--train.steps", "14"]) == 0
