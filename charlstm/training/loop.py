@@ -5,7 +5,7 @@ follows them, so that a run that continues from it has the lines of all its step
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -153,7 +153,7 @@ class Loop:
             return
         self._drain()
         self._show()
-        model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
+        model, states = self._program.model, self._program.take(self._states)
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
             if samples:
@@ -161,10 +161,9 @@ class Loop:
                 member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
                 found = evaluate(model, params, self._validation_ids, newline=member.run.newline)
-                losses[place] = found.loss
                 saves |= self._record_validation(member, found) or bool(self.early)
         if saves:
-            self._save(places, states, losses)
+            self._save(places, states)
         self._show()
         self._since = self._clock()
 
@@ -179,14 +178,18 @@ class Loop:
         self._watch.validated(member.run, self.step, found)
         return improved
 
-    def _save(self, places: Sequence[int], states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
+    def _save(self, places: Sequence[int], states: Sequence[TrainState]) -> None:
         for place in [place for place in self._steady() if place in places]:
             member, leaves = self.members[place], jax.device_get(jax.tree.leaves(states[place].params))
             if not all(np.isfinite(leaf).all() for leaf in leaves):  # the next update would only show it later
                 self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
                 continue
             member.metrics.flush()
-            member.checkpoints.save(self.step, states[place], losses.get(place), devices=self._program.row_devices)
+            loss = dict(member.metrics.validations).get(self.step)
+            if self._saved != self.step:
+                member.checkpoints.save(self.step, states[place], loss, devices=self._program.row_devices)
+            elif loss is not None:  # its checkpoint is the one that was restored
+                member.checkpoints.record_loss(self.step, loss)
         self._saved = self.step
 
     def _drain(self) -> None:
@@ -231,7 +234,7 @@ class Loop:
         if received:
             self._drain()
             if self._saved != self.step:
-                self._save(self._steady(), self._program.take(self._states), {})
+                self._save(self._steady(), self._program.take(self._states))
             for member in self.members:
                 member.checkpoints.wait()
             received.check(self.step)
