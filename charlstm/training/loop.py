@@ -55,7 +55,7 @@ class Watch:
         """A run was measured on its validation split."""
 
     def end(self, run: TrainedRun, data: Any, found: Evaluation | None, trained: bool) -> None:
-        """A run has made its last update, now or (where it was not `trained`) before."""
+        """A run has made its last update, now or (where it was not `trained`) before; `found` is of its best step."""
 
 
 class Loop:
@@ -87,9 +87,6 @@ class Loop:
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
         self.was_finished = not self._left and (self.step >= self._config.train.steps or bool(self.early))
-        self.validation: Evaluation | None = None
-        if done := [loss for step, loss in members[0].metrics.validations if step == self.step]:
-            self.validation = Evaluation(done[-1], len(self._validation_ids))
 
     def run(self, received: Received) -> list[TrainState]:
         """Train to the last step, until every run has diverged or patience ends, and give the states after it.
@@ -130,6 +127,12 @@ class Loop:
     def early(self) -> str:
         """Why training stops before its last step, where `train.patience` says so: a function of what is on disk."""
         return ended_early(self.members[0].run, self.members[0].metrics.validations, self.step)
+
+    @property
+    def validation(self) -> Evaluation | None:
+        """The lowest loss so far of a single run, if there is one."""
+        best = self.members[0].metrics.best
+        return Evaluation(best, len(self._validation_ids)) if math.isfinite(best) else None
 
     def _steady(self) -> list[int]:
         return [place for place, member in enumerate(self.members) if member.diverged_after is None]
@@ -172,7 +175,7 @@ class Loop:
         if not math.isfinite(found.loss):
             self._diverge(member, self.step, f"the validation loss is not finite at step {self.step:,}")
             return False
-        self.validation, improved = found, found.loss < member.metrics.best
+        improved = found.loss < member.metrics.best
         losses = {"loss": found.loss, "bits_per_char": found.bits_per_char}
         member.write({"step": self.step, "split": "validation"} | losses)
         self._watch.validated(member.run, self.step, found)

@@ -15,6 +15,7 @@ from benchmarks.kills import differences
 from charlstm import cli
 from charlstm.runs import checkpoint
 from charlstm.runs.folder import Run
+from charlstm.runs.loading import load_run
 from charlstm.runs.metrics import read
 from charlstm.support.errors import InputError
 from charlstm.training import train
@@ -190,6 +191,21 @@ def test_patience_ends_a_run_as_it_does_one_that_was_stopped(
     assert validated(broken) == [2, 4, 6, 8]
     assert cli.run(["train", str(unbroken), "--train.steps", "14"]) == 0
     assert validated(unbroken) == [2, 4, 6, 8, 10]  # counted anew
+
+
+def test_the_end_shows_the_best_step_as_the_next_commands_do(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With patience it is never the last, which had the table and the sample."""
+    fields = {"optimizer__learning_rate": 10.0, "train__validate_every": 2, "train__patience": 2}
+    assert cli.run(short_words(text, tmp_path / "run", **fields)) == 0
+    out, error = capsys.readouterr()
+    run, losses = load_run(tmp_path / "run"), [row["loss"] for row in read(tmp_path / "run") if "split" in row]
+    last = 2 * len(losses)
+    assert run.step < last and min(losses) < losses[-1]
+    assert f"step {run.step} has the lowest validation loss, not step {last}, the last" in error
+    assert f" {run.evaluate().bits_per_char:.4f}\nnext:" in error
+    assert out == run.sample() + "\n" != load_run(tmp_path / "run", "latest").sample() + "\n"
 
 
 def test_patience_needs_validations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
