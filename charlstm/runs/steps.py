@@ -75,12 +75,13 @@ def place_for(folder: Path, step: int) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a killed or failed save left, and puts what replaces a checkpoint in its place.
+    """Puts what replaces a checkpoint in its place, and removes what a killed or failed save left.
 
     Only to be called while no save is in progress. What a kill in the middle leaves is left to the next call.
     """
+    for step in numbered(folder, _REPLACEMENT):
+        if step in numbered(folder):
+            (folder / str(step)).rename(folder / f"{step}{_UNFINISHED}")
+        (folder / f"{step}{_REPLACEMENT}").rename(folder / str(step))
     for path in [path for path in folder.iterdir() if _UNFINISHED in path.name]:
         path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
-    for step in numbered(folder, _REPLACEMENT):
-        remove(folder, {step})
-        (folder / f"{step}{_REPLACEMENT}").rename(folder / str(step))

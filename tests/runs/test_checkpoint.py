@@ -214,7 +214,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
         with contextlib.suppress(Killed, TrainingError), Checkpoints(tmp_path, keep=1) as checkpoints:
             checkpoints.save(1, state(5), 1.0)
             checkpoints.wait()
-    assert calls == ["rename", "rmtree", "rename"][: min(moment, 3)]
+    assert calls == ["rename", "rename", "rmtree"][: min(moment, 3)]
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert [path.name for path in tmp_path.iterdir()] == ["1"]
         assert bits(checkpoints.restore(1, like(state()))) == bits(state(5 if moment else 1))
