@@ -37,10 +37,7 @@ def record_of(folder: Path, step: int, run: str) -> dict[str, Any]:
 
 
 def best_of(folder: Path, steps: Iterable[int], run: str) -> int | None:
-    """The step with the lowest validation loss, the first of equals; None if no checkpoint has one.
-
-    A later equal is no improvement, so that whether a signal left a checkpoint of it does not matter.
-    """
+    """The step with the lowest validation loss, the first of equals; None if no checkpoint has one."""
     scored = list[tuple[float, int]]()
     for step in steps:
         with suppress(BrokenError):

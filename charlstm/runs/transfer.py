@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,31 +49,21 @@ def load_origin(origin: Origin, how: str = _ANEW) -> TrainedRun:
 def find_origin(origin: Origin, folder: Path) -> Origin | None:
     """The origin of a run in a folder that may have been moved or copied; None if what is there is not it."""
     here = replace(origin, run=os.path.realpath(folder))
-    if here.run != os.path.realpath(origin.run):
-        try:
-            load_origin(here)
-        except InputError:
-            return None
-    return here
+    with suppress(InputError):
+        return here if here.run == os.path.realpath(origin.run) or load_origin(here) else None
+    return None
 
 
 def load_repeated(config: Path) -> TrainedRun | None:
-    """What a run that repeats a config.json begins with, if not with fresh parameters.
-
-    It is the origin that is named there or, where that is gone, the run's own checkpoint 0 beside it.
-    """
-    if not (origin := read_config(config).init_from):
-        return None
+    """What a config.json began with, if not fresh: its origin or, where that is gone, checkpoint 0 of its own run."""
+    origin = read_config(config).init_from
     try:
-        return load_origin(origin)
-    except InputError as error:
-        try:
-            own = load_run(config.parent, 0)
-        except InputError:
-            raise error from None
-        if own.run.init_from != origin:
-            raise
-        return own
+        return load_origin(origin) if origin else None
+    except InputError:
+        with suppress(InputError):
+            if (own := load_run(config.parent, 0)).run.init_from == origin:
+                return own
+        raise
 
 
 def transfer(

@@ -99,8 +99,7 @@ def train(
         layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
         begun, old = None, _old_run(run, latest, init_from)
         if old:
-            begun = first()
-            params, line = transfer(old, config, data.vocabulary, model, begun.params)
+            params, line = transfer(old, config, data.vocabulary, model, (begun := first()).params)
             begun = begun._replace(params=params)
             watch.line(line)
         if run:
