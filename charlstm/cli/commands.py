@@ -122,15 +122,13 @@ def _train(words: list[str]) -> None:
 
 def _init_from(asked: arguments.Train, folder: Path) -> Any:
     """What a run begins with: the run that was asked for or, where a config.json is repeated, the one in that."""
-    from charlstm.runs.config_file import read_config
     from charlstm.runs.folder import Run
-    from charlstm.runs.transfer import load_origin
+    from charlstm.runs.transfer import load_repeated
 
     repeats = asked.experiment and asked.experiment.suffix == ".json" and not Run.exists(folder)
     if asked.init_from or not (asked.experiment and repeats):
         return asked.init_from
-    origin = read_config(asked.experiment).init_from
-    return load_origin(origin) if origin else None
+    return load_repeated(asked.experiment)
 
 
 def _compare(words: list[str]) -> None:

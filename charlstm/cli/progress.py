@@ -18,7 +18,7 @@ from charlstm.core.size import count_operations
 from charlstm.data.dataset import Dataset
 from charlstm.report.tables import write_tables
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import TrainedRun
+from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.support.files import one_line
 from charlstm.training.loop import Watch
 
@@ -46,10 +46,14 @@ class TrainProgress(Watch):
 
     def end(self, run: TrainedRun, data: Dataset, found: Evaluation | None, trained: bool) -> None:
         if trained:
+            best = load_run(run.run.folder)  # as the commands below do
+            if best.step != run.step:
+                told = f"step {best.step:,} has the lowest validation loss, not step {run.step:,}, the last"
+                self.line("\n".join([*best.notes, f"{told}: of it are the table and the sample"]))
             self.line("\n".join(summary.conclusion(run.run, data, found)))
             for note in summary.lost_prime(run.config, run.vocabulary):
                 self.line(one_line(note))
-            write(run.sample() + "\n")
+            write(best.sample() + "\n")
         self.line("\n".join(summary.next_commands(run.run, data)))
 
 

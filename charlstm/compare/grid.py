@@ -12,6 +12,9 @@ from charlstm.runs.config_file import continued
 from charlstm.support.errors import InputError
 from charlstm.support.schema import sentence
 
+LENGTH = ("steps", "validate_every")
+"""Fields of `train` that decide how long a run is, and at which step it may be best."""
+
 
 @dataclass(frozen=True)
 class GridModel:
@@ -82,7 +85,7 @@ def check_same_grid(old: Grid, new: Grid, vocabulary_size: int, begun: Callable[
         if name not in after:
             raise InputError(f"the comparison began with {name} too, which this grid lacks; use another --run-dir")
         continued(model.config, after[name].config)
-        for field in ("steps", "validate_every"):  # which decide how long, and at which step, a run is best
+        for field in LENGTH:
             if getattr(model.config.train, field) != getattr(after[name].config.train, field):
                 what = f"train.{field} cannot change in a comparison that has begun"
                 raise InputError(f"{what}; use another --run-dir")

@@ -9,6 +9,7 @@ killed is continued by the same call, and one whose axes have grown trains what 
 is measured, and not trained.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 import jax
 
 from charlstm.analysis.settings import under_settings
-from charlstm.compare.grid import GridModel, check_same_grid, grid_models
+from charlstm.compare.grid import LENGTH, GridModel, check_same_grid, grid_models
 from charlstm.compare.results import RESULTS, Outcome, Results
 from charlstm.compare.statistics import MEASURES, RESULT, measure_run, outcome, tabulate
 from charlstm.config import Experiment, Grid
@@ -194,6 +195,14 @@ class _Comparison:
         write_json(run.folder / RESULT, asdict(result))
 
 
+def _check_member(run: Run, config: Experiment) -> None:
+    """Raises InputError for a run that `charlstm train` made longer, or other than those beside it."""
+    other = {f"train.{name}" for name in LENGTH if getattr(run.config.train, name) != getattr(config.train, name)}
+    if names := sorted(other | {each.field for each in run.changes}):
+        what = f"{run.folder} was trained on outside of its comparison, with another {' and '.join(names)}"
+        raise InputError(f"{what}; move it away, and it is trained anew, or use another --run-dir")
+
+
 def _open(folder: Path, grid: Grid, data: Dataset) -> None:
     """Begins a grid in its folder, or raises InputError where this grid cannot go on from what is there."""
 
@@ -211,6 +220,9 @@ def _open(folder: Path, grid: Grid, data: Dataset) -> None:
     else:  # what its tables, plots and page would replace is the user's own
         tables = (RESULTS, *(Path(RESULTS).with_suffix(each).name for each in (".csv", ".md")))
         check_vacant(folder, (CORPUS, *tables, "plots", "report.html"))
+    for model, number in itertools.product(grid_models(grid, len(data.vocabulary)), range(grid.seeds)):
+        if begun(model, number):
+            _check_member(Run.open(inside(folder, model.folder(number))), model.config)
     write_json(path, to_dict(grid))
     if not corpus.exists():
         write_json(corpus, asdict(data.fingerprint))

@@ -24,9 +24,9 @@ import tensorstore
 
 from charlstm.runs import arrays
 from charlstm.runs.arrays import RECORD, BrokenError, GoneError, MisplacedError
-from charlstm.runs.steps import best_of, latest_of, numbered, record_of, remove, sweep
+from charlstm.runs.steps import best_of, latest_of, numbered, place_for, record_of, remove, sweep
 from charlstm.support.errors import InputError, TrainingError
-from charlstm.support.files import check_orbax_path, identity, move_aside
+from charlstm.support.files import check_orbax_path, identity, move_aside, write_json
 from charlstm.support.process import memory
 
 _BYTES_PER_ARRAY = 2**16  # allowed on disk beside an array's own bytes; Orbax writes about 2 kB
@@ -48,7 +48,7 @@ class Restored(NamedTuple):
 class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints in a folder: the `keep` newest, and the best by validation loss. Not thread-safe.
 
-    A folder has one writer at a time, which makes it, or removes what a killed save left behind and nothing else.
+    A folder has one writer at a time, which makes it, or clears what a killed save left behind and nothing else.
     """
 
     def __init__(self, folder: Path, keep: int, read_only: bool = False, run: str = "") -> None:
@@ -94,14 +94,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             with self._writing():
                 self._arrays.join()
                 self._writer.wait_until_finished()
+                sweep(self._folder)
                 steps = self._steps()
                 remove(self._folder, {*steps[: -self._keep]} - {best_of(self._folder, steps, self._run)})
 
     def save(self, step: int, state: Any, validation_loss: float | None = None, devices: int | None = None) -> None:
         """Copies a state to the host, so that its buffers may be donated, and writes it in the background.
 
-        It takes the place of an older checkpoint of the step. `devices` share the rows of a batch; by default, those
-        that hold the state are counted. Raises TrainingError if this one or the one before could not be written.
+        It takes the place of an older checkpoint of the step once it is whole. `devices` share the rows of a batch; by
+        default, those that hold the state are counted. Raises TrainingError if this one or the one before could not be
+        written.
         """
         if self._writer is None:
             raise RuntimeError(f"{self._folder} is open for reading only, or closed")
@@ -115,15 +117,24 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         with self._writing():
             sweep(self._folder)
             whole = {each for each, misplaced in self._skipped.items() if misplaced}
-            remove(self._folder, {*self._skipped, step} - whole)
-            for path in map(self._path, whole | {step}):
+            remove(self._folder, {*self._skipped} - whole)
+            for path in map(self._path, whole | ({step} - {*self._steps()})):
                 if os.path.lexists(path):  # and is no checkpoint, or not of this run and step
                     move_aside(path)
             self._skipped.clear()
             self._saving = True
             self._writer.save(
-                self._path(step), ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items)
+                place_for(self._folder, step),
+                ocp.args.Composite(integrity=ocp.args.JsonSave(arrays.seal(record)), **items),
             )
+
+    def record_loss(self, step: int, validation_loss: float) -> None:
+        """Adds the validation loss of a checkpoint that was saved without one, whose arrays stay as they are."""
+        self.wait()
+        with self._writing():
+            if (record := self._record(step)).get("validation_loss") is None:
+                sealed = arrays.seal(record | {"validation_loss": float(validation_loss)})
+                write_json(self._path(step) / "integrity" / RECORD, sealed)
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, ascending, after a save in progress; a broken one counts until it is read."""
@@ -135,7 +146,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return latest_of(self._folder, self.steps(), self._run)
 
     def best(self) -> int | None:
-        """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
+        """The step with the lowest validation loss, the first of equals; None if no checkpoint has one."""
         steps = self.steps()
         while True:  # one that went away meanwhile may have been the best, until there was a better
             found, there = best_of(self._folder, steps, self._run), self._steps()

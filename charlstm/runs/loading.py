@@ -26,6 +26,7 @@ from charlstm.runs.arrays import GoneError
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run
 from charlstm.runs.models import first_state, make_model
+from charlstm.runs.steps import numbered
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
@@ -235,7 +236,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     Args:
         folder: of the run.
         checkpoint: "best" by validation (the newest where none was validated), "latest", a step, or "fresh" for the
-            parameters before the first update.
+            parameters before the first update, which are another run's where it began with those.
 
     Raises:
         InputError: the folder is not a run, or the checkpoint is missing or damaged.
@@ -245,9 +246,16 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     if config.model.recurrence == "cudnn":  # it can be read where there is no GPU: the parameters are the same
         config = replace(config, model=replace(config.model, recurrence="auto"))
     model = make_model(config, len(run.vocabulary))
-    if checkpoint == "fresh":
-        return TrainedRun(run, model, first_state(config, model).params, 0, tuple(notes))
     like = jax.eval_shape(model.init, jax.random.key(0))
+    if checkpoint == "fresh" and not (run.init_from and 0 in numbered(run.folder / CHECKPOINTS)):
+        fresh = first_state(config, model).params
+        if run.init_from:
+            from charlstm.runs.transfer import load_origin, transfer  # which load the other run
+
+            old = load_origin(run.init_from, "give --checkpoint best, latest or a step")
+            fresh, _ = transfer(old, config, run.vocabulary, model, fresh)
+        return TrainedRun(run, model, fresh, 0, tuple(notes))
+    checkpoint = "0" if checkpoint == "fresh" else checkpoint
     with Checkpoints(run.folder / CHECKPOINTS, keep=1, read_only=True, run=run.id) as checkpoints:
         if not checkpoints.steps():
             raise InputError(f"{folder} has no checkpoint yet; training makes one every --train.checkpoint-every steps")

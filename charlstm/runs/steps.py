@@ -13,14 +13,16 @@ from charlstm.runs.arrays import BrokenError, MisplacedError
 from charlstm.support.files import one_line, remove_tree
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of what Orbax writes, and of what is being removed
+_REPLACEMENT = ".replacement"  # after the step, of what is whole and not in its place yet
 
 
-def numbered(folder: Path) -> list[int]:
-    """The steps that have a folder, ascending."""
+def numbered(folder: Path, suffix: str = "") -> list[int]:
+    """The steps that have a folder, ascending; of those whose name ends so after the step."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:  # a link leads to what is not ours
         names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    names = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     return sorted(int(name) for name in names if name.isdecimal() and len(name) < 20 and str(int(name)) == name)
 
 
@@ -35,14 +37,14 @@ def record_of(folder: Path, step: int, run: str) -> dict[str, Any]:
 
 
 def best_of(folder: Path, steps: Iterable[int], run: str) -> int | None:
-    """The step with the lowest validation loss, the newest of equals; None if no checkpoint has one."""
+    """The step with the lowest validation loss, the first of equals; None if no checkpoint has one."""
     scored = list[tuple[float, int]]()
     for step in steps:
         with suppress(BrokenError):
             loss = record_of(folder, step, run).get("validation_loss")
             if isinstance(loss, float) and math.isfinite(loss):
-                scored.append((loss, -step))
-    return -min(scored)[1] if scored else None
+                scored.append((loss, step))
+    return min(scored)[1] if scored else None
 
 
 def latest_of(folder: Path, steps: Iterable[int], run: str) -> int | None:
@@ -64,7 +66,19 @@ def remove(folder: Path, steps: set[int]) -> None:
         shutil.rmtree((folder / str(step)).rename(folder / f"{step}{_UNFINISHED}"))
 
 
+def place_for(folder: Path, step: int) -> Path:
+    """Where a checkpoint is written: beside an older one of its step, which stays until `sweep` replaces it."""
+    return folder / f"{step}{_REPLACEMENT if step in numbered(folder) else ''}"
+
+
 def sweep(folder: Path) -> None:
-    """Removes what a killed or failed save left; only to be called while none is in progress."""
+    """Puts what replaces a checkpoint in its place, and removes what a killed or failed save left.
+
+    Only to be called while no save is in progress. What a kill in the middle leaves is left to the next call.
+    """
+    for step in numbered(folder, _REPLACEMENT):
+        if step in numbered(folder):
+            (folder / str(step)).rename(folder / f"{step}{_UNFINISHED}")
+        (folder / f"{step}{_REPLACEMENT}").rename(folder / str(step))
     for path in [path for path in folder.iterdir() if _UNFINISHED in path.name]:
         path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)

@@ -5,7 +5,7 @@ follows them, so that a run that continues from it has the lines of all its step
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -55,7 +55,7 @@ class Watch:
         """A run was measured on its validation split."""
 
     def end(self, run: TrainedRun, data: Any, found: Evaluation | None, trained: bool) -> None:
-        """A run has made its last update, now or (where it was not `trained`) before."""
+        """A run has made its last update, now or (where it was not `trained`) before; `found` is of its best step."""
 
 
 class Loop:
@@ -87,9 +87,6 @@ class Loop:
         # Earlier versions let a signal leave what was due after a step for later.
         self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
         self.was_finished = not self._left and (self.step >= self._config.train.steps or bool(self.early))
-        self.validation: Evaluation | None = None
-        if done := [loss for step, loss in members[0].metrics.validations if step == self.step]:
-            self.validation = Evaluation(done[-1], len(self._validation_ids))
 
     def run(self, received: Received) -> list[TrainState]:
         """Train to the last step, until every run has diverged or patience ends, and give the states after it.
@@ -131,6 +128,12 @@ class Loop:
         """Why training stops before its last step, where `train.patience` says so: a function of what is on disk."""
         return ended_early(self.members[0].run, self.members[0].metrics.validations, self.step)
 
+    @property
+    def validation(self) -> Evaluation | None:
+        """The lowest loss so far of a single run, if there is one."""
+        best = self.members[0].metrics.best
+        return Evaluation(best, len(self._validation_ids)) if math.isfinite(best) else None
+
     def _steady(self) -> list[int]:
         return [place for place, member in enumerate(self.members) if member.diverged_after is None]
 
@@ -153,7 +156,7 @@ class Loop:
             return
         self._drain()
         self._show()
-        model, states, losses = self._program.model, self._program.take(self._states), dict[int, float]()
+        model, states = self._program.model, self._program.take(self._states)
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
             if samples:
@@ -161,10 +164,9 @@ class Loop:
                 member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
                 found = evaluate(model, params, self._validation_ids, newline=member.run.newline)
-                losses[place] = found.loss
                 saves |= self._record_validation(member, found) or bool(self.early)
         if saves:
-            self._save(places, states, losses)
+            self._save(places, states)
         self._show()
         self._since = self._clock()
 
@@ -173,20 +175,24 @@ class Loop:
         if not math.isfinite(found.loss):
             self._diverge(member, self.step, f"the validation loss is not finite at step {self.step:,}")
             return False
-        self.validation, improved = found, found.loss < member.metrics.best
+        improved = found.loss < member.metrics.best
         losses = {"loss": found.loss, "bits_per_char": found.bits_per_char}
         member.write({"step": self.step, "split": "validation"} | losses)
         self._watch.validated(member.run, self.step, found)
         return improved
 
-    def _save(self, places: Sequence[int], states: Sequence[TrainState], losses: Mapping[int, float]) -> None:
+    def _save(self, places: Sequence[int], states: Sequence[TrainState]) -> None:
         for place in [place for place in self._steady() if place in places]:
             member, leaves = self.members[place], jax.device_get(jax.tree.leaves(states[place].params))
             if not all(np.isfinite(leaf).all() for leaf in leaves):  # the next update would only show it later
                 self._diverge(member, self.step, f"the parameters are not finite after step {self.step:,}")
                 continue
             member.metrics.flush()
-            member.checkpoints.save(self.step, states[place], losses.get(place), devices=self._program.row_devices)
+            loss = dict(member.metrics.validations).get(self.step)
+            if self._saved != self.step:
+                member.checkpoints.save(self.step, states[place], loss, devices=self._program.row_devices)
+            elif loss is not None:  # its checkpoint is the one that was restored
+                member.checkpoints.record_loss(self.step, loss)
         self._saved = self.step
 
     def _drain(self) -> None:
@@ -231,7 +237,7 @@ class Loop:
         if received:
             self._drain()
             if self._saved != self.step:
-                self._save(self._steady(), self._program.take(self._states), {})
+                self._save(self._steady(), self._program.take(self._states))
             for member in self.members:
                 member.checkpoints.wait()
             received.check(self.step)

@@ -83,5 +83,7 @@ def open_member(
         aside = one_line(move_aside(run.folder / METRICS))
         line(f"there is no checkpoint to go on from, so it begins again; its metrics are now {aside}", "yellow")
     metrics = stack.enter_context(Metrics(run.folder / METRICS, step))
+    if restored and step in (losses := dict(metrics.validations)):  # a kill may have come between the two
+        checkpoints.record_loss(step, losses[step])
     board = stack.enter_context(TensorBoard(run.folder / TENSORBOARD, step)) if train.tensorboard else None
     return Member(run, checkpoints, metrics, board), state

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optax
@@ -26,7 +25,7 @@ from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.runs.metrics import last_step
 from charlstm.runs.models import first_state, make_model
 from charlstm.runs.steps import latest_of, numbered
-from charlstm.runs.transfer import begin_from, load_origin, origin_of
+from charlstm.runs.transfer import find_origin, load_origin, origin_of, transfer
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import user_path
 from charlstm.support.lock import only_writer
@@ -100,7 +99,8 @@ def train(
         layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
         begun, old = None, _old_run(run, latest, init_from)
         if old:
-            begun, line = begin_from(old, config, data.vocabulary, model, first())
+            params, line = transfer(old, config, data.vocabulary, model, (begun := first()).params)
+            begun = begun._replace(params=params)
             watch.line(line)
         if run:
             run.check_text(fingerprint, data.vocabulary)
@@ -134,13 +134,15 @@ def train(
 def _old_run(run: Run | None, latest: int | None, init_from: Any) -> TrainedRun | None:
     """The run whose parameters a first state has, if one is to be made and they are not fresh."""
     if run is None:
-        return load_run(user_path(init_from)) if isinstance(init_from, str | os.PathLike) else init_from
+        return load_run(init_from) if isinstance(init_from, str | os.PathLike) else init_from
+    origin = run.init_from
     if init_from is not None:
         path = init_from.run.folder if isinstance(init_from, TrainedRun) else user_path(init_from)
-        if not (run.init_from and Path(run.init_from.run) == path.absolute()):
+        origin = origin and find_origin(origin, path)
+        if origin is None:
             what = f"{run.folder} holds a run that did not begin with the parameters of {path}"
             raise InputError(f"{what}; use another --run-dir, or go on without --init-from")
-    return load_origin(run.init_from) if run.init_from and latest is None else None
+    return load_origin(origin) if origin and latest is None else None
 
 
 def _raise_not_finite(member: Member, what: str) -> None:

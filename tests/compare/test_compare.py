@@ -136,6 +136,35 @@ def test_a_finished_comparison_is_only_shown(template: Path, whole: Path, capsys
     assert all(model in out for model in MODELS)
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        (["--train.steps", "26"], "train.steps"),
+        (["--train.validate-every", "5"], "train.validate_every"),
+        (["--train.steps", "25", "--optimizer.learning-rate", "0.1", "--allow-change"], "optimizer.learning_rate"),
+    ],
+)
+def test_a_seed_that_was_trained_on_is_refused_and_trained_anew(
+    template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: list[str], field: str
+) -> None:
+    """Its row was shown as it was, or measured at a step that the others do not have."""
+    member = whole / "lstm-1x8" / "seed-1"
+    assert cli.run(["train", str(member)]) == 0
+    assert cli.run(words(template, whole)) == 0
+    assert cli.run(["train", str(member), *changed]) == 0
+    before = content(whole)
+    capsys.readouterr()
+    assert cli.run(words(template, whole)) == 2
+    error = capsys.readouterr().err
+    assert f"{member} was trained on outside of its comparison, with another {field}" in error
+    (member / "result.json").unlink()
+    assert cli.run(words(template, whole)) == 2
+    assert content(whole) == {name: each for name, each in before.items() if name != "lstm-1x8/seed-1/result.json"}
+    member.rename(tmp_path / "away")
+    assert cli.run(words(template, whole)) == 0
+    assert_same_comparison(whole, template / "whole")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_the_same_command_continues(
     template: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int

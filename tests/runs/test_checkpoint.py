@@ -1,6 +1,7 @@
 """Laws of checkpoint.py: what comes back is what was saved, to the bit, or it is refused by name."""
 
 import asyncio
+import contextlib
 import errno
 import functools
 import json
@@ -153,8 +154,8 @@ def test_the_newest_and_the_best_stay(
             checkpoints = Checkpoints(folder, keep)
         checkpoints.save(step, {"a": jnp.int32(step)}, loss)
         known[step] = loss if loss is not None and np.isfinite(loss) else None
-        scored = [(value, -each) for each, value in known.items() if value is not None]
-        best = -min(scored)[1] if scored else None
+        scored = [(value, each) for each, value in known.items() if value is not None]
+        best = min(scored)[1] if scored else None
         known = {each: value for each, value in known.items() if each > step - keep or each == best}
         assert checkpoints.steps() == sorted(known) == sorted(int(path.name) for path in folder.iterdir())
         assert (checkpoints.latest(), checkpoints.best()) == (step, best)
@@ -177,6 +178,58 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
         checkpoints.save(1, state(5), 1.0)
         assert (checkpoints.steps(), checkpoints.best()) == ([1, 2], 1)
         assert bits(checkpoints.restore(1, like(state(5)))) == bits(state(5))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """The old one was removed before the new one was written."""
+    fill(tmp_path, 1)
+    calls = list[str]()
+
+    def dying(owner: Any, name: str) -> Any:
+        original = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            if len(calls) == moment:
+                raise Killed
+            return original(*args, **kwargs)
+
+        return call
+
+    async def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        if moment == 0:
+            patch.setattr(ocp.type_handlers.NumpyHandler, "_open_and_write", full)
+        for owner, name in ((Path, "rename"), (shutil, "rmtree")):
+            patch.setattr(owner, name, dying(owner, name))
+        with contextlib.suppress(Killed, TrainingError), Checkpoints(tmp_path, keep=1) as checkpoints:
+            checkpoints.save(1, state(5), 1.0)
+            checkpoints.wait()
+    assert calls == ["rename", "rename", "rmtree"][: min(moment, 3)]
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert [path.name for path in tmp_path.iterdir()] == ["1"]
+        assert bits(checkpoints.restore(1, like(state()))) == bits(state(5 if moment else 1))
+
+
+def test_a_loss_is_added_to_the_record_alone(tmp_path: Path) -> None:
+    fill(tmp_path, 1, 2)
+    before = {path: path.stat() for path in tmp_path.rglob("*") if path.is_file() and path.name != "integrity.json"}
+    with Checkpoints(tmp_path, keep=9) as checkpoints:
+        checkpoints.record_loss(1, 1.5)
+        checkpoints.record_loss(1, 2.5)
+        assert checkpoints.best() == 1
+        assert bits(checkpoints.restore(1, like(state()))) == bits(state(1))
+    assert json.loads((tmp_path / "1" / "integrity" / "integrity.json").read_text())["validation_loss"] == 1.5
+    assert {path: path.stat().st_mtime_ns for path in before} == {path: at.st_mtime_ns for path, at in before.items()}
 
 
 def test_a_reader_cannot_save(tmp_path: Path) -> None:

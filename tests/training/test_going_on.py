@@ -1,16 +1,21 @@
 """A run that goes on: by its folder, with its text at another place, with other settings, and when it ends early."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import TEXT, bits, short_words, stop_at, timeless_metrics, train_whole
 
 from benchmarks.kills import differences
 from charlstm import cli
+from charlstm.runs import checkpoint
 from charlstm.runs.folder import Run
+from charlstm.runs.loading import load_run
 from charlstm.runs.metrics import read
 from charlstm.support.errors import InputError
 from charlstm.training import train
@@ -115,6 +120,44 @@ def test_a_change_of_the_updates_is_asked_for_and_recorded(
     assert capsys.readouterr().err.count("change  ") == 1  # the rest is told already, and in the report
 
 
+def record(folder: Path, step: int) -> tuple[int, dict[str, Any]]:
+    """When the arrays of a checkpoint were written, and its record."""
+    path = folder / "checkpoints" / str(step)
+    return (path / "params").stat().st_mtime_ns, json.loads((path / "integrity" / "integrity.json").read_text())
+
+
+def test_what_is_left_to_do_replaces_no_checkpoint(whole: Path) -> None:
+    """A sample that was due made one without its loss of what may be the best; a kill meanwhile lost both."""
+    (whole / "samples" / "12.txt").unlink()
+    before = record(whole, 12)
+    assert before[1]["validation_loss"]
+    assert cli.run(["train", str(whole), "--train.validate-every", "5", "--train.steps", "13"]) == 0
+    assert (whole / "samples" / "12.txt").exists()
+    assert record(whole, 12) == before
+
+
+def test_a_validation_that_becomes_due_costs_no_checkpoint(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever fails on the way, its loss comes to the record of the checkpoint."""
+    folder = stopped(text, tmp_path / "run", 4)
+    before, kept = record(folder, 4), timeless_metrics(folder)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_json", fail)
+        assert cli.run(["train", str(folder), "--train.steps", "4"]) == 1
+        assert "No space left on device" in capsys.readouterr().err
+    assert record(folder, 4) == before and before[1]["validation_loss"] is None
+    assert cli.run(["train", str(folder), "--train.steps", "4"]) == 0
+    (validation,) = timeless_metrics(folder)[len(kept) :]
+    written, after = record(folder, 4)
+    assert written == before[0] and after["leaves"] == before[1]["leaves"]
+    assert after["validation_loss"] == validation["loss"]
+
+
 def test_a_run_ends_where_it_stands(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = stopped(text, tmp_path / "run", 4)
     before = timeless_metrics(folder)
@@ -150,6 +193,21 @@ def test_patience_ends_a_run_as_it_does_one_that_was_stopped(
     assert validated(broken) == [2, 4, 6, 8]
     assert cli.run(["train", str(unbroken), "--train.steps", "14"]) == 0
     assert validated(unbroken) == [2, 4, 6, 8, 10]  # counted anew
+
+
+def test_the_end_shows_the_best_step_as_the_next_commands_do(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With patience it is never the last, which had the table and the sample."""
+    fields = {"optimizer__learning_rate": 10.0, "train__validate_every": 2, "train__patience": 2}
+    assert cli.run(short_words(text, tmp_path / "run", **fields)) == 0
+    out, error = capsys.readouterr()
+    run, losses = load_run(tmp_path / "run"), [row["loss"] for row in read(tmp_path / "run") if "split" in row]
+    last = 2 * len(losses)
+    assert run.step < last and min(losses) < losses[-1]
+    assert f"step {run.step} has the lowest validation loss, not step {last}, the last" in error
+    assert f" {run.evaluate().bits_per_char:.4f}\nnext:" in error
+    assert out == run.sample() + "\n" != load_run(tmp_path / "run", "latest").sample() + "\n"
 
 
 def test_patience_needs_validations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

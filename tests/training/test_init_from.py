@@ -1,10 +1,12 @@
 """Laws of a run that begins with another's parameters, from the command line."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from charlstm import cli
 from charlstm.core.loss import mean_nats
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.loading import load_run
+from charlstm.support.errors import InputError
 from charlstm.training.loop import Loop
 
 FEW: dict[str, Any] = {"train__steps": 4, "train__checkpoint_every": 0, "train__sample_every": 0, "model__dropout": 0.0}
@@ -27,6 +30,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "other.txt").write_text(TEXT.upper() + "a naïve text. " * 50)
     assert cli.run(short_words(place / "text.txt", place / "old", **FEW | {"train__steps": 12})) == 0
     return place
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def begin(place: Path, name: str, text: str = "text.txt", *words: str, **fields: Any) -> int:
@@ -84,6 +91,60 @@ def test_a_run_goes_on_without_the_old_one_and_repeats_with_it(place: Path, tmp_
     assert bits(place / "again", 4) == bits(place / "whole", 4)
     with Checkpoints(place / "cut" / "checkpoints", keep=1, read_only=True) as there:
         assert there.latest() == 4
+
+
+def test_the_old_run_may_be_named_otherwise(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was compared by spelling, and a run by another path of the same folder was refused."""
+    command = [*short_words(place / "text.txt", tmp_path / "run", **FEW | {"train__steps": 1}), "--init-from"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(place / "old")
+    shutil.copytree(place / "old", tmp_path / "copy")
+    relative = os.path.relpath(place / "old", tmp_path)
+    assert cli.run([*command, relative]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["init_from"]["run"] == str(place / "old")
+    for name in (place / "old", "link", "copy"):
+        assert cli.run([*command, str(name)]) == 0
+    assert cli.run([*command, str(tmp_path / "run")]) == 2
+    assert "did not begin with the parameters of" in capsys.readouterr().err
+
+
+def test_fresh_parameters_are_those_that_the_run_began_with(place: Path, tmp_path: Path) -> None:
+    """They were drawn anew."""
+    assert begin(place, "fresh", "other.txt", train__steps=1) == 0
+    first = load_run(place / "fresh", 0).params
+    assert_same(load_run(place / "fresh", "fresh").params, first)
+    shutil.rmtree(place / "fresh" / "checkpoints" / "0")
+    assert_same(load_run(place / "fresh", "fresh").params, first)
+    shutil.move(place / "old", tmp_path / "away")
+    try:
+        with pytest.raises(InputError, match=r"began with the parameters of .*/old after step 12, which are gone"):
+            load_run(place / "fresh", "fresh")
+    finally:
+        shutil.move(tmp_path / "away", place / "old")
+
+
+def test_a_run_is_repeated_when_the_old_one_has_trained_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own checkpoint 0 has what it began with; without any, it can only begin anew."""
+    shutil.copytree(place / "old", tmp_path / "source")
+    run = short_words(place / "other.txt", tmp_path / "run", **FEW | {"train__steps": 1})
+    assert cli.run([*run, "--init-from", str(tmp_path / "source")]) == 0
+    shutil.copytree(tmp_path / "source", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "source" / "checkpoints" / "12")
+    assert cli.run(["train", str(tmp_path / "run" / "config.json"), "--run-dir", str(tmp_path / "again")]) == 0
+    assert bits(tmp_path / "again", 1) == bits(tmp_path / "run", 1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    for command in (run, ["train", str(tmp_path / "run" / "config.json"), "--run-dir", str(tmp_path / "anew")]):
+        assert cli.run(command) == 2
+        assert "name a copy that has them with --init-from, or begin anew" in capsys.readouterr().err
+    assert not (tmp_path / "anew").exists()
+    assert cli.run([*run, "--init-from", str(tmp_path / "copy")]) == 0
+    assert bits(tmp_path / "again", 1) == bits(tmp_path / "run", 1)
 
 
 @pytest.mark.slow
