@@ -28,7 +28,7 @@ from charlstm.config import CELLS, Experiment, Grid
 from charlstm.core.size import count_operations
 from charlstm.data import corpora
 from charlstm.data.vocabulary import Vocabulary
-from charlstm.support import process
+from charlstm.runs.models import prepare
 from charlstm.support.errors import InputError
 from charlstm.support.schema import to_dict
 
@@ -109,7 +109,7 @@ def _alone(config: Experiment, seeds: int) -> float:
 
 def train(folder: Path) -> None:
     """Trains all seeds of the only model of grid.py in a folder; the work of a process of its own."""
-    process.prepare()
+    prepare()
     from charlstm.compare.runner import GridWatch, _Comparison
     from charlstm.data.dataset import Dataset
     from charlstm.training.signals import Received

@@ -14,8 +14,8 @@ from .core.step import make_train_step as make_train_step
 from .data.dataset import read_text as read_text
 from .runs.loading import load_run as load_run
 from .runs.loading import save_run as save_run
+from .runs.models import prepare as prepare
 from .support.errors import InputError as InputError
-from .support.process import prepare as prepare
 from .training.train import train as train
 
 __version__: str

@@ -15,7 +15,7 @@ CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
 MOST = 2**31 - 1  # of anything that is counted: devices count steps, windows and characters in int32
 _MODELS = 1000  # of a comparison
 Cell = Text  # a name in CELLS, checked when a model is made: a config may be read before its cell is registered
-Recurrence = Literal["auto", "fast", "plain", "cudnn"]
+Recurrence = Literal["auto", "native", "fast", "plain", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Schedule = Literal["constant", "cosine", "step"]
@@ -102,7 +102,7 @@ class ModelConfig:
     forget_bias: Number = 1.0
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
-    """The time loop, all of one result: fast (what auto means), NVIDIA's (cudnn), Flax's (plain; fast in bfloat16)."""
+    """The time loop, all of one result: auto (native on a CPU that has it, else fast), NVIDIA's cudnn, Flax's plain."""
     remat: Flag = False
     """Keep only the carries between chunks of about √T steps, and recompute the rest: long windows in less memory."""
     dtype: Dtype = "float32"
@@ -192,7 +192,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if self.model.recurrence == "cudnn" and self.data.documents == "lines":
-            raise ValueError("model.recurrence is 'cudnn'; it must be auto, fast or plain for data.documents lines")
+            raise ValueError("model.recurrence is 'cudnn'; data.documents lines needs another, such as auto")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

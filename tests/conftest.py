@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, settings
 from charlstm import config
 from charlstm.analysis.settings import SETTINGS
 from charlstm.core import optimizer
+from charlstm.core.fast.native import bind
+from charlstm.support import native
 from charlstm.support import process as devices
 
 TESTS = Path(__file__).resolve().parent
@@ -42,6 +44,7 @@ settings.load_profile("charlstm")  # pytest --hypothesis-profile=NAME asks for a
 # Without any of it, XLA may give one sum different last bits in different programs.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 devices.use_wide_vectors()  # now, so that this process computes the bits that its children do
+bind(native.set_up())  # so too, and so that no test decides for those after it
 
 # A shape or a dtype that changes unsaid is an error. Tests that need float64 say `with jax.enable_x64(True)`.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -17,14 +17,14 @@ from charlstm.core.optimizer import make_optimizer
 from charlstm.core.sharding import Layout
 from charlstm.core.step import init_state, make_train_step
 from charlstm.data.windows import Window
-from charlstm.support import process
+from charlstm.runs.models import prepare
 
 
 class Charlstm:
     """A contender; see `contenders.Contender`."""
 
     def __init__(self) -> None:
-        process.prepare()
+        prepare()
 
     def train(self, size: Size, weights: Weights | None = None) -> Work:
         model, tx = _model(size), make_optimizer(OPTIMIZER, 1)

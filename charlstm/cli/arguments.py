@@ -119,6 +119,11 @@ class Report:
 
 
 @dataclass(kw_only=True)
+class Compile:
+    """Compile the native core for this machine's processor, ahead of the first training."""
+
+
+@dataclass(kw_only=True)
 class Corpora:
     """List what can be trained on, and where each text is."""
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from charlstm.cli import arguments, reading
 from charlstm.cli.experiments import run_file
 from charlstm.cli.parsing import parse
-from charlstm.cli.terminal import finish_output, keep_streams, print_notes, to_json, write
+from charlstm.cli.terminal import finish_output, keep_streams, print_note, print_notes, to_json, write
 from charlstm.config import explain
 from charlstm.support import process
 from charlstm.support.errors import InputError, Interrupted, TrainingError, did_you_mean
@@ -112,7 +112,7 @@ def _train(words: list[str]) -> None:
     folder, asked, notes = arguments.train_arguments(words)
     config = replace(asked.config, data=arguments.find_text(asked.config.data, words))
     print_notes(notes)
-    process.prepare()
+    process.prepare(tell=print_note)
     from charlstm.cli.progress import TrainProgress
     from charlstm.training.train import train
 
@@ -135,7 +135,7 @@ def _compare(words: list[str]) -> None:
     folder, grid, notes = arguments.compare_arguments(words)
     grid = replace(grid, base=replace(grid.base, data=arguments.find_text(grid.base.data, words)))
     print_notes(notes)
-    process.prepare()
+    process.prepare(tell=print_note)
     from charlstm.cli.progress import GridProgress
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
@@ -180,6 +180,16 @@ def _report(words: list[str]) -> None:
     write(f"{output}\n")
 
 
+def _compile(words: list[str]) -> None:
+    parse(arguments.Compile, words)
+    from charlstm.support import native
+
+    try:
+        write(f"{native.find_core(print_note, again=True)}\n")
+    except native.UnavailableError as error:
+        raise InputError(f"the native core cannot be compiled: {error}") from None
+
+
 def _corpora(words: list[str]) -> None:
     asked = parse(arguments.Corpora, words)
     from charlstm.data.corpora import catalogue
@@ -202,5 +212,6 @@ _COMMANDS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
     "compare EXPERIMENT": (arguments.Compare, _compare),
     "report RUN ...": (arguments.Report, _report),
     "export RUN": (arguments.Export, reading.export),
+    "compile": (arguments.Compile, _compile),
     "corpora": (arguments.Corpora, _corpora),
 }

@@ -7,12 +7,13 @@ import runpy
 import shlex
 import symtable
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from charlstm.config import Experiment, Grid, explain
+from charlstm.config import CELLS, Experiment, Grid, explain
 from charlstm.support.errors import InputError, did_you_mean
 from charlstm.support.files import one_line, user_path
 
@@ -31,6 +32,9 @@ def load_experiment(path: Path) -> Experiment:
         if found.program:
             what = "with an optimizer, a loss or data of its own"
             raise InputError(f"a program trained the run of {path} {what}; run that program again")
+        in_jax = found.backend in ("fast", "") and CELLS.get(found.config.model.cell) is None
+        if in_jax and found.config.model.recurrence == "auto":  # which may mean another by now
+            return replace(found.config, model=replace(found.config.model, recurrence="fast"))
         return found.config
     return _load(path, "CONFIG", Experiment, "GRID", "compare")
 

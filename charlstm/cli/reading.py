@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from charlstm.cli.arguments import Eval, Export, Sample, Score
 from charlstm.cli.parsing import parse, value_of
-from charlstm.cli.terminal import counted, print_notes, to_json, write
+from charlstm.cli.terminal import counted, print_note, print_notes, to_json, write
 from charlstm.support import process
 from charlstm.support.errors import InputError
 from charlstm.support.files import printable
@@ -24,7 +24,7 @@ _BATCH = 4096  # rows that are written together
 def evaluate(words: list[str]) -> None:
     """`charlstm eval`."""
     asked = parse(Eval, words)
-    process.prepare()
+    process.prepare(tell=print_note)
     from charlstm.analysis.evaluate import evaluate
     from charlstm.analysis.gradient_reach import gradient_reach
     from charlstm.cli.summary import reach_table
@@ -72,7 +72,7 @@ def evaluate(words: list[str]) -> None:
 def score(words: list[str]) -> None:
     """`charlstm score`."""
     asked = parse(Score, words)
-    process.prepare()
+    process.prepare(tell=print_note)
     from charlstm.analysis.evaluate import Score as Scored
     from charlstm.data.lines import Lines
     from charlstm.runs.loading import load_run
@@ -151,7 +151,7 @@ def sample(words: list[str]) -> None:
     for one, other in (("prime", "prime_file"), ("stream", "json")):
         if getattr(asked, one) not in (None, False) and getattr(asked, other) not in (None, False):
             raise InputError(f"--{one} and --{other.replace('_', '-')} cannot go together; leave one of them out")
-    process.prepare()
+    process.prepare(tell=print_note)
     from charlstm.cli.summary import lost_prime, lost_stops
     from charlstm.data.lines import read_prime
     from charlstm.runs.loading import load_run
@@ -187,7 +187,7 @@ def sample(words: list[str]) -> None:
 def export(words: list[str]) -> None:
     """`charlstm export`."""
     asked = parse(Export, words)
-    process.prepare()
+    process.prepare(tell=print_note)
     from charlstm.runs.export import export
     from charlstm.runs.loading import load_run
 

@@ -47,6 +47,11 @@ def print_notes(notes: Iterable[str]) -> None:
         print(f"charlstm: {one_line(note, 4000)}", file=sys.stderr)
 
 
+def print_note(note: str) -> None:
+    """One of `print_notes`."""
+    print_notes([note])
+
+
 class _Lasting(io.RawIOBase):
     """What standard error is written to, or nothing, silently, where that cannot be.
 

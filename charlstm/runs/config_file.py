@@ -124,6 +124,7 @@ class Config(NamedTuple):
     id: str
     init_from: Origin | None
     changes: tuple[Change, ...]
+    backend: str
     versions: Versions
     before: tuple[Versions, ...]
 
@@ -156,7 +157,8 @@ def read_config(path: Path) -> Config:
     earlier, id_ = written_by.get("before"), str(written_by.get("run", ""))
     before = tuple(map(_known, earlier if isinstance(earlier, list) else []))
     program = written_by.get("program") is True
-    return Config(config, program, id_, story.init_from, story.changes, _known(written_by), before)
+    backend = str(written_by.get("backend", ""))
+    return Config(config, program, id_, story.init_from, story.changes, backend, _known(written_by), before)
 
 
 def id_of(config: Experiment, fingerprint: Fingerprint, init_from: Origin | None) -> str:

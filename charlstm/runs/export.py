@@ -58,7 +58,7 @@ def export(found: TrainedRun, output: Path | None = None) -> Path:
 
 def tensors(model: Model, params: Params) -> dict[str, np.ndarray]:
     """The parameters by the names above. PyTorch's second bias is zero but for the gru's new gate."""
-    fast = replace(model, config=replace(model.config, recurrence="fast"))  # the Flax stack leaves the gates apart
+    fast = replace(model, backend="fast")  # the Flax stack leaves the gates apart, and native packs them
     fused: Any = jax.device_get(fast.fuse(params))
     named = {"head.weight": fused["head"]["kernel"].T, "head.bias": fused["head"]["bias"]}
     for number, layer in enumerate(fused["stack"]):

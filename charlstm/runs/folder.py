@@ -51,6 +51,8 @@ class Run:
     """The run whose parameters it began with, if not with fresh ones."""
     changes: tuple[Change, ...] = ()
     """What was changed when it went on, so that its config holds from there on only."""
+    backend: str = ""
+    """What ran its model when it began; empty where an earlier version made it, which had no native core."""
     versions: Versions = field(default_factory=lambda: installed(), compare=False)
     """The packages that wrote it last."""
     before: tuple[Versions, ...] = field(default=(), compare=False)
@@ -81,12 +83,13 @@ class Run:
         *,
         program: bool = False,
         init_from: Origin | None = None,
+        backend: str = "",
     ) -> "Run":
         """Makes the folder and its files, config.json last, so that a crash on the way leaves no run."""
         make_folder(folder)
         check_vacant(folder, (CONFIG, METRICS, CHECKPOINTS, SAMPLES, TENSORBOARD, GRID))
         id_ = id_of(config, fingerprint, init_from)
-        run = cls(folder, config, vocabulary, fingerprint, program, id_, init_from)
+        run = cls(folder, config, vocabulary, fingerprint, program, id_, init_from, backend=backend)
         with _making(folder):
             _check_links(folder)
             # What a crash on the way left is what is written now; anything else is the user's own.
@@ -146,7 +149,7 @@ class Run:
 
     def _write_config(self) -> None:
         written_by = self.versions | ({"run": self.id} if self.id else {}) | ({"program": True} if self.program else {})
-        written_by |= {"before": self.before} if self.before else {}
+        written_by |= {name: value for name, value in (("backend", self.backend), ("before", self.before)) if value}
         story = to_dict(Story(init_from=self.init_from, changes=self.changes))
         told = {name: value for name, value in story.items() if value}
         write_json(self.folder / CONFIG, to_dict(self.config) | {WRITTEN_BY: written_by} | told)

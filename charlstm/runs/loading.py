@@ -25,7 +25,7 @@ from charlstm.data.vocabulary import Vocabulary
 from charlstm.runs.arrays import GoneError
 from charlstm.runs.checkpoint import Checkpoints
 from charlstm.runs.folder import CHECKPOINTS, Run
-from charlstm.runs.models import first_state, make_model
+from charlstm.runs.models import first_state, make_model, other_backend
 from charlstm.runs.steps import numbered
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
@@ -243,9 +243,10 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int = "best") -> 
     """
     run, checkpoint = Run.open(user_path(folder)), str(checkpoint)
     config, notes = run.config, [run.newer] if run.newer else []
-    if config.model.recurrence == "cudnn":  # it can be read where there is no GPU: the parameters are the same
+    if config.model.recurrence in ("cudnn", "native"):  # it can be read elsewhere too: the parameters are the same
         config = replace(config, model=replace(config.model, recurrence="auto"))
-    model = make_model(config, len(run.vocabulary))
+    model = make_model(config, len(run.vocabulary), backend=run.backend)
+    notes += other_backend(run, model)
     like = jax.eval_shape(model.init, jax.random.key(0))
     if checkpoint == "fresh" and not (run.init_from and 0 in numbered(run.folder / CHECKPOINTS)):
         fresh = first_state(config, model).params
@@ -299,6 +300,6 @@ def save_run(folder: str | os.PathLike[str], data: Any, model: Model, state: Tra
             run = run.extended(replace(run.config, train=replace(run.config.train, steps=step)), step)
     else:
         config = Experiment(data=data.config, model=model.config, train=TrainConfig(steps=max(step, 1)))
-        run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True)
+        run = Run.create(path, config, data.vocabulary, data.fingerprint, program=True, backend=model.backend)
     with Checkpoints(run.folder / CHECKPOINTS, run.config.train.keep_checkpoints, run=run.id) as checkpoints:
         checkpoints.save(step, state)

@@ -1,26 +1,57 @@
 """A config as a model that this machine can hold, and its state before training."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import optax
 
 from charlstm.config import Experiment
 from charlstm.core.cells import BUILT_IN
+from charlstm.core.fast.native import bind
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.size import count_parameters
 from charlstm.core.step import TrainState, init_state
+from charlstm.runs.folder import Run
+from charlstm.support import native, process
 from charlstm.support.errors import InputError
 from charlstm.support.process import memory
 
 
-def make_model(config: Experiment, vocabulary_size: int, states: int = 1) -> Model:
-    """The model of a config; raises InputError where it cannot run here, or memory cannot hold its training states."""
+def prepare(start: bool = True, tell: Callable[[str], None] = lambda line: None) -> None:
+    """To be called before anything runs on a device: XLA keeps what it compiled for the next process, and its memory.
+
+    The platform's cache folder is used, unless `JAX_COMPILATION_CACHE_DIR` names another;
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. Unless `start` is False, devices begin to work now, on a CPU
+    with the native core, of which `tell` gets a line if it has to be compiled or cannot be. Raises InputError where
+    devices, or what the environment asks of JAX, cannot be had.
+    """
+    process.prepare(start, tell)
+    bind(native.library())
+
+
+def make_model(config: Experiment, vocabulary_size: int, states: int = 1, backend: str | None = None) -> Model:
+    """The model of a config; raises InputError where it cannot run here, or memory cannot hold its training states.
+
+    A run goes on with the `backend` that it began with, where recurrence auto may mean it; None for a new one.
+    """
+    bind(native.set_up())
     try:
         model = Model(config.model, vocabulary_size)
     except ValueError as error:
         raise InputError(str(error)) from None
+    if config.model.recurrence == "auto" and model.backend == "native" and backend in ("fast", ""):
+        model = replace(model, backend="fast")
     if config.model.cell in BUILT_IN:  # before anything is made: a stranger's config may ask for terabytes
         check_memory(config, vocabulary_size, states)
     return model
+
+
+def other_backend(run: Run, model: Model) -> list[str]:
+    """A line if a run goes on with another backend than it began with."""
+    if run.backend in (model.backend, ""):
+        return []
+    return [f"this run began with backend {run.backend} and goes on with {model.backend}: last bits may differ"]
 
 
 def first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:

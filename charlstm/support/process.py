@@ -6,13 +6,14 @@ A library that others import leaves their settings alone.
 import ctypes
 import os
 import re
-import shutil
-import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from charlstm.support import native
+from charlstm.support.cache import own_folder
 from charlstm.support.errors import InputError
 
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -40,13 +41,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare(start: bool = True) -> None:
-    """To be called before anything runs on a device: XLA keeps what it compiled for the next process, and its memory.
-
-    The platform's cache folder is used, unless `JAX_COMPILATION_CACHE_DIR` names another;
-    `JAX_ENABLE_COMPILATION_CACHE=0` turns the cache off. Devices begin to work now, unless `start` is False. Raises
-    InputError where they, or what the environment asks of JAX, cannot be had.
-    """
+def prepare(start: bool = True, tell: Callable[[str], None] = lambda line: None) -> None:
+    """As `runs.models.prepare`, which makes models take the core too."""
     _keep_freed_memory()
     _check_xla_flags()
     # XLA's C++ side prints what it raises anyway, and of each entry that it cannot use on this processor.
@@ -57,10 +53,10 @@ def prepare(start: bool = True) -> None:
         import jax
 
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_AT_LEAST_SECONDS)
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := _own_folder_of_programs()) is not None:
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := own_folder("compiled")) is not None:
             jax.config.update("jax_compilation_cache_dir", str(folder))
-        if start:
-            jax.devices()
+        if start and jax.devices()[0].platform == "cpu":
+            native.set_up(tell)
     except Exception as error:  # of any kind, JAX's own assertions among them
         asked = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_")]
         why = f"JAX cannot start: {type(error).__name__}: {error}".removesuffix(": ")
@@ -112,34 +108,3 @@ def _make_devices_of_cores() -> None:
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
             jax.config.update("jax_num_cpu_devices", min(cores(), _MOST_CPU_DEVICES))
-
-
-def cache_folder() -> Path | None:
-    """charlstm's place in the platform's cache folder; None for a user who has no home, and so no such place."""
-    import pooch
-
-    with suppress(RuntimeError, KeyError):
-        if (folder := Path(pooch.os_cache("charlstm"))).is_absolute():
-            return folder
-    return None
-
-
-def _own_folder_of_programs() -> Path | None:
-    """Where compiled programs are kept: they are run, so it is this user's alone. None where it cannot be that."""
-    if not (cache := cache_folder()):
-        return None
-    folder = cache / "compiled"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-            return None
-        if found.st_mode & 0o022 and os.name == "posix":  # others may have put programs there
-            shutil.rmtree(folder)
-            folder.mkdir()
-        folder.chmod(0o700)
-        for path in folder.iterdir():  # a full disk left it, and JAX would fail to read it for good
-            if not path.stat().st_size:
-                path.unlink()
-        return folder if os.access(folder, os.W_OK) else None
-    return None

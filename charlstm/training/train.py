@@ -23,7 +23,7 @@ from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CHECKPOINTS, METRICS, Run, as_training_errors, make_folder
 from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.runs.metrics import last_step
-from charlstm.runs.models import first_state, make_model
+from charlstm.runs.models import first_state, make_model, other_backend
 from charlstm.runs.steps import latest_of, numbered
 from charlstm.runs.transfer import find_origin, load_origin, origin_of, transfer
 from charlstm.support.errors import InputError, TrainingError
@@ -91,7 +91,7 @@ def train(
             stands_at = int(min(latest or 0, last_step(folder / METRICS)))
             config = continued(run.config, config, stands_at, allow_change=allow_change, name=f"the run in {folder}")
         data = Dataset.read(config.data) if data is None else data
-        model = make_model(config, len(data.vocabulary))
+        model = make_model(config, len(data.vocabulary), backend=run and run.backend)
         received.check()
         fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))
         schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
@@ -104,11 +104,14 @@ def train(
             watch.line(line)
         if run:
             run.check_text(fingerprint, data.vocabulary)
+            for line in other_backend(run, model):
+                watch.line(line)
         else:
             make_folder(folder)
             stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files
             origin = origin_of(old) if old else None
-            run = Run.create(folder, config, data.vocabulary, fingerprint, program=program, init_from=origin)
+            how: Any = {"program": program, "init_from": origin, "backend": model.backend}
+            run = Run.create(folder, config, data.vocabulary, fingerprint, **how)
         ends_now = config.train.steps < run.config.train.steps
         member, state = open_member(replace(run, config=config), first, layout.devices, watch.line, stack)
         if begun:  # at once, since the old run may be gone when this one is continued

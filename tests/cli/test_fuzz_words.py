@@ -37,6 +37,7 @@ KINDS = {
     "compare": arguments.Compare,
     "report": arguments.Report,
     "export": arguments.Export,
+    "compile": arguments.Compile,
     "corpora": arguments.Corpora,
 }
 VALUES = [
@@ -123,6 +124,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.data.corpora._find", lambda _: folder / "text")
         patch.setattr("charlstm.data.corpora._check_hash", lambda *_: None)
         patch.setattr("charlstm.support.process.prepare", lambda **_: None)
+        patch.setattr("charlstm.support.native.find_core", lambda *_, **__: Path("core.so"))
         patch.setattr("charlstm.training.train.train", stop)
         patch.setattr("charlstm.compare.runner.run_grid", lambda *_, **__: found)
         patch.setattr("charlstm.report.plots.plots", lambda *_: [])

@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trained
         found[symbols] = TrainedRun(Run.open(folder / symbols), model, random_params(model, 0), 7, ())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("charlstm.support.process.prepare", lambda: None)
+        patch.setattr("charlstm.support.process.prepare", lambda **_: None)
         patch.setattr(loading, "load_run", lambda path, _: found[path.name])
         yield found
 

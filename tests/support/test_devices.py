@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from charlstm.support import process
+from charlstm.support.cache import cache_folder, own_folder
 from charlstm.support.errors import InputError
 
 SCRIPT = """
@@ -25,7 +26,8 @@ print("/jax/compilation_cache/cache_hits" in found)
 
 def second_process_hits(**variables: str) -> list[bool]:
     """Whether each of two processes, one after the other, found a compiled program."""
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    ours = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment = ours | {"CHARLSTM_NATIVE": "off"}
     command = [sys.executable, "-c", SCRIPT]
     found = []
     for _ in range(2):
@@ -66,27 +68,27 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME mo
 
 @on_linux
 def test_the_cache_is_its_user_s_alone(cache: Path) -> None:
-    assert process._own_folder_of_programs() == cache
+    assert own_folder("compiled") == cache
     assert cache.stat().st_mode & 0o777 == 0o700
     (cache / "ours-cache").write_bytes(b"program")
     cache.chmod(0o755)
-    assert process._own_folder_of_programs() == cache
+    assert own_folder("compiled") == cache
     assert cache.stat().st_mode & 0o777 == 0o700 and (cache / "ours-cache").exists()
     cache.chmod(0o777)  # a program may be someone else's
-    assert process._own_folder_of_programs() == cache
+    assert own_folder("compiled") == cache
     assert cache.stat().st_mode & 0o777 == 0o700 and not list(cache.iterdir())
 
 
 @on_linux
 def test_a_cache_of_another_user_s_is_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert process._own_folder_of_programs() == cache
+    assert own_folder("compiled") == cache
     monkeypatch.setattr(os, "getuid", lambda: cache.stat().st_uid + 1)
-    assert process._own_folder_of_programs() is None
+    assert own_folder("compiled") is None
     monkeypatch.undo()
     cache.rename(cache.with_name("elsewhere"))
     cache.symlink_to("elsewhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
-    assert process._own_folder_of_programs() is None
+    assert own_folder("compiled") is None
 
 
 @on_linux
@@ -94,7 +96,7 @@ def test_what_a_full_disk_left_in_the_cache_is_removed(cache: Path) -> None:
     cache.mkdir(parents=True, mode=0o700)
     (cache / "whole-cache").write_bytes(b"program")
     (cache / "empty-cache").touch()
-    assert process._own_folder_of_programs() == cache
+    assert own_folder("compiled") == cache
     assert [path.name for path in cache.iterdir()] == ["whole-cache"]
 
 
@@ -108,8 +110,8 @@ def test_a_cache_never_lies_in_the_current_folder(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     for found in (lambda _: place, no_home):
         monkeypatch.setattr("pooch.os_cache", found)
-        assert process.cache_folder() is None
-        assert process._own_folder_of_programs() is None
+        assert cache_folder() is None
+        assert own_folder("compiled") is None
     assert not list(tmp_path.iterdir())
 
 

@@ -55,5 +55,5 @@ def test_a_text_without_line_ends_has_no_documents(tmp_path: Path, symbols: Any)
 
 
 def test_cudnn_is_not_taken_for_documents() -> None:
-    with pytest.raises(ValueError, match=r"auto, fast or plain for data\.documents lines"):
+    with pytest.raises(ValueError, match=r"data\.documents lines needs another, such as auto"):
         Experiment(data=DataConfig(documents="lines"), model=ModelConfig(recurrence="cudnn"))

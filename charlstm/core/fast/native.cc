@@ -1,0 +1,709 @@
+// Whole recurrent layers on a CPU, forward and backward, as calls that XLA makes: the backend `native`.
+//
+// Shapes: T time, B batch, D input, H hidden. W lanes make a vector. Units are padded with zeros to U, a multiple of the
+// units of a tile, in everything that is packed; arrays of the caller's are [T, B, H] as they are.
+//
+// A call runs on the thread that makes it. A row's sums are added up in one order, whatever rows lie beside it, so that
+// many rows give the bits that each gives alone.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+#define INLINE inline __attribute__((always_inline))
+
+// ---- Vectors, by the extensions that GCC and Clang share.
+
+#if defined(__AVX512F__)
+constexpr int W = 16, FORWARD_ROWS = 6, BACKWARD_ROWS = 13, GRADIENT_ROWS = 12;  // tiles that fill 32 registers
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int W = 8, FORWARD_ROWS = 3, BACKWARD_ROWS = 6, GRADIENT_ROWS = 6;  // and 16
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+constexpr int W = 4, FORWARD_ROWS = 6, BACKWARD_ROWS = 13, GRADIENT_ROWS = 12;
+#else
+#error "this processor has none of AVX-512, AVX2 with FMA, and NEON"
+#endif
+constexpr int COLUMNS = 2, BLOCK = COLUMNS * W;  // vectors, and floats, of a row of a tile of the backward pass
+constexpr int AHEAD = 16;                        // rows of a panel that are asked of the cache before they are multiplied
+constexpr int LINE = 16;                         // floats of a line of the caches
+constexpr long FAR = 32 << 20;                   // bytes that leave the cache before they are read again
+constexpr long CHUNK = 512;                      // rows whose gate gradients stay in the cache until all have read them
+
+typedef float V __attribute__((vector_size(4 * W), may_alias));
+typedef float Unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * W), may_alias));
+
+INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
+INLINE V fill(float x) { return x - V{}; }
+
+INLINE void stream(float* p, V v) {  // past the caches, which have no use for it
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#else
+  store(p, v);
+#endif
+}
+
+// The first lanes alone, where a row of the caller's ends inside of a vector, or before it.
+INLINE V load(const float* p, long lanes) {
+  if (lanes >= W) return load(p);
+  V v{};
+  if (lanes > 0) memcpy(&v, p, lanes * sizeof(float));
+  return v;
+}
+INLINE void store(float* p, V v, long lanes) {
+  if (lanes >= W) return store(p, v);
+  if (lanes > 0) memcpy(p, &v, lanes * sizeof(float));
+}
+
+INLINE V reciprocal(V d) {  // of 1 and more; an estimate of 12 or 14 bits, and a step of Newton's
+#if defined(__AVX512F__)
+  V r = (V)_mm512_rcp14_ps((__m512)d);
+#elif defined(__AVX2__)
+  V r = (V)_mm256_rcp_ps((__m256)d);
+#else
+  return fill(1) / d;
+#endif
+#if defined(__AVX2__)
+  return r + r * (fill(1) - d * r);
+#endif
+}
+
+// 1 / (1 + exp(-x)), to 2e-7; NaN for NaN. exp is 2^n times the Taylor series of 2^f, with f in [-1/2, 1/2].
+INLINE V sigmoid(V x) {
+  constexpr float LN2 = 0.693147180559945f, MAGIC = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer
+  const V low = x > fill(87) ? fill(87) : x, near = low < fill(-87) ? fill(-87) : low;
+  const V t = near * fill(-1 / LN2), rounded = t + fill(MAGIC), f = t - (rounded - fill(MAGIC));
+  V p = fill(LN2 * LN2 * LN2 * LN2 * LN2 * LN2 / 720);
+  p = p * f + fill(LN2 * LN2 * LN2 * LN2 * LN2 / 120);
+  p = p * f + fill(LN2 * LN2 * LN2 * LN2 / 24);
+  p = p * f + fill(LN2 * LN2 * LN2 / 6);
+  p = p * f + fill(LN2 * LN2 / 2);
+  p = p * f + fill(LN2);
+  p = p * f + fill(1);
+  const V e = (V)((Ints)p + ((Ints)rounded << 23));  // MAGIC's own bits leave at the top
+  const V result = reciprocal(fill(1) + e) + (near - near);  // NaN stays
+  return x < fill(-87) ? V{} : result;                       // zero, which times infinity is NaN as in JAX
+}
+
+INLINE V tanh(V x) { return fill(2) * sigmoid(x + x) - fill(1); }
+
+INLINE V nearest_bfloat16(V x) {  // ties to even; infinity and NaN stay
+  const Ints bits = (Ints)x, one = Ints{} + 1;
+  const V near = (V)((bits + 0x7fff + ((bits >> 16) & one)) & (int32_t)0xffff0000);
+  return x == x ? near : x;
+}
+INLINE V rounded(V x, bool round) { return round ? nearest_bfloat16(x) : x; }
+
+// ---- Cells: what a step does to a vector of units once the products are there.
+//
+// `gates` kernels multiply the input and as many the hidden state; sum g of the state's products is `of_hidden(g)`. A
+// tile has `units` vectors of units. `state` is what a unit carries besides what is multiplied: c for lstm, h for gru.
+
+struct Lstm {
+  static constexpr int gates = 4, sums = 4, saved = 5, units = 1;
+  static constexpr bool has_c = true;
+  static constexpr int of_hidden(int g) { return g; }
+
+  static INLINE V forward(const V* sum, V& state, V* keep) {
+    const V i = sigmoid(sum[0]), f = sigmoid(sum[1]), g = tanh(sum[2]), o = sigmoid(sum[3]);
+    keep[0] = i, keep[1] = f, keep[2] = g, keep[3] = o, keep[4] = state;
+    state = f * state + i * g;
+    return o * tanh(state);
+  }
+  static INLINE void backward(const V* kept, V d_h, V& d_state, V* d_sum) {
+    const V i = kept[0], f = kept[1], g = kept[2], o = kept[3], before = kept[4], one = fill(1);
+    const V tanh_c = tanh(f * before + i * g), d_c = d_state + d_h * o * (one - tanh_c * tanh_c);
+    d_sum[0] = d_c * g * (i * (one - i)), d_sum[1] = d_c * before * (f * (one - f));
+    d_sum[2] = d_c * i * (one - g * g), d_sum[3] = d_h * tanh_c * (o * (one - o));
+    d_state = d_c * f;
+  }
+};
+
+struct Gru {
+  static constexpr int gates = 3, sums = 4, saved = 5, units = 1;  // sums r, z, and n's two apart
+  static constexpr bool has_c = false;
+  static constexpr int of_hidden(int g) { return g == 2 ? 3 : g; }
+
+  static INLINE V forward(const V* sum, V& state, V* keep) {
+    const V r = sigmoid(sum[0]), z = sigmoid(sum[1]), n = tanh(sum[2] + r * sum[3]);
+    keep[0] = r, keep[1] = z, keep[2] = n, keep[3] = sum[3], keep[4] = state;
+    return state = (fill(1) - z) * n + z * state;
+  }
+  static INLINE void backward(const V* kept, V d_h, V& d_state, V* d_sum) {
+    const V r = kept[0], z = kept[1], n = kept[2], product = kept[3], before = kept[4], one = fill(1);
+    d_h = d_h + d_state;
+    const V d_n = d_h * (one - z) * (one - n * n);
+    d_sum[0] = d_n * product * (r * (one - r)), d_sum[1] = d_h * (before - n) * (z * (one - z));
+    d_sum[2] = d_n, d_sum[3] = d_n * r;
+    d_state = d_h * z;
+  }
+};
+
+struct Rnn {
+  static constexpr int gates = 1, sums = 1, saved = 1, units = 4;
+  static constexpr bool has_c = false;
+  static constexpr int of_hidden(int g) { return g; }
+
+  static INLINE V forward(const V* sum, V& state, V* keep) { return state = keep[0] = tanh(sum[0]); }
+  static INLINE void backward(const V* kept, V d_h, V& d_state, V* d_sum) {
+    d_sum[0] = d_h * (fill(1) - kept[0] * kept[0]);
+    d_state = V{};
+  }
+};
+
+template <class C>
+constexpr long UNITS = W * std::max<long>(C::units, COLUMNS);  // what U is a multiple of
+template <class C>
+constexpr long padded(long H) { return (H + UNITS<C> - 1) / UNITS<C> * UNITS<C>; }
+template <class C>
+constexpr long panel_floats(long D, long H) { return C::units * W * (C::sums + C::gates * (D + H)); }
+template <class C>
+constexpr long packed_floats(long D, long H) { return padded<C>(H) / (C::units * W) * panel_floats<C>(D, H); }
+
+// ---- Memory of a call's own, kept between calls: there are as many as calls have run side by side.
+
+class Scratch {
+ public:
+  float* get(size_t floats) {
+    floats = std::max<size_t>(floats, 1);
+    if (floats > size_) {
+      const size_t page = size_t{2} << 20;  // a huge one
+      size_ = (floats * sizeof(float) + page - 1) / page * page / sizeof(float);
+      data_.reset(static_cast<float*>(std::aligned_alloc(page, size_ * sizeof(float))));
+#if defined(__linux__)
+      madvise(data_.get(), size_ * sizeof(float), MADV_HUGEPAGE);
+#endif
+    }
+    return data_.get();
+  }
+
+ private:
+  struct Free { void operator()(float* p) const { std::free(p); } };
+  std::unique_ptr<float, Free> data_;
+  size_t size_ = 0;
+};
+
+struct Scratches { Scratch packed, packed_x, state, first, before, chunks, factor; };
+
+class Lease {
+ public:
+  Lease() {
+    std::lock_guard<std::mutex> hold(lock());
+    if (idle().empty()) idle().push_back(std::make_unique<Scratches>());
+    mine_ = std::move(idle().back());
+    idle().pop_back();
+  }
+  ~Lease() {
+    std::lock_guard<std::mutex> hold(lock());
+    idle().push_back(std::move(mine_));
+  }
+  Scratches* operator->() { return mine_.get(); }
+
+ private:
+  static std::mutex& lock() { static std::mutex& m = *new std::mutex; return m; }  // threads may outlive the end of main
+  static std::vector<std::unique_ptr<Scratches>>& idle() {
+    static auto& all = *new std::vector<std::unique_ptr<Scratches>>;
+    return all;
+  }
+  std::unique_ptr<Scratches> mine_;
+};
+
+// ---- Tiles.
+
+template <int N>
+using Number = std::integral_constant<int, N>;
+
+// Calls f(first row, Number of rows) for blocks of at most MOST rows, as equal as they can be.
+template <int MOST, class F>
+INLINE void in_blocks(long count, F f) {
+  const long blocks = (count + MOST - 1) / MOST;
+  for (long b = 0, at = 0; b < blocks; b++) {
+    const long rows = count / blocks + (b < count % blocks);
+    [&]<int... N>(std::integer_sequence<int, N...>) {
+      (void)((rows == N + 1 && (f(at, Number<N + 1>{}), true)) || ...);
+    }(std::make_integer_sequence<int, MOST>{});
+    at += rows;
+  }
+}
+
+// sum[r][column(v)] += Σ_k rows[r·stride + k·step] · panel[k][v], for NV vectors v; returns the end of the panel.
+//
+// Meanwhile K lines from `next` on come from far memory into the near cache: a panel that were read there at first use
+// would be waited for by all of its first tile.
+template <int MR, int NV, int NS, class Column>
+INLINE const float* multiply(const float* rows, long stride, long step, const float* panel, long K, V (&sum)[MR][NS],
+                             Column column, const float*& next) {
+#pragma GCC unroll 2
+  for (long k = 0; k < K; k++) {
+    V b[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; v++) b[v] = load(panel + v * W);
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; v += LINE / W) __builtin_prefetch(panel + (NV * AHEAD + v) * W);
+    __builtin_prefetch(next, 0, 2);
+    next += LINE;
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; r++) {
+      const V a = fill(rows[r * stride + k * step]);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; v++) sum[r][column(v)] += a * b[v];
+    }
+    panel += NV * W;
+  }
+  return panel;
+}
+
+constexpr auto same = [](int v) { return v; };
+
+// ---- Forward.
+
+// kernel [D, G·H], recurrent [H, G·H], bias [G·H] and inner bias [H] or null to panels of some units each: the bias of
+// every sum, and then a row of the kernels after the other, [.., units, gates, W].
+template <class C>
+void pack(long D, long H, bool round, const float* kernel, const float* recurrent, const float* bias, const float* inner,
+          float* out) {
+  for (long from = 0; from < padded<C>(H); from += C::units * W) {
+    for (int u = 0; u < C::units; u++)
+      for (int s = 0; s < C::sums; s++, out += W) {
+        const long unit = from + u * W;
+        const float* start = s < C::gates ? bias + s * H : inner;
+        store(out, start ? load(start + unit, H - unit) : V{});
+      }
+    for (long k = 0; k < D + H; k++) {
+      const float* row = k < D ? kernel + k * C::gates * H : recurrent + (k - D) * C::gates * H;
+      for (int u = 0; u < C::units; u++)
+        for (int g = 0; g < C::gates; g++, out += W) {
+          const long unit = from + u * W;
+          store(out, rounded(load(row + g * H + unit, H - unit), round));
+        }
+    }
+  }
+}
+
+struct ForwardStep {
+  long B, D, H;
+  bool round, far;  // far: what is saved is streamed
+  const float* packed;
+  const float* x;       // [B, D], or null and
+  const int32_t* ids;   // [B], rows of the kernel
+  const float* before;  // h [B, H], as the products read it
+  float *state, *saved; // [U/W, B, W] and [U/W, B, saved, W]; saved may be null
+  float *hidden, *last; // h [B, H] after the step, as products read it and as it is; last may be null
+};
+
+template <class C, int MR>
+void forward_tile(const ForwardStep& s, long row, long number, const float*& next) {
+  constexpr int NV = C::units * C::gates, NS = C::units * C::sums;
+  const long H = s.H, from = number * C::units * W;
+  const float* panel = s.packed + number * panel_floats<C>(s.D, H);
+  const float* inputs = panel + NS * W;
+  const auto of_hidden = [](int v) { return v / C::gates * C::sums + C::of_hidden(v % C::gates); };
+  const auto of_input = [](int v) { return v / C::gates * C::sums + v % C::gates; };
+  V sum[MR][NS];
+  for (int r = 0; r < MR; r++)
+    for (int v = 0; v < NS; v++) sum[r][v] = load(panel + v * W);
+  if (s.ids)
+    for (int r = 0; r < MR; r++)
+      for (int v = 0; v < NV; v++) sum[r][of_input(v)] += load(inputs + (s.ids[row + r] * NV + v) * W);
+  else
+    multiply<MR, NV>(s.x + row * s.D, s.D, 1, inputs, s.D, sum, of_input, next);
+  multiply<MR, NV>(s.before + row * H, H, 1, inputs + s.D * NV * W, H, sum, of_hidden, next);
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; r++)
+#pragma GCC unroll 4
+    for (int u = 0; u < C::units; u++) {
+      const long unit = from + u * W, block = (unit / W) * s.B + row + r;
+      V state = load(s.state + block * W), keep[C::saved];
+      const V h = C::forward(&sum[r][u * C::sums], state, keep);
+      store(s.state + block * W, state);
+      store(s.hidden + (row + r) * H + unit, rounded(h, s.round), H - unit);
+      if (s.last) store(s.last + (row + r) * H + unit, h, H - unit);
+      if (s.saved)
+        for (int v = 0; v < C::saved; v++) {
+          float* to = s.saved + (block * C::saved + v) * W;
+          s.far ? stream(to, keep[v]) : store(to, keep[v]);
+        }
+    }
+}
+
+// [B, H] to and from [U/W, B, W].
+template <class C>
+void to_blocks(const float* plain, long B, long H, float* blocks) {
+  for (long unit = 0; unit < padded<C>(H); unit += W)
+    for (long r = 0; r < B; r++, blocks += W) store(blocks, load(plain + r * H + unit, H - unit));
+}
+template <class C>
+void from_blocks(const float* blocks, long B, long H, float* plain) {
+  for (long unit = 0; unit < padded<C>(H); unit += W)
+    for (long r = 0; r < B; r++, blocks += W) store(plain + r * H + unit, load(blocks), H - unit);
+}
+
+void copy(const float* from, long count, bool round, float* to) {
+  for (long at = 0; at < count; at += W) store(to + at, rounded(load(from + at, count - at), round), count - at);
+}
+
+struct Shape { long T, B, D, H; bool round; };  // round the factors of products to bfloat16
+
+template <class C>
+void run_forward(Shape n, const float* packed, const int32_t* ids, const float* x, const float* c0, const float* h0,
+                 const bool* resets, float* hidden, float* last_c, float* last_h, float* saved) {
+  const long rows = n.B * n.H, U = padded<C>(n.H);
+  Lease scratch;
+  float *state = scratch->state.get(n.B * U), *first = scratch->first.get(rows), *kept = scratch->before.get(rows);
+  const bool far = saved && n.T * n.B * U * C::saved * 4 > FAR && reinterpret_cast<uintptr_t>(saved) % (4 * W) == 0;
+  to_blocks<C>(C::has_c ? c0 : h0, n.B, n.H, state);
+  copy(h0, rows, n.round, first);
+  for (long t = 0; t < n.T; t++) {
+    const float* before = t ? hidden + (t - 1) * rows : first;
+    if (const bool* now = resets ? resets + t * n.B : nullptr; now && std::any_of(now, now + n.B, same)) {
+      memcpy(kept, before, rows * sizeof(float));
+      for (long r = 0; r < n.B; r++)
+        if (now[r]) {
+          memset(kept + r * n.H, 0, n.H * sizeof(float));
+          for (long v = 0; v < U / W; v++) store(state + (v * n.B + r) * W, V{});
+        }
+      before = kept;
+    }
+    const ForwardStep s{n.B, n.D, n.H, n.round, far, packed, x ? x + t * n.B * n.D : nullptr, ids ? ids + t * n.B : nullptr, before, state,
+                        saved ? saved + t * n.B * U * C::saved : nullptr, hidden + t * rows,
+                        t == n.T - 1 ? last_h : nullptr};
+    const long panels = U / (C::units * W), floats = panel_floats<C>(n.D, n.H);
+    for (long p = 0; p < panels; p++) {
+      const float *here = packed + p * floats, *after = packed + (p + 1) % panels * floats, *next = after;
+      in_blocks<FORWARD_ROWS>(n.B, [&](long row, auto count) {
+        if (next >= after + floats) next = here;  // all of the next panel was asked for
+        forward_tile<C, count>(s, row, p, next);
+      });
+    }
+  }
+#if defined(__AVX__)
+  _mm_sfence();  // what was streamed is there for whoever reads it next
+#endif
+  if (C::has_c) from_blocks<C>(state, n.B, n.H, last_c);
+}
+
+// ---- Backward. The gradients of the sums live in chunks of some time steps, [sums, U/BLOCK, rows, BLOCK], where all
+// products that they are factors of read them.
+
+// kernel [M, G·H], transposed, to panels of BLOCK of its rows: [M/BLOCK, G, U, BLOCK].
+template <class C>
+void pack_transposed(const float* kernel, long M, long H, bool round, float* out) {
+  const long width = C::gates * H, U = padded<C>(H);
+  memset(out, 0, (M + BLOCK - 1) / BLOCK * C::gates * U * BLOCK * sizeof(float));
+  for (long m = 0; m < M; m++)
+    for (int g = 0; g < C::gates; g++) {
+      float* to = out + ((m / BLOCK * C::gates + g) * U) * BLOCK + m % BLOCK;
+      for (long u = 0; u < H; u += W) {
+        const V from = rounded(load(kernel + m * width + g * H + u, H - u), round);
+        for (long j = 0; j < std::min<long>(W, H - u); j++) to[(u + j) * BLOCK] = from[j];
+      }
+    }
+}
+
+struct Gradients {  // of the sums, in a chunk
+  float* data;
+  long rows, blocks;  // U / BLOCK
+  float* at(int sum, long block, long row) const { return data + ((sum * blocks + block) * rows + row) * BLOCK; }
+};
+
+// sum += rows of the gradients times a panel of a transposed kernel.
+template <class C, bool OF_HIDDEN, int MR>
+INLINE void multiply_gradients(const Gradients& d, long row, const float* panel, V (&sum)[MR][COLUMNS],
+                               const float*& next) {
+  for (int g = 0; g < C::gates; g++)
+    for (long block = 0; block < d.blocks; block++) {
+      const float* rows = d.at(OF_HIDDEN ? C::of_hidden(g) : g, block, row);
+      if (!OF_HIDDEN) next = rows + d.rows * BLOCK;  // a chunk is larger than the near cache, a panel is not
+      panel = multiply<MR, COLUMNS>(rows, BLOCK, 1, panel, BLOCK, sum, same, next);
+    }
+}
+
+// out [rows, M] = gradients times a transposed kernel; rows that are reset stay zero.
+template <class C, bool OF_HIDDEN>
+void products(const Gradients& d, long from, long count, const float* packed, long M, const bool* resets, float* out) {
+  for (long m = 0; m < M; m += BLOCK)
+    in_blocks<BACKWARD_ROWS>(count, [&](long row, auto rows) {
+      V sum[rows][COLUMNS] = {};
+      const float *panel = packed + m * C::gates * d.blocks * BLOCK, *next = panel;
+      multiply_gradients<C, OF_HIDDEN>(d, from + row, panel, sum, next);
+      for (int r = 0; r < rows; r++)
+        for (int v = 0; v < COLUMNS; v++) {
+          const bool zero = resets && resets[row + r];
+          store(out + (row + r) * M + m + v * W, zero ? V{} : sum[r][v], M - m - v * W);
+        }
+    });
+}
+
+struct BackwardStep {
+  long B, H;
+  bool round;
+  Gradients later, now;
+  long later_row, row;  // where the steps begin in their chunks
+  const float* packed;
+  long panel;                              // floats of a panel of it
+  const float *saved, *d_hidden, *d_last;  // [U/W, B, saved, W], [B, H]; d_last is null but at the last step
+  const bool* resets;                      // of the step after, or null
+  float* d_state;                          // [U/W, B, W]
+};
+
+template <class C, int MR>
+void backward_tile(const BackwardStep& s, long row, long block, const float*& next) {
+  for (int v = 0; v < COLUMNS; v++)  // into the cache while the product runs
+    for (int r = 0; r < MR; r++) {
+      const long at = (block * COLUMNS + v) * s.B + row + r;
+      for (int k = 0; k < C::saved; k++) __builtin_prefetch(s.saved + (at * C::saved + k) * W, 0, 2);
+      __builtin_prefetch(s.d_hidden + (row + r) * s.H + block * BLOCK + v * W, 0, 2);
+    }
+  V sum[MR][COLUMNS] = {}, d_h[MR][COLUMNS];
+  if (!s.d_last)
+    multiply_gradients<C, true>(s.later, s.later_row + row, s.packed + block * s.panel, sum, next);
+  memcpy(d_h, sum, sizeof sum);  // out of the registers, which the gates need
+  for (int r = 0; r < MR; r++)
+    for (int v = 0; v < COLUMNS; v++) {
+      const long unit = block * BLOCK + v * W, at = (unit / W) * s.B + row + r, lanes = s.H - unit;
+      const bool zero = s.resets && s.resets[row + r];
+      V d_state = zero ? V{} : load(s.d_state + at * W), d = zero ? V{} : d_h[r][v], d_sum[C::sums], kept[C::saved];
+      for (int k = 0; k < C::saved; k++) kept[k] = load(s.saved + (at * C::saved + k) * W);
+      d += load(s.d_hidden + (row + r) * s.H + unit, lanes);
+      if (s.d_last) d += load(s.d_last + (row + r) * s.H + unit, lanes);
+      C::backward(kept, d, d_state, d_sum);
+      store(s.d_state + at * W, d_state);
+      for (int k = 0; k < C::sums; k++) store(s.now.at(k, block, s.row + row + r) + v * W, rounded(d_sum[k], s.round));
+    }
+}
+
+// out [M, G·H] += inputs [rows, M]ᵀ times the chunk's gradients; row(r) are the inputs of a row, or null for zeros.
+template <class C, bool OF_HIDDEN, class Row>
+void add_kernel_gradient(const Gradients& d, long M, long H, Row row, Scratch& scratch, float* out) {
+  const long panels = (M + GRADIENT_ROWS - 1) / GRADIENT_ROWS, width = C::gates * H;
+  float* factor = scratch.get(panels * d.rows * GRADIENT_ROWS);
+  for (long r = 0; r < d.rows; r++) {
+    const float* from = row(r);
+    for (long p = 0; p < panels; p++) {
+      float* to = factor + (p * d.rows + r) * GRADIENT_ROWS;
+      const long count = M - p * GRADIENT_ROWS;
+      if (!from) memset(to, 0, GRADIENT_ROWS * sizeof(float));
+      else if (count >= GRADIENT_ROWS) memcpy(to, from + p * GRADIENT_ROWS, GRADIENT_ROWS * sizeof(float));
+      else memcpy(to, from + p * GRADIENT_ROWS, count * sizeof(float));
+    }
+  }
+  for (int g = 0; g < C::gates; g++)
+    for (long block = 0; block < d.blocks; block++)
+      for (long p = 0; p < panels; p++)
+        in_blocks<GRADIENT_ROWS>(std::min<long>(GRADIENT_ROWS, M - p * GRADIENT_ROWS), [&](long, auto rows) {
+          V sum[rows][COLUMNS] = {};
+          float* to = out + p * GRADIENT_ROWS * width + g * H + block * BLOCK;
+          for (int r = 0; r < rows; r++)
+            for (int v = 0; v < COLUMNS; v++) __builtin_prefetch(to + r * width + v * W, 1);
+          const float *panel = d.at(OF_HIDDEN ? C::of_hidden(g) : g, block, 0), *next = panel;
+          multiply<rows, COLUMNS>(factor + p * d.rows * GRADIENT_ROWS, 1, GRADIENT_ROWS, panel, d.rows, sum, same, next);
+          for (int r = 0; r < rows; r++)
+            for (int v = 0; v < COLUMNS; v++) {
+              const long lanes = H - block * BLOCK - v * W;
+              store(to + r * width + v * W, load(to + r * width + v * W, lanes) + sum[r][v], lanes);
+            }
+        });
+}
+
+// out[row(r)] += the chunk's gradients of row r, for `sums` of them side by side.
+template <class Row>
+void add_rows(const Gradients& d, int sums, long H, Row row, float* out) {
+  for (int s = 0; s < sums; s++)
+    for (long unit = 0; unit < H; unit += W)
+      for (long r = 0; r < d.rows; r++) {
+        float* to = out + row(r) * sums * H + s * H + unit;
+        store(to, load(to, H - unit) + load(d.at(s, unit / BLOCK, r) + unit % BLOCK), H - unit);
+      }
+}
+
+struct Outputs { float *d_x, *d_kernel, *d_recurrent, *d_bias, *d_c0, *d_h0; };  // d_bias [sums·H]; d_x null for ids
+
+template <class C>
+void run_backward(Shape n, const float* kernel, const float* recurrent, const int32_t* ids, const float* x, const float* h0,
+                  const bool* resets, const float* hidden, const float* saved, const float* d_hidden, const float* d_c,
+                  const float* d_h, Outputs out) {
+  const long rows = n.B * n.H, U = padded<C>(n.H), blocks = U / BLOCK, width = C::gates * n.H;
+  const long chunks = (n.T * n.B + CHUNK - 1) / CHUNK, steps = (n.T + chunks - 1) / chunks;
+  const long chunk_floats = steps * n.B * C::sums * U, transposed = C::gates * U * BLOCK;
+  Lease scratch;
+  float *packed = scratch->packed.get(blocks * transposed), *first = scratch->first.get(rows);
+  float *d_state = scratch->state.get(n.B * U), *space = scratch->chunks.get(2 * chunk_floats), *packed_x = nullptr;
+  pack_transposed<C>(recurrent, n.H, n.H, n.round, packed);
+  if (!ids) {
+    packed_x = scratch->packed_x.get((n.D + BLOCK - 1) / BLOCK * transposed);
+    pack_transposed<C>(kernel, n.D, n.H, n.round, packed_x);
+  }
+  memset(out.d_kernel, 0, n.D * width * sizeof(float));
+  memset(out.d_recurrent, 0, n.H * width * sizeof(float));
+  memset(out.d_bias, 0, C::sums * n.H * sizeof(float));
+  memset(d_state, 0, n.B * U * sizeof(float));
+  if (C::has_c) to_blocks<C>(d_c, n.B, n.H, d_state);
+  copy(h0, rows, n.round, first);
+
+  Gradients later{};
+  long later_row = 0;
+  for (long end = n.T, number = 0; end > 0; end -= steps, number++) {
+    const long begin = std::max(0l, end - steps);
+    const Gradients now{space + (number % 2) * chunk_floats, (end - begin) * n.B, blocks};
+    for (long t = end - 1; t >= begin; t--) {
+      const bool last = t == n.T - 1;
+      const BackwardStep s{n.B, n.H, n.round, later, now, later_row, (t - begin) * n.B, packed, transposed, saved + t * n.B * U * C::saved,
+                           d_hidden + t * rows, last ? d_h : nullptr,
+                           resets && !last ? resets + (t + 1) * n.B : nullptr, d_state};
+      for (long block = 0; block < blocks; block++) {
+        const float *here = packed + block * transposed, *after = packed + (block + 1) % blocks * transposed, *next = after;
+        in_blocks<BACKWARD_ROWS>(n.B, [&](long row, auto count) {
+          if (next >= after + transposed) next = here;
+          backward_tile<C, count>(s, row, block, next);
+        });
+      }
+      later = now, later_row = s.row;
+    }
+    const auto before = [&](long r) -> const float* {
+      const long at = begin * n.B + r;
+      if (resets && resets[at]) return nullptr;
+      return at < n.B ? first + at * n.H : hidden + (at - n.B) * n.H;
+    };
+    add_kernel_gradient<C, true>(now, n.H, n.H, before, scratch->factor, out.d_recurrent);
+    if (ids) {
+      add_rows(now, C::gates, n.H, [&](long r) { return ids[begin * n.B + r]; }, out.d_kernel);
+    } else {
+      const float* inputs = x + begin * n.B * n.D;
+      add_kernel_gradient<C, false>(now, n.D, n.H, [&](long r) { return inputs + r * n.D; }, scratch->factor, out.d_kernel);
+      products<C, false>(now, 0, now.rows, packed_x, n.D, nullptr, out.d_x + begin * n.B * n.D);
+    }
+    add_rows(now, C::sums, n.H, [](long) { return 0l; }, out.d_bias);
+  }
+  products<C, true>(later, later_row, n.B, packed, n.H, resets, out.d_h0);
+  for (long unit = 0; unit < U; unit += W)
+    for (long r = 0; r < n.B; r++) {
+      const V state = resets && resets[r] ? V{} : load(d_state + (unit / W * n.B + r) * W);
+      float* to = (C::has_c ? out.d_c0 : out.d_h0) + r * n.H + unit;
+      store(to, C::has_c ? state : load(to, n.H - unit) + state, n.H - unit);
+    }
+}
+
+// ---- What XLA calls. Leading axes of every array, the same for all, are layers that have nothing to do with each other.
+
+using Floats = ffi::Buffer<ffi::F32>;
+using FloatsOut = ffi::ResultBuffer<ffi::F32>;
+using Flags = ffi::Buffer<ffi::PRED>;
+
+// Calls f with the cell of a number.
+template <class F>
+ffi::Error with_cell(int64_t cell, F f) {
+  if (cell == 0) f(Rnn{});
+  else if (cell == 1) f(Gru{});
+  else f(Lstm{});
+  return ffi::Error::Success();
+}
+
+template <class B>
+long from_end(const B& buffer, int axis) { return buffer.dimensions()[buffer.dimensions().size() - axis]; }
+
+// What layer number `layer` of `layers` has of an array; null where it has nothing.
+template <class B>
+auto part(B&& buffer, long layer, long layers) -> decltype(buffer.typed_data()) {
+  const long count = buffer.element_count() / layers;
+  return count ? buffer.typed_data() + layer * count : nullptr;
+}
+
+// Ids are clamped to what there is, as in JAX.
+std::vector<int32_t> ids_of(const ffi::AnyBuffer& inputs, long D) {
+  if (inputs.element_type() != ffi::S32) return {};
+  const int32_t* from = static_cast<const int32_t*>(inputs.untyped_data());
+  std::vector<int32_t> ids(from, from + inputs.element_count());
+  for (int32_t& id : ids) id = std::clamp<int32_t>(id, 0, D - 1);
+  return ids;
+}
+
+ffi::Error Pack(Floats kernel, Floats recurrent, Floats bias, Floats inner, FloatsOut packed, int64_t cell, bool round) {
+  const long D = from_end(kernel, 2), H = from_end(recurrent, 2), layers = recurrent.element_count() / (H * from_end(bias, 1));
+  return with_cell(cell, [&](auto c) {
+    for (long i = 0; i < layers; i++)
+      pack<decltype(c)>(D, H, round, part(kernel, i, layers), part(recurrent, i, layers), part(bias, i, layers),
+                           part(inner, i, layers), part(*packed, i, layers));
+  });
+}
+
+ffi::Error Forward(Floats packed, ffi::AnyBuffer inputs, Floats c0, Floats h0, Flags resets, FloatsOut hidden,
+                   FloatsOut last_c, FloatsOut last_h, FloatsOut saved, int64_t cell, bool round, int64_t width) {
+  const Shape n{from_end(*hidden, 3), from_end(*hidden, 2), width, from_end(*hidden, 1), round};
+  const long layers = h0.element_count() / (n.B * n.H);
+  const auto ids = ids_of(inputs, n.D);
+  const float* x = ids.empty() ? static_cast<const float*>(inputs.untyped_data()) : nullptr;
+  return with_cell(cell, [&](auto c) {
+    for (long i = 0; i < layers; i++)
+      run_forward<decltype(c)>(n, part(packed, i, layers), x ? nullptr : ids.data() + i * n.T * n.B,
+                                  x ? x + i * n.T * n.B * n.D : nullptr, part(c0, i, layers), part(h0, i, layers),
+                                  part(resets, i, layers), part(*hidden, i, layers), part(*last_c, i, layers),
+                                  part(*last_h, i, layers), part(*saved, i, layers));
+  });
+}
+
+ffi::Error Backward(Floats kernel, Floats recurrent, ffi::AnyBuffer inputs, Floats h0, Flags resets, Floats hidden,
+                    Floats saved, Floats d_hidden, Floats d_c, Floats d_h, FloatsOut d_x, FloatsOut d_kernel,
+                    FloatsOut d_recurrent, FloatsOut d_bias, FloatsOut d_c0, FloatsOut d_h0, int64_t cell, bool round) {
+  const Shape n{from_end(hidden, 3), from_end(hidden, 2), from_end(kernel, 2), from_end(hidden, 1), round};
+  const long layers = h0.element_count() / (n.B * n.H);
+  const auto ids = ids_of(inputs, n.D);
+  const float* x = ids.empty() ? static_cast<const float*>(inputs.untyped_data()) : nullptr;
+  return with_cell(cell, [&](auto c) {
+    for (long i = 0; i < layers; i++)
+      run_backward<decltype(c)>(
+          n, part(kernel, i, layers), part(recurrent, i, layers), x ? nullptr : ids.data() + i * n.T * n.B,
+          x ? x + i * n.T * n.B * n.D : nullptr, part(h0, i, layers), part(resets, i, layers), part(hidden, i, layers),
+          part(saved, i, layers), part(d_hidden, i, layers), part(d_c, i, layers), part(d_h, i, layers),
+          {part(*d_x, i, layers), part(*d_kernel, i, layers), part(*d_recurrent, i, layers), part(*d_bias, i, layers),
+           part(*d_c0, i, layers), part(*d_h0, i, layers)});
+  });
+}
+
+}  // namespace
+
+extern "C" int64_t charlstm_packed_floats(int64_t cell, int64_t D, int64_t H) {
+  int64_t floats = 0;
+  (void)with_cell(cell, [&](auto c) { floats = packed_floats<decltype(c)>(D, H); });
+  return floats;
+}
+
+extern "C" int64_t charlstm_saved_floats(int64_t cell, int64_t H) {  // of a row of a step
+  int64_t floats = 0;
+  (void)with_cell(cell, [&](auto c) { floats = padded<decltype(c)>(H) * decltype(c)::saved; });
+  return floats;
+}
+
+#define ARGS4(a, b, c, d) .Arg<a>().Arg<b>().Arg<c>().Arg<d>()
+#define RETS(n) RETS##n
+#define RETS1 .Ret<Floats>()
+#define RETS2 RETS1 RETS1
+#define RETS4 RETS2 RETS2
+#define OF_CELL .Attr<int64_t>("cell").Attr<bool>("round")
+XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_pack, Pack, ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats) RETS1 OF_CELL);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_forward, Forward,
+                              ffi::Ffi::Bind() ARGS4(Floats, ffi::AnyBuffer, Floats, Floats).Arg<Flags>() RETS4 OF_CELL
+                                  .Attr<int64_t>("width"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_backward, Backward,
+                              ffi::Ffi::Bind() ARGS4(Floats, Floats, ffi::AnyBuffer, Floats)
+                                  .Arg<Flags>() ARGS4(Floats, Floats, Floats, Floats).Arg<Floats>() RETS4 RETS2 OF_CELL);

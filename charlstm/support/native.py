@@ -1,0 +1,178 @@
+"""Compiles the native core on the machine that it is to run on, keeps it in the cache, and loads it.
+
+There is no build step at install. The first process that computes compiles the core with the system's C++ compiler, in
+about five seconds, and tests it in a process of its own; others find it. Where that cannot be done, nothing is lost but
+speed: models run their loops in JAX.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from charlstm.support.cache import own_folder
+
+SOURCE = Path(__file__).parents[1] / "core" / "fast" / "native.cc"
+_FLAGS = ("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-tree-vectorize", "-shared", "-fPIC")
+_GCC_FLAGS = ("-fno-ivopts",)  # which makes of one pointer in the inner loop several
+_WIDTHS = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
+_TEST = "from charlstm.core.fast.native import check; from charlstm.support.native import load; check(load({!r}))"
+_SIGNATURES = {"packed_floats": 3, "saved_floats": 2}  # numbers that each takes
+_TARGETS = ("pack", "forward", "backward")
+_LONGEST_SECONDS = 300
+
+
+class UnavailableError(Exception):
+    """There is no native core here; the message says why, and what to do."""
+
+
+_library: ctypes.CDLL | None = None
+_tried = False
+
+
+def set_up(tell: Callable[[str], None] = lambda line: None) -> ctypes.CDLL | None:
+    """The core, which is found or compiled and loaded once in a process; None where there is none.
+
+    `tell` gets a line where that takes time or fails. `CHARLSTM_NATIVE=off` does without it.
+    """
+    global _tried
+    if _library is None and not _tried and os.environ.get("CHARLSTM_NATIVE") != "off":
+        _tried = True
+        try:
+            load(str(find_core(tell)))
+        except (UnavailableError, OSError) as error:
+            tell(f"no native core, so loops run in JAX: {error}")
+    return _library
+
+
+def library() -> ctypes.CDLL | None:
+    """The core that was loaded, if any was."""
+    return _library
+
+
+def load(path: str) -> ctypes.CDLL:
+    """A compiled core, whose calls JAX knows from now on."""
+    global _library
+    import jax
+
+    found = ctypes.CDLL(path)
+    for name in _TARGETS:
+        function = jax.ffi.pycapsule(getattr(found, f"charlstm_{name}"))
+        jax.ffi.register_ffi_target(f"charlstm_{name}", function, platform="cpu")
+    for name, numbers in _SIGNATURES.items():
+        function = getattr(found, f"charlstm_{name}")
+        function.argtypes, function.restype = [ctypes.c_int64] * numbers, ctypes.c_int64
+    _library = found
+    return found
+
+
+def compile_core(compiler: str, output: Path, flags: tuple[str, ...] = ()) -> None:
+    """Compiles the source with more `flags`; raises UnavailableError with what the compiler says."""
+    import jax
+
+    native = (_WIDTHS.get(platform.machine(), "-march=native"),)
+    more = () if "clang" in _version_of(compiler) else _GCC_FLAGS
+    words = [
+        compiler,
+        *_FLAGS,
+        *more,
+        *native,
+        *flags,
+        "-isystem",
+        jax.ffi.include_dir(),
+        str(SOURCE),
+        "-o",
+        str(output),
+    ]
+    try:
+        ran = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(f"{compiler}: {error}") from error
+    if ran.returncode:
+        lines = (
+            [line for line in ran.stderr.splitlines() if "error" in line] or ran.stderr.splitlines() or ["it failed"]
+        )
+        raise UnavailableError(f"{compiler}: {lines[0]}")
+
+
+def find_compiler() -> str:
+    """The C++ compiler that `CXX` names, or the system's."""
+    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
+        if path := shutil.which(name):
+            return path
+    raise UnavailableError("there is no C++ compiler; install g++ or clang, or name one in CXX")
+
+
+def find_core(tell: Callable[[str], None] = lambda line: None, *, again: bool = False) -> Path:
+    """The compiled core for this source, processor, jaxlib and compiler, which is made if need be.
+
+    One that could not be made is tried `again` if asked to. Raises UnavailableError where there is none.
+    """
+    if sys.platform != "linux" or platform.machine() not in _WIDTHS:
+        raise UnavailableError(f"it is for Linux on x86-64 and ARM64, not {sys.platform} on {platform.machine()}")
+    if (folder := own_folder("native")) is None:
+        raise UnavailableError("there is no cache folder that is this user's alone")
+    here = _digest(SOURCE.read_bytes(), *(each.encode() for each in (*_FLAGS, _processor(), version("jaxlib"))))
+    try:
+        compiler = find_compiler()
+    except UnavailableError:  # it may have been compiled where there is one
+        if found := sorted(folder.glob(f"{here}-*.so")):
+            return found[-1]
+        raise
+    core = folder / f"{here}-{_digest(compiler.encode(), _version_of(compiler).encode())}.so"
+    failed = core.with_suffix(".failed")
+    if core.exists():
+        return core
+    if failed.exists() and not again:
+        raise UnavailableError(f"{failed.read_text(errors='replace')}; `charlstm compile` tries again")
+    tell("compiling the native core, once for this machine")
+    try:
+        _compile_and_test(compiler, core)
+    except UnavailableError as error:
+        failed.write_text(str(error))
+        raise
+    failed.unlink(missing_ok=True)
+    return core
+
+
+def _compile_and_test(compiler: str, core: Path) -> None:
+    number, name = tempfile.mkstemp(".so", "new-", core.parent)
+    os.close(number)
+    try:
+        compile_core(compiler, Path(name))
+        # In a process of its own, which may end at an instruction that the processor does not have.
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+        environment = ours | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        words = [sys.executable, "-P", "-c", _TEST.format(name)]
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, errors="replace")
+        if ran.returncode:
+            said = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
+            raise UnavailableError(f"the core that {compiler} made fails its test: {said}")
+        os.replace(name, core)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _version_of(compiler: str) -> str:
+    try:
+        ran = subprocess.run([compiler, "--version"], capture_output=True, text=True, errors="replace", timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(f"{compiler}: {error}") from error
+    return (ran.stdout.splitlines() or [""])[0]
+
+
+def _processor() -> str:
+    """What the processor can do, as Linux says it."""
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
