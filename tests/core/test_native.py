@@ -246,7 +246,7 @@ CHECK = "from charlstm.core.fast.native import check; from charlstm.support.nati
 @pytest.mark.parametrize(
     ("flags", "preload"),
     [
-        (("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g"), ("libasan.so", "libstdc++.so.6")),
+        (("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"), ("libasan.so", "libstdc++.so.6")),
         (("-mno-avx512f",), ()),  # AVX2, on a processor that has more
     ],
     ids=["sanitizers", "AVX2"],
