@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from charlstm.support.cache import own_folder
 
@@ -33,11 +34,11 @@ class UnavailableError(Exception):
     """There is no native core here; the message says why, and what to do."""
 
 
-_library: ctypes.CDLL | None = None
+_library: Any = None  # a ctypes.CDLL
 _tried = False
 
 
-def set_up(tell: Callable[[str], None] = lambda line: None) -> ctypes.CDLL | None:
+def set_up(tell: Callable[[str], None] = lambda line: None) -> Any:
     """The core, which is found or compiled and loaded once in a process; None where there is none.
 
     `tell` gets a line where that takes time or fails. `CHARLSTM_NATIVE=off` does without it.
@@ -52,12 +53,12 @@ def set_up(tell: Callable[[str], None] = lambda line: None) -> ctypes.CDLL | Non
     return _library
 
 
-def library() -> ctypes.CDLL | None:
+def library() -> Any:
     """The core that was loaded, if any was."""
     return _library
 
 
-def load(path: str) -> ctypes.CDLL:
+def load(path: str) -> Any:
     """A compiled core, whose calls JAX knows from now on."""
     global _library
     import jax
