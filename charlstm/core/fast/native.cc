@@ -695,7 +695,6 @@ extern "C" int64_t charlstm_saved_floats(int64_t cell, int64_t H) {  // of a row
 }
 
 #define ARGS4(a, b, c, d) .Arg<a>().Arg<b>().Arg<c>().Arg<d>()
-#define RETS(n) RETS##n
 #define RETS1 .Ret<Floats>()
 #define RETS2 RETS1 RETS1
 #define RETS4 RETS2 RETS2
