@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import jax
 import optax
 
 from charlstm.config import Experiment
@@ -35,7 +36,8 @@ def make_model(config: Experiment, vocabulary_size: int, states: int = 1, backen
 
     A run goes on with the `backend` that it began with, where recurrence auto may mean it; None for a new one.
     """
-    bind(native.set_up())
+    if jax.devices()[0].platform == "cpu":  # others have no use for it, and need not wait for a compiler
+        bind(native.set_up())
     try:
         model = Model(config.model, vocabulary_size)
     except ValueError as error:
