@@ -18,6 +18,7 @@ Cell = Text  # a name in CELLS, checked when a model is made: a config may be re
 Recurrence = Literal["auto", "native", "fast", "plain", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
+Weights = Literal["float32", "int8"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
 Documents = Literal["none", "lines"]

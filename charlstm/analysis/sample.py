@@ -20,6 +20,7 @@ from jax import Array, lax
 from charlstm.analysis.reader import compiled, read_all, starts, windows
 from charlstm.analysis.settings import under_settings
 from charlstm.config import SampleConfig, Symbols
+from charlstm.core.fast import native, native_draw
 from charlstm.core.network import Carry, Model, Params
 from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.vocabulary import Vocabulary
@@ -159,6 +160,8 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
 
     That order depends on shapes and on the machine, never on numbers: a chunk of random ones stands for all.
     """
+    if model.backend == "native":  # rows of its sums never meet
+        return True
     rng = np.random.default_rng(0)
     forms = jax.eval_shape(lambda key: _for_sampling(model)(model.init(key)), jax.random.key(0))
     fused = jax.tree.map(lambda form: rng.normal(0, 0.2, form.shape).astype(form.dtype), forms)
@@ -225,8 +228,12 @@ def _candidates(model: Model, top_n: int) -> int:
 
 @compiled
 def _for_sampling(model: Model, params: Params) -> Params:
-    """Fused, with a head of whole vectors: the columns left over would be added up in another order."""
+    """Fused, and what a native core draws from, or a head of whole vectors: columns left over would sum otherwise."""
     fused, missing = model.fuse(params), -model.vocabulary_size % 64
+    if model.backend == "native" and isinstance(fused["stack"][0], native.PackedLayer):
+        layers = [each.layer for each in fused["stack"]]
+        packed = native_draw.pack_stack(model.cell, layers, params["head"], model.rounding, model.weights)
+        return fused | {"packed": packed}
     head = {"kernel": ((0, 0), (0, missing)), "bias": ((0, missing),)}
     return fused | {"head": {name: jnp.pad(fused["head"][name], widths) for name, widths in head.items()}}
 
@@ -259,6 +266,9 @@ def _advancer(
     newline: Any = None,
 ) -> tuple[Array, Carry]:
     """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
+    if "packed" in fused:
+        given = native_draw.Given(noise, forced, position, temperature, jnp.int32(-1 if newline is None else newline))
+        return native_draw.draw(model.cell, fused["packed"], model.vocabulary_size, carry, given, model.rounding)
 
     def one(carry: Carry, at: tuple[Array, Array, Array]) -> tuple[Carry, Array]:
         position, given, noise = at

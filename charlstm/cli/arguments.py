@@ -9,7 +9,7 @@ import tyro
 
 from charlstm.cli.experiments import load_experiment, load_grid
 from charlstm.cli.parsing import TEXT, asks_for_help, check_corpus_alone, join_values, option_of, parse, shown, value_of
-from charlstm.config import Axes, DataConfig, Experiment, Grid, check_cell
+from charlstm.config import Axes, DataConfig, Experiment, Grid, Weights, check_cell
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
@@ -65,6 +65,7 @@ class Eval(_OnRun):
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
+    weights: Weights = "float32"  # int8 gives the loss of the rounded weights that sample --weights int8 draws from.
     skip_unknown: bool = False  # Drop characters of FILE that the model does not know, instead of refusing them.
     json: bool = False  # Print one JSON object.
 
@@ -96,6 +97,7 @@ class Sample(_OnRun):
     seed: Annotated[int | None, shown("S", _AS_TRAINED)] = None  # Same checkpoint, settings and seed, same text.
     num: int = 1  # How many texts; the i-th is the text of seed + i - 1 alone.
     stream: bool = False  # Show characters as they are drawn.
+    weights: Weights = "float32"  # int8 rounds them: faster on a CPU with the native core, at nearly the same loss.
     skip_unknown: bool = False  # Drop characters of the prime that the model does not know, instead of refusing them.
     json: bool = False  # Print one JSON object for each text: prime, text, seed, characters and nats.
 

@@ -32,7 +32,7 @@ def evaluate(words: list[str]) -> None:
     from charlstm.data.dataset import encode_pieces
     from charlstm.runs.loading import load_run
 
-    found = load_run(asked.run, asked.checkpoint)
+    found = load_run(asked.run, asked.checkpoint).with_weights(asked.weights)
     print_notes(found.notes)
     symbols, separator, skipped = found.config.data.symbols, found.config.data.separator, 0
     unit = symbols.removesuffix("s")
@@ -156,7 +156,7 @@ def sample(words: list[str]) -> None:
     from charlstm.data.lines import read_prime
     from charlstm.runs.loading import load_run
 
-    found = load_run(asked.run, asked.checkpoint)
+    found = load_run(asked.run, asked.checkpoint).with_weights(asked.weights)
     names = ("length", "temperature", "top_n", "seed")
     how: dict[str, Any] = {name: value for name in names if (value := getattr(asked, name)) is not None}
     try:

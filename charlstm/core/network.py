@@ -21,7 +21,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 
 from charlstm import config as registry
-from charlstm.config import ModelConfig
+from charlstm.config import ModelConfig, Weights
 from charlstm.core.cells import BUILT_IN
 from charlstm.core.fast import cudnn, native
 from charlstm.core.fast.loop import fuse, run_layer
@@ -51,6 +51,8 @@ class Model:
     """The devices that share the rows B of what it reads; None where one device holds whole arrays."""
     backend: Any = None
     """The `Backend` that runs it; by default what the config's `recurrence` means here, resolved when it is made."""
+    weights: Weights = "float32"
+    """As what the native core reads kernels to draw text; int8 loses nothing of those that `rounding.to_int8` gives."""
     flax_cell: Any = None
     """The Flax class of the cell, looked up when the model is made; a name that is registered again leaves it."""
 

@@ -16,8 +16,9 @@ from charlstm.analysis.evaluate import SCORED_ROWS, Evaluation, Score, all_nats,
 from charlstm.analysis.reader import on_one
 from charlstm.analysis.sample import Stop, TextSampler
 from charlstm.analysis.settings import under_settings
-from charlstm.config import Experiment, SampleConfig, TrainConfig
+from charlstm.config import Experiment, SampleConfig, TrainConfig, Weights
 from charlstm.core.network import Model, Params
+from charlstm.core.rounding import to_int8
 from charlstm.core.step import TrainState
 from charlstm.data.corpora import to_readable, to_symbols
 from charlstm.data.dataset import Dataset
@@ -73,6 +74,15 @@ class TrainedRun:
             raise InputError(f"{error}; if the run's text was moved, give its new place: {how}") from None
         self.run.check_text(data.fingerprint, data.vocabulary)
         return data
+
+    def with_weights(self, weights: Weights) -> "TrainedRun":
+        """This run with its weights rounded to int8, as `rounding.to_int8` does, or as they are.
+
+        The native core draws one text about twice as fast from int8.
+        """
+        if weights == "float32":
+            return self
+        return replace(self, params=to_int8(self.params), model=replace(self.model, weights=weights))
 
     def with_text_at(self, corpus: str) -> "TrainedRun":
         """This run with its text at another place, where it is compared with the SHA-256 of what the run read."""

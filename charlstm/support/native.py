@@ -24,9 +24,9 @@ SOURCE = Path(__file__).parents[1] / "core" / "fast" / "native.cc"
 _FLAGS = ("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-tree-vectorize", "-shared", "-fPIC")
 _GCC_FLAGS = ("-fno-ivopts",)  # which makes of one pointer in the inner loop several
 _WIDTHS = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
-_TEST = "from charlstm.core.fast.native import check; from charlstm.support.native import load; check(load({!r}))"
-_SIGNATURES = {"packed_floats": 3, "saved_floats": 2}  # numbers that each takes
-_TARGETS = ("pack", "forward", "backward")
+_TEST = "from charlstm.core.fast.native_check import check; from charlstm.support.native import load; check(load({!r}))"
+_SIGNATURES = {"packed_size": 4, "saved_floats": 2}  # numbers that each takes
+_TARGETS = ("pack", "draw", "forward", "backward")
 _LONGEST_SECONDS = 300
 
 

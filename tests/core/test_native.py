@@ -239,7 +239,7 @@ def test_devices_that_share_rows_give_the_values_of_one(count: int):
     assert ran.returncode == 0, ran.stderr
 
 
-CHECK = "from charlstm.core.fast.native import check; from charlstm.support.native import load; check(load({!r}))"
+CHECK = "from charlstm.core.fast.native_check import check; from charlstm.support.native import load; check(load({!r}))"
 
 
 @pytest.mark.slow

@@ -3,15 +3,19 @@
 // Shapes: T time, B batch, D input, H hidden. W lanes make a vector. Units are padded with zeros to U, a multiple of the
 // units of a tile, in everything that is packed; arrays of the caller's are [T, B, H] as they are.
 //
-// A call runs on the thread that makes it. A row's sums are added up in one order, whatever rows lie beside it, so that
-// many rows give the bits that each gives alone.
+// A call runs on the thread that makes it, but for sampling, where threads share the units. A row's sums are added up in
+// one order, whatever rows lie beside it, so that many rows give the bits that each gives alone.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <thread>
 #include <vector>
 
 #if defined(__AVX__)
@@ -42,16 +46,18 @@ constexpr int W = 4, FORWARD_ROWS = 6, BACKWARD_ROWS = 13, GRADIENT_ROWS = 12;
 #endif
 constexpr int COLUMNS = 2, BLOCK = COLUMNS * W;  // vectors, and floats, of a row of a tile of the backward pass
 constexpr int AHEAD = 16;                        // rows of a panel that are asked of the cache before they are multiplied
-constexpr int LINE = 16;                         // floats of a line of the caches
+constexpr int LINE = 64;                         // bytes of a line of the caches
 constexpr long FAR = 32 << 20;                   // bytes that leave the cache before they are read again
 constexpr long CHUNK = 512;                      // rows whose gate gradients stay in the cache until all have read them
 
 typedef float V __attribute__((vector_size(4 * W), may_alias));
 typedef float Unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * W), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(W), aligned(1), may_alias));
 
 INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
+INLINE V load(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), V); }
 INLINE V fill(float x) { return x - V{}; }
 
 INLINE void stream(float* p, V v) {  // past the caches, which have no use for it
@@ -89,9 +95,11 @@ INLINE V reciprocal(V d) {  // of 1 and more; an estimate of 12 or 14 bits, and 
 #endif
 }
 
+constexpr float MAGIC = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, in the last bits
+
 // 1 / (1 + exp(-x)), to 2e-7; NaN for NaN. exp is 2^n times the Taylor series of 2^f, with f in [-1/2, 1/2].
 INLINE V sigmoid(V x) {
-  constexpr float LN2 = 0.693147180559945f, MAGIC = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer
+  constexpr float LN2 = 0.693147180559945f;
   const V low = x > fill(87) ? fill(87) : x, near = low < fill(-87) ? fill(-87) : low;
   const V t = near * fill(-1 / LN2), rounded = t + fill(MAGIC), f = t - (rounded - fill(MAGIC));
   V p = fill(LN2 * LN2 * LN2 * LN2 * LN2 * LN2 / 720);
@@ -114,6 +122,10 @@ INLINE V nearest_bfloat16(V x) {  // ties to even; infinity and NaN stay
   return x == x ? near : x;
 }
 INLINE V rounded(V x, bool round) { return round ? nearest_bfloat16(x) : x; }
+
+INLINE void store_nearest(int8_t* p, V x) {  // of -127 to 127
+  *reinterpret_cast<Bytes*>(p) = __builtin_convertvector((Ints)(x + fill(MAGIC)), Bytes);
+}
 
 // ---- Cells: what a step does to a vector of units once the products are there.
 //
@@ -176,10 +188,19 @@ template <class C>
 constexpr long UNITS = W * std::max<long>(C::units, COLUMNS);  // what U is a multiple of
 template <class C>
 constexpr long padded(long H) { return (H + UNITS<C> - 1) / UNITS<C> * UNITS<C>; }
-template <class C>
-constexpr long panel_floats(long D, long H) { return C::units * W * (C::sums + C::gates * (D + H)); }
-template <class C>
-constexpr long packed_floats(long D, long H) { return padded<C>(H) / (C::units * W) * panel_floats<C>(D, H); }
+
+// A panel has the kernels' rows for some units, [rows, units, gates, W] of float or int8, after the floats of each sum's
+// bias and, with int8, of each column's scale in either kernel. Sizes are counted in weights.
+template <class Weight>
+constexpr bool narrow = sizeof(Weight) == 1;
+template <class C, class Weight>
+constexpr long head_floats = C::units * W * (C::sums + narrow<Weight> * 2 * C::gates);
+template <class C, class Weight>
+constexpr long panel_size(long rows) {
+  return head_floats<C, Weight> * sizeof(float) / sizeof(Weight) + C::units * C::gates * W * rows;
+}
+template <class C, class Weight>
+constexpr long packed_size(long rows, long H) { return padded<C>(H) / (C::units * W) * panel_size<C, Weight>(rows); }
 
 // ---- Memory of a call's own, kept between calls: there are as many as calls have run side by side.
 
@@ -204,7 +225,7 @@ class Scratch {
   size_t size_ = 0;
 };
 
-struct Scratches { Scratch packed, packed_x, state, first, before, chunks, factor; };
+struct Scratches { Scratch packed, packed_x, state, first, before, chunks, factor, logits; };
 
 class Lease {
  public:
@@ -251,18 +272,19 @@ INLINE void in_blocks(long count, F f) {
 //
 // Meanwhile K lines from `next` on come from far memory into the near cache: a panel that were read there at first use
 // would be waited for by all of its first tile.
-template <int MR, int NV, int NS, class Column>
-INLINE const float* multiply(const float* rows, long stride, long step, const float* panel, long K, V (&sum)[MR][NS],
-                             Column column, const float*& next) {
+template <int MR, int NV, int NS, class Weight, class Column>
+INLINE const Weight* multiply(const float* rows, long stride, long step, const Weight* panel, long K, V (&sum)[MR][NS],
+                              Column column, const Weight*& next) {
+  constexpr int line = LINE / sizeof(Weight);
 #pragma GCC unroll 2
   for (long k = 0; k < K; k++) {
     V b[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; v++) b[v] = load(panel + v * W);
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; v += LINE / W) __builtin_prefetch(panel + (NV * AHEAD + v) * W);
+    for (int at = 0; at < NV * W; at += line) __builtin_prefetch(panel + NV * AHEAD * W + at);
     __builtin_prefetch(next, 0, 2);
-    next += LINE;
+    next += line;
 #pragma GCC unroll 16
     for (int r = 0; r < MR; r++) {
       const V a = fill(rows[r * stride + k * step]);
@@ -278,33 +300,52 @@ constexpr auto same = [](int v) { return v; };
 
 // ---- Forward.
 
-// kernel [D, G·H], recurrent [H, G·H], bias [G·H] and inner bias [H] or null to panels of some units each: the bias of
-// every sum, and then a row of the kernels after the other, [.., units, gates, W].
-template <class C>
-void pack(long D, long H, bool round, const float* kernel, const float* recurrent, const float* bias, const float* inner,
-          float* out) {
+// kernel [D, G·H], recurrent [K, G·H], bias [G·H] and inner bias [H] or null to panels. int8 takes the nearest of 255
+// steps, of which a column's largest weight is the last.
+template <class C, class Weight>
+void pack(long D, long K, long H, bool round, const float* kernel, const float* recurrent, const float* bias,
+          const float* inner, Weight* out) {
+  constexpr int NV = C::units * C::gates;
   for (long from = 0; from < padded<C>(H); from += C::units * W) {
+    float* head = reinterpret_cast<float*>(out);
     for (int u = 0; u < C::units; u++)
-      for (int s = 0; s < C::sums; s++, out += W) {
+      for (int s = 0; s < C::sums; s++, head += W) {
         const long unit = from + u * W;
         const float* start = s < C::gates ? bias + s * H : inner;
-        store(out, start ? load(start + unit, H - unit) : V{});
+        store(head, start ? load(start + unit, H - unit) : V{});
       }
-    for (long k = 0; k < D + H; k++) {
-      const float* row = k < D ? kernel + k * C::gates * H : recurrent + (k - D) * C::gates * H;
-      for (int u = 0; u < C::units; u++)
-        for (int g = 0; g < C::gates; g++, out += W) {
-          const long unit = from + u * W;
-          store(out, rounded(load(row + g * H + unit, H - unit), round));
+    out += head_floats<C, Weight> * sizeof(float) / sizeof(Weight);
+    const auto pack_rows = [&](const float* rows, long count) {
+      const auto weights = [&](long k, int v) {
+        const long unit = from + v / C::gates * W;
+        return load(rows + (k * C::gates + v % C::gates) * H + unit, H - unit);
+      };
+      V scale[NV] = {};
+      if constexpr (narrow<Weight>)
+        for (int v = 0; v < NV; v++, head += W) {
+          for (long k = 0; k < count; k++) {
+            const V w = weights(k, v), size = w < -w ? -w : w;
+            scale[v] = size <= scale[v] ? scale[v] : size;  // NaN stays in a column of nothing else
+          }
+          scale[v] = scale[v] == V{} ? fill(1) : scale[v] / fill(127);
+          store(head, scale[v]);
         }
-    }
+      for (long k = 0; k < count; k++)
+        for (int v = 0; v < NV; v++, out += W) {
+          if constexpr (narrow<Weight>) store_nearest(out, weights(k, v) / scale[v]);
+          else store(out, rounded(weights(k, v), round));
+        }
+    };
+    pack_rows(kernel, D);
+    pack_rows(recurrent, K);
   }
 }
 
+template <class Weight>
 struct ForwardStep {
   long B, D, H;
   bool round, far;  // far: what is saved is streamed
-  const float* packed;
+  const Weight* packed;
   const float* x;       // [B, D], or null and
   const int32_t* ids;   // [B], rows of the kernel
   const float* before;  // h [B, H], as the products read it
@@ -312,23 +353,41 @@ struct ForwardStep {
   float *hidden, *last; // h [B, H] after the step, as products read it and as it is; last may be null
 };
 
-template <class C, int MR>
-void forward_tile(const ForwardStep& s, long row, long number, const float*& next) {
+// As `multiply`, with `scale` for each column of int8.
+template <int MR, int NV, int NS, class Weight, class Column>
+INLINE void add_product(const float* rows, const Weight* panel, const float* scale, long K, V (&sum)[MR][NS], Column column,
+                        const Weight*& next) {
+  if constexpr (narrow<Weight>) {
+    V part[MR][NV] = {};
+    multiply<MR, NV>(rows, K, 1, panel, K, part, same, next);
+    for (int r = 0; r < MR; r++)
+      for (int v = 0; v < NV; v++) sum[r][column(v)] += part[r][v] * load(scale + v * W);
+  } else {
+    multiply<MR, NV>(rows, K, 1, panel, K, sum, column, next);
+  }
+}
+
+template <class C, int MR, class Weight>
+void forward_tile(const ForwardStep<Weight>& s, long row, long number, const Weight*& next) {
   constexpr int NV = C::units * C::gates, NS = C::units * C::sums;
   const long H = s.H, from = number * C::units * W;
-  const float* panel = s.packed + number * panel_floats<C>(s.D, H);
-  const float* inputs = panel + NS * W;
+  const Weight* panel = s.packed + number * panel_size<C, Weight>(s.D + H);
+  const Weight* inputs = panel + head_floats<C, Weight> * sizeof(float) / sizeof(Weight);
+  const float *bias = reinterpret_cast<const float*>(panel), *scale = bias + NS * W;
   const auto of_hidden = [](int v) { return v / C::gates * C::sums + C::of_hidden(v % C::gates); };
   const auto of_input = [](int v) { return v / C::gates * C::sums + v % C::gates; };
   V sum[MR][NS];
   for (int r = 0; r < MR; r++)
-    for (int v = 0; v < NS; v++) sum[r][v] = load(panel + v * W);
+    for (int v = 0; v < NS; v++) sum[r][v] = load(bias + v * W);
   if (s.ids)
     for (int r = 0; r < MR; r++)
-      for (int v = 0; v < NV; v++) sum[r][of_input(v)] += load(inputs + (s.ids[row + r] * NV + v) * W);
+      for (int v = 0; v < NV; v++) {
+        const V weights = load(inputs + (s.ids[row + r] * NV + v) * W);
+        sum[r][of_input(v)] += narrow<Weight> ? weights * load(scale + v * W) : weights;
+      }
   else
-    multiply<MR, NV>(s.x + row * s.D, s.D, 1, inputs, s.D, sum, of_input, next);
-  multiply<MR, NV>(s.before + row * H, H, 1, inputs + s.D * NV * W, H, sum, of_hidden, next);
+    add_product<MR, NV>(s.x + row * s.D, inputs, scale, s.D, sum, of_input, next);
+  add_product<MR, NV>(s.before + row * H, inputs + s.D * NV * W, scale + NV * W, H, sum, of_hidden, next);
 #pragma GCC unroll 16
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4
@@ -345,6 +404,17 @@ void forward_tile(const ForwardStep& s, long row, long number, const float*& nex
           s.far ? stream(to, keep[v]) : store(to, keep[v]);
         }
     }
+}
+
+// All rows of the units of a panel; meanwhile the panel that this thread takes `threads` panels later comes nearer.
+template <class C, class Weight>
+void forward_panel(const ForwardStep<Weight>& s, long number, long threads) {
+  const long panels = padded<C>(s.H) / (C::units * W), size = panel_size<C, Weight>(s.D + s.H);
+  const Weight *here = s.packed + number * size, *after = s.packed + (number + threads) % panels * size, *next = after;
+  in_blocks<FORWARD_ROWS>(s.B, [&](long row, auto count) {
+    if (next >= after + size) next = here;  // all of that panel was asked for
+    forward_tile<C, count>(s, row, number, next);
+  });
 }
 
 // [B, H] to and from [U/W, B, W].
@@ -385,22 +455,165 @@ void run_forward(Shape n, const float* packed, const int32_t* ids, const float* 
         }
       before = kept;
     }
-    const ForwardStep s{n.B, n.D, n.H, n.round, far, packed, x ? x + t * n.B * n.D : nullptr, ids ? ids + t * n.B : nullptr, before, state,
+    const ForwardStep<float> s{n.B, n.D, n.H, n.round, far, packed, x ? x + t * n.B * n.D : nullptr, ids ? ids + t * n.B : nullptr, before, state,
                         saved ? saved + t * n.B * U * C::saved : nullptr, hidden + t * rows,
                         t == n.T - 1 ? last_h : nullptr};
-    const long panels = U / (C::units * W), floats = panel_floats<C>(n.D, n.H);
-    for (long p = 0; p < panels; p++) {
-      const float *here = packed + p * floats, *after = packed + (p + 1) % panels * floats, *next = after;
-      in_blocks<FORWARD_ROWS>(n.B, [&](long row, auto count) {
-        if (next >= after + floats) next = here;  // all of the next panel was asked for
-        forward_tile<C, count>(s, row, p, next);
-      });
-    }
+    for (long p = 0; p < U / (C::units * W); p++) forward_panel<C>(s, p, 1);
   }
 #if defined(__AVX__)
   _mm_sfence();  // what was streamed is there for whoever reads it next
 #endif
   if (C::has_c) from_blocks<C>(state, n.B, n.H, last_c);
+}
+
+// ---- Sampling: all layers, the head and the draw, some symbols in a call.
+
+// Threads that share the pieces of one phase after another. The thread that made it takes pieces too and waits for none
+// to begin, so that a busy pool costs time and nothing else; what a thread does with a piece has the same bits.
+class Crew {
+ public:
+  Crew(ffi::ThreadPool& pool, long threads) : threads(threads), shared_(std::make_shared<Shared>()) {
+    for (long i = 1; i < threads; i++)
+      pool.Schedule([shared = shared_] {
+        for (long idle = 0; !shared->over.load(std::memory_order_acquire); idle++)
+          if (shared->take()) idle = 0;
+          else if (idle > SPINS) std::this_thread::yield();
+      });
+  }
+  ~Crew() { shared_->over.store(true, std::memory_order_release); }
+
+  template <class F>
+  void run(long pieces, const F& piece) {
+    if (threads == 1) {
+      for (long i = 0; i < pieces; i++) piece(i);
+      return;
+    }
+    Shared& s = *shared_;
+    const long first = s.end.load(std::memory_order_relaxed), end = first + pieces;
+    s.piece = [&piece, first](long ticket) { piece(ticket - first); };
+    s.end.store(end, std::memory_order_release);
+    while (s.take()) {}
+    for (long idle = 0; s.done.load(std::memory_order_acquire) < end; idle++)
+      if (idle > SPINS) std::this_thread::yield();
+  }
+
+  const long threads;
+
+ private:
+  static constexpr long SPINS = 2000;
+
+  // Tickets are counted over all phases: one below `end` belongs to the phase that runs, which ends when all are done.
+  struct Shared {
+    alignas(LINE) std::atomic<long> next{0};
+    alignas(LINE) std::atomic<long> done{0};
+    alignas(LINE) std::atomic<long> end{0};
+    std::atomic<bool> over{false};
+    std::function<void(long)> piece;
+
+    bool take() {
+      long ticket = next.load(std::memory_order_relaxed);
+      do {
+        if (ticket >= end.load(std::memory_order_acquire)) return false;
+      } while (!next.compare_exchange_weak(ticket, ticket + 1));
+      piece(ticket);
+      done.fetch_add(1, std::memory_order_release);
+      return true;
+    }
+  };
+  std::shared_ptr<Shared> shared_;
+};
+
+// out [rows, U] = rows of x [rows, H] times a panel of the head, which is packed as a kernel of rnn.
+template <int MR, class Weight>
+void head_tile(const float* x, long H, const Weight* panel, long width, float* out) {
+  constexpr int NV = Rnn::units;
+  const float* bias = reinterpret_cast<const float*>(panel);
+  const Weight *rows = panel + head_floats<Rnn, Weight> * sizeof(float) / sizeof(Weight), *next = rows;
+  V sum[MR][NV];
+  for (int r = 0; r < MR; r++)
+    for (int v = 0; v < NV; v++) sum[r][v] = load(bias + v * W);
+  add_product<MR, NV>(x, rows, bias + NV * W, H, sum, same, next);
+  for (int r = 0; r < MR; r++)
+    for (int v = 0; v < NV; v++) store(out + r * width + v * W, sum[r][v]);
+}
+
+// An id from softmax(logits [V] / temperature) among the K likeliest, by noise [K]; what `analysis.sample.choose` is.
+int32_t choose(const float* logits, long V, const float* noise, long K, float temperature, std::vector<int32_t>& ids) {
+  ids.resize(V);
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto key = [&](int32_t id) {  // orders as floats do, and NaN too
+    int32_t bits;
+    memcpy(&bits, logits + id, sizeof bits);
+    return bits ^ (bits >> 31 & 0x7fffffff);
+  };
+  if (K < V)
+    std::partial_sort(ids.begin(), ids.begin() + K, ids.end(),
+                      [&](int32_t a, int32_t b) { return key(a) > key(b) || (key(a) == key(b) && a < b); });
+  float most = logits[ids[0]];
+  for (long k = 1; k < K; k++)
+    if (const float x = logits[ids[k]]; x > most || x != x) most = x;
+  long best = 0;
+  float highest = -INFINITY;
+  for (long k = 0; k < K && highest == highest; k++) {
+    const float distance = logits[ids[k]] - most, score = temperature > 0 ? distance / temperature + noise[k] : distance;
+    if (!(score <= highest)) highest = score, best = k;
+  }
+  return ids[best];
+}
+
+struct Drawing {
+  long steps, B, L, V, H, K, position;  // position: of the first symbol; below 0 they are given
+  bool round;
+  const float *noise, *c0, *h0;  // [steps, B, K], [L, B, H]
+  const int32_t* given;          // [steps]
+  float temperature;
+  int32_t newline;  // before which the carry is zero; -1 for none
+  int32_t* symbols; // [steps, B]
+  float *c, *h;     // [L, B, H]
+};
+
+template <class C, class Weight>
+void draw(const Drawing& n, const Weight* packed, Crew& crew) {
+  const long rows = n.B * n.H, U = padded<C>(n.H), width = padded<Rnn>(n.V);
+  const Weight* upper = packed + packed_size<C, Weight>(n.V + n.H, n.H);
+  const Weight* head = upper + (n.L - 1) * packed_size<C, Weight>(2 * n.H, n.H);
+  Lease scratch;
+  float *state = scratch->state.get(n.L * n.B * U), *both = scratch->before.get(2 * n.L * rows);
+  float* logits = scratch->logits.get(n.B * width);
+  std::vector<int32_t> ids;
+  for (long l = 0; l < n.L; l++) to_blocks<C>((C::has_c ? n.c0 : n.h0) + l * rows, n.B, n.H, state + l * n.B * U);
+  copy(n.h0, n.L * rows, n.round, both);
+  for (long t = 0; t < n.steps; t++) {
+    float *before = both + t % 2 * n.L * rows, *after = both + (t + 1) % 2 * n.L * rows;
+    int32_t* now = n.symbols + t * n.B;
+    if (n.position + t < 0) {
+      std::fill(now, now + n.B, n.given[t]);
+    } else {
+      crew.run(width / (Rnn::units * W), [&](long p) {
+        in_blocks<FORWARD_ROWS>(n.B, [&](long row, auto count) {
+          head_tile<count>(before + (n.L - 1) * rows + row * n.H, n.H, head + p * panel_size<Rnn, Weight>(n.H), width,
+                           logits + row * width + p * Rnn::units * W);
+        });
+      });
+      for (long r = 0; r < n.B; r++)
+        now[r] = choose(logits + r * width, n.V, n.noise + (t * n.B + r) * n.K, n.K, n.temperature, ids);
+    }
+    for (long r = 0; r < n.B; r++)
+      if (now[r] == n.newline)
+        for (long l = 0; l < n.L; l++) {
+          memset(before + l * rows + r * n.H, 0, n.H * sizeof(float));
+          for (long v = 0; v < U / W; v++) store(state + (l * n.B * U / W + v * n.B + r) * W, V{});
+        }
+    for (long l = 0; l < n.L; l++) {
+      const Weight* layer = l ? upper + (l - 1) * packed_size<C, Weight>(2 * n.H, n.H) : packed;
+      const ForwardStep<Weight> s{n.B, l ? n.H : n.V, n.H, n.round, false, layer, l ? after + (l - 1) * rows : nullptr,
+                                  l ? nullptr : now, before + l * rows, state + l * n.B * U, nullptr, after + l * rows,
+                                  n.h + l * rows};
+      crew.run(U / (C::units * W), [&](long p) { forward_panel<C>(s, p, crew.threads); });
+    }
+  }
+  if (C::has_c)
+    for (long l = 0; l < n.L; l++) from_blocks<C>(state + l * n.B * U, n.B, n.H, n.c + l * rows);
 }
 
 // ---- Backward. The gradients of the sums live in chunks of some time steps, [sums, U/BLOCK, rows, BLOCK], where all
@@ -609,6 +822,7 @@ void run_backward(Shape n, const float* kernel, const float* recurrent, const in
 using Floats = ffi::Buffer<ffi::F32>;
 using FloatsOut = ffi::ResultBuffer<ffi::F32>;
 using Flags = ffi::Buffer<ffi::PRED>;
+using Numbers = ffi::Buffer<ffi::S32>;
 
 // Calls f with the cell of a number.
 template <class F>
@@ -638,12 +852,35 @@ std::vector<int32_t> ids_of(const ffi::AnyBuffer& inputs, long D) {
   return ids;
 }
 
-ffi::Error Pack(Floats kernel, Floats recurrent, Floats bias, Floats inner, FloatsOut packed, int64_t cell, bool round) {
-  const long D = from_end(kernel, 2), H = from_end(recurrent, 2), layers = recurrent.element_count() / (H * from_end(bias, 1));
+// Calls f with a buffer's values, float or int8, as weights.
+template <class B, class F>
+void with_weights(B& packed, F f) {
+  if (packed.element_type() == ffi::S8) f(static_cast<int8_t*>(packed.untyped_data()));
+  else f(static_cast<float*>(packed.untyped_data()));
+}
+
+ffi::Error Pack(Floats kernel, Floats recurrent, Floats bias, Floats inner, ffi::Result<ffi::AnyBuffer> packed, int64_t cell,
+                bool round) {
+  const long D = from_end(kernel, 2), K = from_end(recurrent, 2), width = from_end(bias, 1);
+  const long layers = bias.element_count() / width, size = packed->element_count() / layers;
   return with_cell(cell, [&](auto c) {
-    for (long i = 0; i < layers; i++)
-      pack<decltype(c)>(D, H, round, part(kernel, i, layers), part(recurrent, i, layers), part(bias, i, layers),
-                           part(inner, i, layers), part(*packed, i, layers));
+    with_weights(*packed, [&](auto* out) {
+      for (long i = 0; i < layers; i++)
+        pack<decltype(c)>(D, K, width / c.gates, round, part(kernel, i, layers), part(recurrent, i, layers),
+                          part(bias, i, layers), part(inner, i, layers), out + i * size);
+    });
+  });
+}
+
+ffi::Error Draw(ffi::ThreadPool pool, ffi::AnyBuffer packed, Floats c0, Floats h0, Floats noise, Numbers given,
+                Numbers position, Floats temperature, Numbers newline, ffi::ResultBuffer<ffi::S32> symbols, FloatsOut c,
+                FloatsOut h, int64_t cell, bool round, int64_t width, int64_t threads) {
+  const Drawing n{from_end(noise, 3), from_end(noise, 2), from_end(h0, 3), width, from_end(h0, 1), from_end(noise, 1),
+                  *position.typed_data(), round, noise.typed_data(), c0.typed_data(), h0.typed_data(), given.typed_data(),
+                  *temperature.typed_data(), *newline.typed_data(), symbols->typed_data(), c->typed_data(), h->typed_data()};
+  Crew crew(pool, threads);
+  return with_cell(cell, [&](auto c) {
+    with_weights(packed, [&](const auto* weights) { draw<decltype(c)>(n, weights, crew); });
   });
 }
 
@@ -682,10 +919,13 @@ ffi::Error Backward(Floats kernel, Floats recurrent, ffi::AnyBuffer inputs, Floa
 
 }  // namespace
 
-extern "C" int64_t charlstm_packed_floats(int64_t cell, int64_t D, int64_t H) {
-  int64_t floats = 0;
-  (void)with_cell(cell, [&](auto c) { floats = packed_floats<decltype(c)>(D, H); });
-  return floats;
+// Weights, of so many bytes, of packed kernels with `rows` rows together.
+extern "C" int64_t charlstm_packed_size(int64_t cell, int64_t rows, int64_t H, int64_t bytes) {
+  int64_t size = 0;
+  (void)with_cell(cell, [&](auto c) {
+    size = bytes == 1 ? packed_size<decltype(c), int8_t>(rows, H) : packed_size<decltype(c), float>(rows, H);
+  });
+  return size;
 }
 
 extern "C" int64_t charlstm_saved_floats(int64_t cell, int64_t H) {  // of a row of a step
@@ -699,7 +939,12 @@ extern "C" int64_t charlstm_saved_floats(int64_t cell, int64_t H) {  // of a row
 #define RETS2 RETS1 RETS1
 #define RETS4 RETS2 RETS2
 #define OF_CELL .Attr<int64_t>("cell").Attr<bool>("round")
-XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_pack, Pack, ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats) RETS1 OF_CELL);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_pack, Pack, ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats)
+                                                 .Ret<ffi::AnyBuffer>() OF_CELL);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_draw, Draw,
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() ARGS4(ffi::AnyBuffer, Floats, Floats, Floats)
+                                  ARGS4(Numbers, Numbers, Floats, Numbers).Ret<Numbers>() RETS2 OF_CELL
+                                  .Attr<int64_t>("width").Attr<int64_t>("threads"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_forward, Forward,
                               ffi::Ffi::Bind() ARGS4(Floats, ffi::AnyBuffer, Floats, Floats).Arg<Flags>() RETS4 OF_CELL
                                   .Attr<int64_t>("width"));

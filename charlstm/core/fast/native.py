@@ -17,7 +17,6 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from charlstm.core.cells import Cell, CellCarry, Gru, Lstm, Rnn
-from charlstm.core.fast import loop
 from charlstm.core.fast.loop import FusedLayer
 from charlstm.core.fast.products import are_ids
 
@@ -47,7 +46,7 @@ class PackedLayer(NamedTuple):
     """[..] float32; None in a gradient."""
 
 
-class _Spec(NamedTuple):
+class Spec(NamedTuple):
     """What a call is compiled for besides shapes."""
 
     cell: Cell
@@ -61,11 +60,18 @@ class _Spec(NamedTuple):
 
 def pack(cell: Cell, layer: FusedLayer, dtype: Any) -> PackedLayer:
     """Parameters for many calls of `run_layer`; `dtype` as there."""
-    kernel, recurrent, bias, inner = jax.lax.stop_gradient(layer)  # `run_layer` differentiates in the layer itself
-    spec, (d, h) = _Spec(cell, dtype is not None), (kernel.shape[0], recurrent.shape[0])
-    form = _floats(_core.charlstm_packed_floats(_NUMBERS[type(cell)], d, h))
-    inner = jnp.zeros(0, bias.dtype) if inner is None else inner[-h:]
-    return PackedLayer(layer, _call("charlstm_pack", form)(kernel, recurrent, bias, inner, **spec.attributes))
+    still = jax.lax.stop_gradient(layer)  # `run_layer` differentiates in the layer itself
+    return PackedLayer(layer, pack_for(Spec(cell, dtype is not None), still, len(layer.recurrent), jnp.float32))
+
+
+def pack_for(spec: Spec, layer: FusedLayer, hidden: int, weights: Any) -> Array:
+    """The parameters of `hidden` units as the core reads them, in weights of float32 or int8."""
+    kernel, recurrent, bias, inner = layer
+    inner = jnp.zeros(0, bias.dtype) if inner is None else inner[-hidden:]
+    rows, bytes_each = len(kernel) + len(recurrent), jnp.dtype(weights).itemsize
+    size = _core.charlstm_packed_size(_NUMBERS[type(spec.cell)], rows, hidden, bytes_each)
+    call = _call("charlstm_pack", jax.ShapeDtypeStruct((size,), weights))
+    return call(kernel, recurrent, bias, inner, **spec.attributes)
 
 
 def run_layer(
@@ -86,7 +92,7 @@ def run_layer(
         dtype: bfloat16, for factors rounded to it, or None. The output has it.
         mesh: the devices that share B, along its only axis; None where one device holds all of it.
     """
-    run: Any = partial(_layer, _Spec(cell, dtype is not None))
+    run: Any = partial(_layer, Spec(cell, dtype is not None))
     inputs = inputs if are_ids(inputs) else inputs.astype(jnp.float32)
     if mesh is not None:  # XLA cannot look into a foreign call to partition it
         rows, later = PartitionSpec(*mesh.axis_names), PartitionSpec(None, *mesh.axis_names)
@@ -97,22 +103,22 @@ def run_layer(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _layer(spec: _Spec, packed: PackedLayer, inputs: Array, carry: CellCarry, resets: Array | None) -> Any:
+def _layer(spec: Spec, packed: PackedLayer, inputs: Array, carry: CellCarry, resets: Array | None) -> Any:
     hidden, last, _ = _run(spec, packed, inputs, carry, resets, keep=False)
     return hidden, last
 
 
-def _forward(spec: _Spec, packed: PackedLayer, inputs: Array, carry: CellCarry, resets: Array | None) -> Any:
+def _forward(spec: Spec, packed: PackedLayer, inputs: Array, carry: CellCarry, resets: Array | None) -> Any:
     hidden, last, saved = _run(spec, packed, inputs, carry, resets, keep=True)
     layer = packed.layer
     return (hidden, last), (layer.kernel, layer.recurrent, inputs, carry, resets, hidden, saved)
 
 
-def _run(spec: _Spec, packed: PackedLayer, inputs: Array, carry: Any, resets: Any, *, keep: bool) -> Any:
-    c, h = _parts(spec.cell, carry)
+def _run(spec: Spec, packed: PackedLayer, inputs: Array, carry: Any, resets: Any, *, keep: bool) -> Any:
+    c, h = parts_of(spec.cell, carry)
     (time, batch), (width, _) = inputs.shape[:2], packed.layer.kernel.shape
     saved = _core.charlstm_saved_floats(_NUMBERS[type(spec.cell)], h.shape[1])
-    forms = _floats(time, batch, h.shape[1]), _floats(*c.shape), _floats(*h.shape), _floats(time * keep, batch, saved)
+    forms = floats(time, batch, h.shape[1]), floats(*c.shape), floats(*h.shape), floats(time * keep, batch, saved)
     run = _call("charlstm_forward", forms)
     hidden, c, h, saved = run(
         packed.packed, inputs, c, h, _flags(resets, batch), width=np.int64(width), **spec.attributes
@@ -120,15 +126,15 @@ def _run(spec: _Spec, packed: PackedLayer, inputs: Array, carry: Any, resets: An
     return hidden, ((c, h) if isinstance(spec.cell, Lstm) else h), saved
 
 
-def _backward(spec: _Spec, kept: Any, gradients: tuple[Array, CellCarry]) -> Any:
+def _backward(spec: Spec, kept: Any, gradients: tuple[Array, CellCarry]) -> Any:
     (kernel, recurrent, inputs, carry, resets, hidden, saved), (d_hidden, d_last) = kept, gradients
-    (_, h), (d_c, d_h) = _parts(spec.cell, carry), _parts(spec.cell, d_last)
+    (_, h), (d_c, d_h) = parts_of(spec.cell, carry), parts_of(spec.cell, d_last)
     is_gru, width = isinstance(spec.cell, Gru), h.shape[1]
     forms = (
-        _floats(*((0,) if are_ids(inputs) else inputs.shape)),
-        *(_floats(*each.shape) for each in (kernel, recurrent)),
-        _floats(recurrent.shape[1] + width * is_gru),
-        *(_floats(*each.shape) for each in (d_c, d_h)),
+        floats(*((0,) if are_ids(inputs) else inputs.shape)),
+        *(floats(*each.shape) for each in (kernel, recurrent)),
+        floats(recurrent.shape[1] + width * is_gru),
+        *(floats(*each.shape) for each in (d_c, d_h)),
     )
     d_x, d_kernel, d_recurrent, d_bias, d_c, d_h = _call("charlstm_backward", forms)(
         kernel, recurrent, inputs, h, _flags(resets, len(h)), hidden, saved, d_hidden, d_c, d_h, **spec.attributes
@@ -143,7 +149,7 @@ def _backward(spec: _Spec, kept: Any, gradients: tuple[Array, CellCarry]) -> Any
 _layer.defvjp(_forward, _backward)
 
 
-def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+def floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
@@ -151,41 +157,6 @@ def _flags(resets: Array | None, batch: int) -> Array:
     return jnp.zeros((0, batch), bool) if resets is None else resets
 
 
-def _parts(cell: Cell, carry: Any) -> tuple[Array, Array]:
+def parts_of(cell: Cell, carry: Any) -> tuple[Array, Array]:
     """The cell state, without values where a cell has none, and the hidden state: of a carry or its gradient."""
-    return carry if isinstance(cell, Lstm) else (carry[:, :0], carry)
-
-
-def check(core: Any) -> None:
-    """Compares a core with the loop in JAX, in value and gradient; raises AssertionError where they differ."""
-    bind(core)
-    rng = np.random.default_rng(0)
-
-    def draw(*shape: int) -> Array:
-        return jnp.asarray(rng.normal(0, 0.3, shape), jnp.float32)
-
-    time, batch, width, hidden = 3, 14, 19, 37
-    for cell, gates, reads_ids in ((Rnn(), 1, False), (Gru(), 3, True), (Lstm(), 4, False), (Lstm(), 4, True)):
-        inner = jnp.pad(draw(hidden), (2 * hidden, 0)) if isinstance(cell, Gru) else None
-        layer = FusedLayer(draw(width, gates * hidden), draw(hidden, gates * hidden), draw(gates * hidden), inner)
-        carry = jax.tree.map(lambda part: draw(*part.shape), cell.zero_carry(batch, hidden, np.float32))
-        resets = jnp.asarray(rng.random((time, batch)) < 0.2)
-        inputs = jnp.asarray(rng.integers(0, width, (time, batch), np.int32)) if reads_ids else draw(time, batch, width)
-        found, wanted = (_value_and_gradients(each, cell, layer, inputs, carry, resets) for each in (_packed, _in_jax))
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, wanted)
-
-
-def _packed(cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, resets: Array) -> Any:
-    return run_layer(cell, pack(cell, layer, None), inputs, carry, resets, None, None)
-
-
-def _in_jax(cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, resets: Array) -> Any:
-    return loop.run_layer(cell, layer, inputs, carry, resets, None, True)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _value_and_gradients(
-    run: Any, cell: Cell, layer: FusedLayer, inputs: Array, carry: CellCarry, resets: Array
-) -> Any:
-    result, pull = jax.vjp(lambda layer, carry: run(cell, layer, inputs, carry, resets), layer, carry)
-    return result, pull(jax.tree.map(jnp.cos, result))
+    return carry if isinstance(cell, Lstm) else (carry[..., :0], carry)
