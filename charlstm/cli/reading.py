@@ -58,11 +58,12 @@ def evaluate(words: list[str]) -> None:
     except ValueError as error:
         raise InputError(str(error)) from None
     if asked.json:
-        values = {"run": str(asked.run), "step": found.step, **source, "exact": asked.exact, "skipped": skipped}
-        values |= result._asdict() | {"bits_per_char": result.bits_per_char}
+        values = {"run": str(asked.run), "step": found.step, **source, "exact": asked.exact, "weights": asked.weights}
+        values |= {"skipped": skipped} | result._asdict() | {"bits_per_char": result.bits_per_char}
         write(to_json(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})) + "\n")
         return
     how = "in one row" if asked.exact else "in warmed rows"
+    how += ", weights as int8" if asked.weights == "int8" else ""
     over = f"over {counted(result.characters, unit)} {how}{_left_out(skipped)}"
     write(f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per {unit} {over}\n")
     if reach:

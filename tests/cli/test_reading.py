@@ -202,6 +202,22 @@ def test_json_has_what_sample_prints_and_its_nats(runs: dict[str, TrainedRun], s
                 assert row["nats"] == pytest.approx(nats(runs[symbols], row["text"])[len(prime) :].sum(), rel=1e-4)
 
 
+def test_weights_can_be_those_that_int8_holds(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("abcde\n" * 9)
+    losses = {}
+    for weights in ("float32", "int8"):
+        rounded = runs["characters"].with_weights(weights)
+        (row,) = records("eval", "characters", "--text", str(path), "--weights", weights)
+        assert row["weights"] == weights
+        losses[weights] = row["loss"]
+        assert row["loss"] == pytest.approx(nats(rounded, path.read_text()).mean(), rel=1e-4)
+        drawn = run("sample", "characters", "--prime=ab", "--length=30", "--weights", weights).out
+        assert drawn == rounded.sample("ab", length=30) + "\n"
+    assert 0 < abs(losses["int8"] - losses["float32"]) < 0.01
+    assert "in warmed rows, weights as int8" in run("eval", "characters", "--text", str(path), "--weights=int8").out
+
+
 def test_a_stop_ends_texts_however_they_are_asked_for(runs: dict[str, TrainedRun]) -> None:
     words = ["sample", "characters", "--prime=\nab", "--length=300"]
     endless = run(*words).out
