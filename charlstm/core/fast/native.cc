@@ -3,17 +3,17 @@
 // Shapes: T time, B batch, D input, H hidden. W lanes make a vector. Units are padded with zeros to U, a multiple of the
 // units of a tile, in everything that is packed; arrays of the caller's are [T, B, H] as they are.
 //
-// A call runs on the thread that makes it, but for sampling, where threads share the units. A row's sums are added up in
-// one order, whatever rows lie beside it, so that many rows give the bits that each gives alone.
+// A call runs on the thread that makes it, but for sampling, where threads share the units. A sum is added up in one
+// order, whatever rows and threads there are, so that many rows give the bits that each gives alone.
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -116,14 +116,13 @@ INLINE V sigmoid(V x) {
 
 INLINE V tanh(V x) { return fill(2) * sigmoid(x + x) - fill(1); }
 
-INLINE V nearest_bfloat16(V x) {  // ties to even; infinity and NaN stay
+INLINE V rounded(V x, bool round) {  // to the nearest bfloat16, ties to even; infinity and NaN stay
   const Ints bits = (Ints)x, one = Ints{} + 1;
   const V near = (V)((bits + 0x7fff + ((bits >> 16) & one)) & (int32_t)0xffff0000);
-  return x == x ? near : x;
+  return round ? (x == x ? near : x) : x;
 }
-INLINE V rounded(V x, bool round) { return round ? nearest_bfloat16(x) : x; }
 
-INLINE void store_nearest(int8_t* p, V x) {  // of -127 to 127
+INLINE void store(int8_t* p, V x) {  // the nearest of -127 to 127
   *reinterpret_cast<Bytes*>(p) = __builtin_convertvector((Ints)(x + fill(MAGIC)), Bytes);
 }
 
@@ -194,15 +193,13 @@ constexpr long padded(long H) { return (H + UNITS<C> - 1) / UNITS<C> * UNITS<C>;
 template <class Weight>
 constexpr bool narrow = sizeof(Weight) == 1;
 template <class C, class Weight>
-constexpr long head_floats = C::units * W * (C::sums + narrow<Weight> * 2 * C::gates);
+constexpr long head_size = C::units * W * (C::sums + narrow<Weight> * 2 * C::gates) * sizeof(float) / sizeof(Weight);
 template <class C, class Weight>
-constexpr long panel_size(long rows) {
-  return head_floats<C, Weight> * sizeof(float) / sizeof(Weight) + C::units * C::gates * W * rows;
-}
+constexpr long panel_size(long rows) { return head_size<C, Weight> + C::units * C::gates * W * rows; }
 template <class C, class Weight>
 constexpr long packed_size(long rows, long H) { return padded<C>(H) / (C::units * W) * panel_size<C, Weight>(rows); }
 
-// ---- Memory of a call's own, kept between calls: there are as many as calls have run side by side.
+// ---- Memory of a thread's own, kept from call to call.
 
 class Scratch {
  public:
@@ -225,30 +222,7 @@ class Scratch {
   size_t size_ = 0;
 };
 
-struct Scratches { Scratch packed, packed_x, state, first, before, chunks, factor, logits; };
-
-class Lease {
- public:
-  Lease() {
-    std::lock_guard<std::mutex> hold(lock());
-    if (idle().empty()) idle().push_back(std::make_unique<Scratches>());
-    mine_ = std::move(idle().back());
-    idle().pop_back();
-  }
-  ~Lease() {
-    std::lock_guard<std::mutex> hold(lock());
-    idle().push_back(std::move(mine_));
-  }
-  Scratches* operator->() { return mine_.get(); }
-
- private:
-  static std::mutex& lock() { static std::mutex& m = *new std::mutex; return m; }  // threads may outlive the end of main
-  static std::vector<std::unique_ptr<Scratches>>& idle() {
-    static auto& all = *new std::vector<std::unique_ptr<Scratches>>;
-    return all;
-  }
-  std::unique_ptr<Scratches> mine_;
-};
+thread_local struct { Scratch packed, packed_x, state, first, before, chunks, factor; } scratch;
 
 // ---- Tiles.
 
@@ -314,7 +288,7 @@ void pack(long D, long K, long H, bool round, const float* kernel, const float* 
         const float* start = s < C::gates ? bias + s * H : inner;
         store(head, start ? load(start + unit, H - unit) : V{});
       }
-    out += head_floats<C, Weight> * sizeof(float) / sizeof(Weight);
+    out += head_size<C, Weight>;
     const auto pack_rows = [&](const float* rows, long count) {
       const auto weights = [&](long k, int v) {
         const long unit = from + v / C::gates * W;
@@ -331,10 +305,8 @@ void pack(long D, long K, long H, bool round, const float* kernel, const float* 
           store(head, scale[v]);
         }
       for (long k = 0; k < count; k++)
-        for (int v = 0; v < NV; v++, out += W) {
-          if constexpr (narrow<Weight>) store_nearest(out, weights(k, v) / scale[v]);
-          else store(out, rounded(weights(k, v), round));
-        }
+        for (int v = 0; v < NV; v++, out += W)
+          store(out, narrow<Weight> ? weights(k, v) / scale[v] : rounded(weights(k, v), round));
     };
     pack_rows(kernel, D);
     pack_rows(recurrent, K);
@@ -372,7 +344,7 @@ void forward_tile(const ForwardStep<Weight>& s, long row, long number, const Wei
   constexpr int NV = C::units * C::gates, NS = C::units * C::sums;
   const long H = s.H, from = number * C::units * W;
   const Weight* panel = s.packed + number * panel_size<C, Weight>(s.D + H);
-  const Weight* inputs = panel + head_floats<C, Weight> * sizeof(float) / sizeof(Weight);
+  const Weight* inputs = panel + head_size<C, Weight>;
   const float *bias = reinterpret_cast<const float*>(panel), *scale = bias + NS * W;
   const auto of_hidden = [](int v) { return v / C::gates * C::sums + C::of_hidden(v % C::gates); };
   const auto of_input = [](int v) { return v / C::gates * C::sums + v % C::gates; };
@@ -398,11 +370,8 @@ void forward_tile(const ForwardStep<Weight>& s, long row, long number, const Wei
       store(s.state + block * W, state);
       store(s.hidden + (row + r) * H + unit, rounded(h, s.round), H - unit);
       if (s.last) store(s.last + (row + r) * H + unit, h, H - unit);
-      if (s.saved)
-        for (int v = 0; v < C::saved; v++) {
-          float* to = s.saved + (block * C::saved + v) * W;
-          s.far ? stream(to, keep[v]) : store(to, keep[v]);
-        }
+      float* to = s.saved + block * C::saved * W;
+      for (int v = 0; s.saved && v < C::saved; v++, to += W) s.far ? stream(to, keep[v]) : store(to, keep[v]);
     }
 }
 
@@ -417,16 +386,13 @@ void forward_panel(const ForwardStep<Weight>& s, long number, long threads) {
   });
 }
 
-// [B, H] to and from [U/W, B, W].
-template <class C>
-void to_blocks(const float* plain, long B, long H, float* blocks) {
+// [B, H] to [U/W, B, W], or back.
+template <class C, bool BACK, class Plain, class Blocks>
+void reblock(Plain* plain, long B, long H, Blocks* blocks) {
   for (long unit = 0; unit < padded<C>(H); unit += W)
-    for (long r = 0; r < B; r++, blocks += W) store(blocks, load(plain + r * H + unit, H - unit));
-}
-template <class C>
-void from_blocks(const float* blocks, long B, long H, float* plain) {
-  for (long unit = 0; unit < padded<C>(H); unit += W)
-    for (long r = 0; r < B; r++, blocks += W) store(plain + r * H + unit, load(blocks), H - unit);
+    for (long r = 0; r < B; r++, blocks += W)
+      if constexpr (BACK) store(plain + r * H + unit, load(blocks), H - unit);
+      else store(blocks, load(plain + r * H + unit, H - unit));
 }
 
 void copy(const float* from, long count, bool round, float* to) {
@@ -439,10 +405,9 @@ template <class C>
 void run_forward(Shape n, const float* packed, const int32_t* ids, const float* x, const float* c0, const float* h0,
                  const bool* resets, float* hidden, float* last_c, float* last_h, float* saved) {
   const long rows = n.B * n.H, U = padded<C>(n.H);
-  Lease scratch;
-  float *state = scratch->state.get(n.B * U), *first = scratch->first.get(rows), *kept = scratch->before.get(rows);
+  float *state = scratch.state.get(n.B * U), *first = scratch.first.get(rows), *kept = scratch.before.get(rows);
   const bool far = saved && n.T * n.B * U * C::saved * 4 > FAR && reinterpret_cast<uintptr_t>(saved) % (4 * W) == 0;
-  to_blocks<C>(C::has_c ? c0 : h0, n.B, n.H, state);
+  reblock<C, false>(C::has_c ? c0 : h0, n.B, n.H, state);
   copy(h0, rows, n.round, first);
   for (long t = 0; t < n.T; t++) {
     const float* before = t ? hidden + (t - 1) * rows : first;
@@ -455,72 +420,61 @@ void run_forward(Shape n, const float* packed, const int32_t* ids, const float* 
         }
       before = kept;
     }
-    const ForwardStep<float> s{n.B, n.D, n.H, n.round, far, packed, x ? x + t * n.B * n.D : nullptr, ids ? ids + t * n.B : nullptr, before, state,
-                        saved ? saved + t * n.B * U * C::saved : nullptr, hidden + t * rows,
-                        t == n.T - 1 ? last_h : nullptr};
+    const ForwardStep<float> s{n.B, n.D, n.H, n.round, far, packed, x ? x + t * n.B * n.D : x, ids ? ids + t * n.B : ids, before,
+                               state, saved ? saved + t * n.B * U * C::saved : saved, hidden + t * rows,
+                               t == n.T - 1 ? last_h : nullptr};
     for (long p = 0; p < U / (C::units * W); p++) forward_panel<C>(s, p, 1);
   }
 #if defined(__AVX__)
   _mm_sfence();  // what was streamed is there for whoever reads it next
 #endif
-  if (C::has_c) from_blocks<C>(state, n.B, n.H, last_c);
+  if (C::has_c) reblock<C, true>(last_c, n.B, n.H, state);
 }
 
 // ---- Sampling: all layers, the head and the draw, some symbols in a call.
 
-// Threads that share the pieces of one phase after another. The thread that made it takes pieces too and waits for none
-// to begin, so that a busy pool costs time and nothing else; what a thread does with a piece has the same bits.
-class Crew {
- public:
-  Crew(ffi::ThreadPool& pool, long threads) : threads(threads), shared_(std::make_shared<Shared>()) {
-    for (long i = 1; i < threads; i++)
-      pool.Schedule([shared = shared_] {
-        for (long idle = 0; !shared->over.load(std::memory_order_acquire); idle++)
-          if (shared->take()) idle = 0;
-          else if (idle > SPINS) std::this_thread::yield();
-      });
-  }
-  ~Crew() { shared_->over.store(true, std::memory_order_release); }
+// Threads that share the pieces of one phase after another. The one that made it waits for none to begin, so that a busy
+// pool costs time alone. Each has a part, which stays in its cache, and helps with the others' when that is done.
+struct Crew {
+  static constexpr long SPINS = 2000;
+  struct alignas(LINE) Part { std::atomic<uint64_t> left{0}; };  // the next piece of it, and its end in the low half
+
+  std::vector<Part> parts;
+  std::function<void(long)> piece;  // is changed when all pieces are done, and no thread reads it
+  alignas(LINE) std::atomic<long> done{0};
+  std::atomic<bool> over{false};
+
+  explicit Crew(long threads) : parts(threads) {}
 
   template <class F>
-  void run(long pieces, const F& piece) {
-    if (threads == 1) {
-      for (long i = 0; i < pieces; i++) piece(i);
-      return;
-    }
-    Shared& s = *shared_;
-    const long first = s.end.load(std::memory_order_relaxed), end = first + pieces;
-    s.piece = [&piece, first](long ticket) { piece(ticket - first); };
-    s.end.store(end, std::memory_order_release);
-    while (s.take()) {}
-    for (long idle = 0; s.done.load(std::memory_order_acquire) < end; idle++)
+  void run(long pieces, const F& f) {
+    piece = [&f](long i) { f(i); };
+    done = 0;
+    for (uint64_t i = 0, threads = parts.size(); i < threads; i++)
+      parts[i].left = i * pieces / threads << 32 | (i + 1) * pieces / threads;
+    while (take(0)) {}
+    for (long idle = 0; done < pieces; idle++)
       if (idle > SPINS) std::this_thread::yield();
   }
 
-  const long threads;
+  void help(size_t mine) {
+    for (long idle = 0; !over; idle++)
+      if (take(mine)) idle = 0;
+      else if (idle > SPINS) std::this_thread::yield();
+  }
 
- private:
-  static constexpr long SPINS = 2000;
-
-  // Tickets are counted over all phases: one below `end` belongs to the phase that runs, which ends when all are done.
-  struct Shared {
-    alignas(LINE) std::atomic<long> next{0};
-    alignas(LINE) std::atomic<long> done{0};
-    alignas(LINE) std::atomic<long> end{0};
-    std::atomic<bool> over{false};
-    std::function<void(long)> piece;
-
-    bool take() {
-      long ticket = next.load(std::memory_order_relaxed);
-      do {
-        if (ticket >= end.load(std::memory_order_acquire)) return false;
-      } while (!next.compare_exchange_weak(ticket, ticket + 1));
-      piece(ticket);
-      done.fetch_add(1, std::memory_order_release);
-      return true;
+  bool take(size_t mine) {
+    for (size_t i = 0; i < parts.size(); i++) {
+      std::atomic<uint64_t>& part = parts[(mine + i) % parts.size()].left;
+      for (uint64_t left = part; left >> 32 < (left & 0xffffffff);)
+        if (part.compare_exchange_weak(left, left + (uint64_t{1} << 32))) {
+          piece(left >> 32);
+          done++;
+          return true;
+        }
     }
-  };
-  std::shared_ptr<Shared> shared_;
+    return false;
+  }
 };
 
 // out [rows, U] = rows of x [rows, H] times a panel of the head, which is packed as a kernel of rnn.
@@ -528,7 +482,7 @@ template <int MR, class Weight>
 void head_tile(const float* x, long H, const Weight* panel, long width, float* out) {
   constexpr int NV = Rnn::units;
   const float* bias = reinterpret_cast<const float*>(panel);
-  const Weight *rows = panel + head_floats<Rnn, Weight> * sizeof(float) / sizeof(Weight), *next = rows;
+  const Weight *rows = panel + head_size<Rnn, Weight>, *next = rows;
   V sum[MR][NV];
   for (int r = 0; r < MR; r++)
     for (int v = 0; v < NV; v++) sum[r][v] = load(bias + v * W);
@@ -542,13 +496,10 @@ int32_t choose(const float* logits, long V, const float* noise, long K, float te
   ids.resize(V);
   std::iota(ids.begin(), ids.end(), 0);
   const auto key = [&](int32_t id) {  // orders as floats do, and NaN too
-    int32_t bits;
-    memcpy(&bits, logits + id, sizeof bits);
+    const int32_t bits = std::bit_cast<int32_t>(logits[id]);
     return bits ^ (bits >> 31 & 0x7fffffff);
   };
-  if (K < V)
-    std::partial_sort(ids.begin(), ids.begin() + K, ids.end(),
-                      [&](int32_t a, int32_t b) { return key(a) > key(b) || (key(a) == key(b) && a < b); });
+  if (K < V) std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return key(a) > key(b); });
   float most = logits[ids[0]];
   for (long k = 1; k < K; k++)
     if (const float x = logits[ids[k]]; x > most || x != x) most = x;
@@ -567,9 +518,8 @@ struct Drawing {
   const float *noise, *c0, *h0;  // [steps, B, K], [L, B, H]
   const int32_t* given;          // [steps]
   float temperature;
-  int32_t newline;  // before which the carry is zero; -1 for none
-  int32_t* symbols; // [steps, B]
-  float *c, *h;     // [L, B, H]
+  int32_t newline, *symbols;     // what is read from a zero carry, or -1; [steps, B]
+  float *c, *h;                  // [L, B, H]
 };
 
 template <class C, class Weight>
@@ -577,11 +527,10 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
   const long rows = n.B * n.H, U = padded<C>(n.H), width = padded<Rnn>(n.V);
   const Weight* upper = packed + packed_size<C, Weight>(n.V + n.H, n.H);
   const Weight* head = upper + (n.L - 1) * packed_size<C, Weight>(2 * n.H, n.H);
-  Lease scratch;
-  float *state = scratch->state.get(n.L * n.B * U), *both = scratch->before.get(2 * n.L * rows);
-  float* logits = scratch->logits.get(n.B * width);
+  float *state = scratch.state.get(n.L * n.B * U), *both = scratch.before.get(2 * n.L * rows);
+  float* logits = scratch.first.get(n.B * width);
   std::vector<int32_t> ids;
-  for (long l = 0; l < n.L; l++) to_blocks<C>((C::has_c ? n.c0 : n.h0) + l * rows, n.B, n.H, state + l * n.B * U);
+  for (long l = 0; l < n.L; l++) reblock<C, false>((C::has_c ? n.c0 : n.h0) + l * rows, n.B, n.H, state + l * n.B * U);
   copy(n.h0, n.L * rows, n.round, both);
   for (long t = 0; t < n.steps; t++) {
     float *before = both + t % 2 * n.L * rows, *after = both + (t + 1) % 2 * n.L * rows;
@@ -609,11 +558,11 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
       const ForwardStep<Weight> s{n.B, l ? n.H : n.V, n.H, n.round, false, layer, l ? after + (l - 1) * rows : nullptr,
                                   l ? nullptr : now, before + l * rows, state + l * n.B * U, nullptr, after + l * rows,
                                   n.h + l * rows};
-      crew.run(U / (C::units * W), [&](long p) { forward_panel<C>(s, p, crew.threads); });
+      crew.run(U / (C::units * W), [&](long p) { forward_panel<C>(s, p, crew.parts.size()); });
     }
   }
   if (C::has_c)
-    for (long l = 0; l < n.L; l++) from_blocks<C>(state + l * n.B * U, n.B, n.H, n.c + l * rows);
+    for (long l = 0; l < n.L; l++) reblock<C, true>(n.c + l * rows, n.B, n.H, state + l * n.B * U);
 }
 
 // ---- Backward. The gradients of the sums live in chunks of some time steps, [sums, U/BLOCK, rows, BLOCK], where all
@@ -623,15 +572,16 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
 template <class C>
 void pack_transposed(const float* kernel, long M, long H, bool round, float* out) {
   const long width = C::gates * H, U = padded<C>(H);
-  memset(out, 0, (M + BLOCK - 1) / BLOCK * C::gates * U * BLOCK * sizeof(float));
-  for (long m = 0; m < M; m++)
-    for (int g = 0; g < C::gates; g++) {
-      float* to = out + ((m / BLOCK * C::gates + g) * U) * BLOCK + m % BLOCK;
-      for (long u = 0; u < H; u += W) {
-        const V from = rounded(load(kernel + m * width + g * H + u, H - u), round);
-        for (long j = 0; j < std::min<long>(W, H - u); j++) to[(u + j) * BLOCK] = from[j];
-      }
-    }
+  for (long block = 0; block < M; block += BLOCK)
+    for (int g = 0; g < C::gates; g++)
+      for (long u = 0; u < U; u += W, out += W * BLOCK)
+        for (long m = block; m < block + BLOCK; m += W) {
+          V rows[W] = {};
+          for (long i = 0; i < std::min<long>(W, M - m); i++)
+            rows[i] = rounded(load(kernel + (m + i) * width + g * H + u, H - u), round);
+          for (int j = 0; j < W; j++)
+            for (int i = 0; i < W; i++) out[j * BLOCK + m - block + i] = rows[i][j];
+        }
 }
 
 struct Gradients {  // of the sums, in a chunk
@@ -689,8 +639,7 @@ void backward_tile(const BackwardStep& s, long row, long block, const float*& ne
       __builtin_prefetch(s.d_hidden + (row + r) * s.H + block * BLOCK + v * W, 0, 2);
     }
   V sum[MR][COLUMNS] = {}, d_h[MR][COLUMNS];
-  if (!s.d_last)
-    multiply_gradients<C, true>(s.later, s.later_row + row, s.packed + block * s.panel, sum, next);
+  if (!s.d_last) multiply_gradients<C, true>(s.later, s.later_row + row, s.packed + block * s.panel, sum, next);
   memcpy(d_h, sum, sizeof sum);  // out of the registers, which the gates need
   for (int r = 0; r < MR; r++)
     for (int v = 0; v < COLUMNS; v++) {
@@ -708,9 +657,9 @@ void backward_tile(const BackwardStep& s, long row, long block, const float*& ne
 
 // out [M, G·H] += inputs [rows, M]ᵀ times the chunk's gradients; row(r) are the inputs of a row, or null for zeros.
 template <class C, bool OF_HIDDEN, class Row>
-void add_kernel_gradient(const Gradients& d, long M, long H, Row row, Scratch& scratch, float* out) {
+void add_kernel_gradient(const Gradients& d, long M, long H, Row row, float* out) {
   const long panels = (M + GRADIENT_ROWS - 1) / GRADIENT_ROWS, width = C::gates * H;
-  float* factor = scratch.get(panels * d.rows * GRADIENT_ROWS);
+  float* factor = scratch.factor.get(panels * d.rows * GRADIENT_ROWS);
   for (long r = 0; r < d.rows; r++) {
     const float* from = row(r);
     for (long p = 0; p < panels; p++) {
@@ -759,19 +708,18 @@ void run_backward(Shape n, const float* kernel, const float* recurrent, const in
   const long rows = n.B * n.H, U = padded<C>(n.H), blocks = U / BLOCK, width = C::gates * n.H;
   const long chunks = (n.T * n.B + CHUNK - 1) / CHUNK, steps = (n.T + chunks - 1) / chunks;
   const long chunk_floats = steps * n.B * C::sums * U, transposed = C::gates * U * BLOCK;
-  Lease scratch;
-  float *packed = scratch->packed.get(blocks * transposed), *first = scratch->first.get(rows);
-  float *d_state = scratch->state.get(n.B * U), *space = scratch->chunks.get(2 * chunk_floats), *packed_x = nullptr;
+  float *packed = scratch.packed.get(blocks * transposed), *first = scratch.first.get(rows);
+  float *d_state = scratch.state.get(n.B * U), *space = scratch.chunks.get(2 * chunk_floats), *packed_x = nullptr;
   pack_transposed<C>(recurrent, n.H, n.H, n.round, packed);
   if (!ids) {
-    packed_x = scratch->packed_x.get((n.D + BLOCK - 1) / BLOCK * transposed);
+    packed_x = scratch.packed_x.get((n.D + BLOCK - 1) / BLOCK * transposed);
     pack_transposed<C>(kernel, n.D, n.H, n.round, packed_x);
   }
   memset(out.d_kernel, 0, n.D * width * sizeof(float));
   memset(out.d_recurrent, 0, n.H * width * sizeof(float));
   memset(out.d_bias, 0, C::sums * n.H * sizeof(float));
   memset(d_state, 0, n.B * U * sizeof(float));
-  if (C::has_c) to_blocks<C>(d_c, n.B, n.H, d_state);
+  if (C::has_c) reblock<C, false>(d_c, n.B, n.H, d_state);
   copy(h0, rows, n.round, first);
 
   Gradients later{};
@@ -798,12 +746,12 @@ void run_backward(Shape n, const float* kernel, const float* recurrent, const in
       if (resets && resets[at]) return nullptr;
       return at < n.B ? first + at * n.H : hidden + (at - n.B) * n.H;
     };
-    add_kernel_gradient<C, true>(now, n.H, n.H, before, scratch->factor, out.d_recurrent);
+    add_kernel_gradient<C, true>(now, n.H, n.H, before, out.d_recurrent);
     if (ids) {
       add_rows(now, C::gates, n.H, [&](long r) { return ids[begin * n.B + r]; }, out.d_kernel);
     } else {
       const float* inputs = x + begin * n.B * n.D;
-      add_kernel_gradient<C, false>(now, n.D, n.H, [&](long r) { return inputs + r * n.D; }, scratch->factor, out.d_kernel);
+      add_kernel_gradient<C, false>(now, n.D, n.H, [&](long r) { return inputs + r * n.D; }, out.d_kernel);
       products<C, false>(now, 0, now.rows, packed_x, n.D, nullptr, out.d_x + begin * n.B * n.D);
     }
     add_rows(now, C::sums, n.H, [](long) { return 0l; }, out.d_bias);
@@ -827,9 +775,7 @@ using Numbers = ffi::Buffer<ffi::S32>;
 // Calls f with the cell of a number.
 template <class F>
 ffi::Error with_cell(int64_t cell, F f) {
-  if (cell == 0) f(Rnn{});
-  else if (cell == 1) f(Gru{});
-  else f(Lstm{});
+  cell == 0 ? f(Rnn{}) : cell == 1 ? f(Gru{}) : f(Lstm{});
   return ffi::Error::Success();
 }
 
@@ -843,8 +789,7 @@ auto part(B&& buffer, long layer, long layers) -> decltype(buffer.typed_data()) 
   return count ? buffer.typed_data() + layer * count : nullptr;
 }
 
-// Ids are clamped to what there is, as in JAX.
-std::vector<int32_t> ids_of(const ffi::AnyBuffer& inputs, long D) {
+std::vector<int32_t> ids_of(const ffi::AnyBuffer& inputs, long D) {  // which are clamped to what there is, as in JAX
   if (inputs.element_type() != ffi::S32) return {};
   const int32_t* from = static_cast<const int32_t*>(inputs.untyped_data());
   std::vector<int32_t> ids(from, from + inputs.element_count());
@@ -878,10 +823,13 @@ ffi::Error Draw(ffi::ThreadPool pool, ffi::AnyBuffer packed, Floats c0, Floats h
   const Drawing n{from_end(noise, 3), from_end(noise, 2), from_end(h0, 3), width, from_end(h0, 1), from_end(noise, 1),
                   *position.typed_data(), round, noise.typed_data(), c0.typed_data(), h0.typed_data(), given.typed_data(),
                   *temperature.typed_data(), *newline.typed_data(), symbols->typed_data(), c->typed_data(), h->typed_data()};
-  Crew crew(pool, threads);
-  return with_cell(cell, [&](auto c) {
-    with_weights(packed, [&](const auto* weights) { draw<decltype(c)>(n, weights, crew); });
+  const auto crew = std::make_shared<Crew>(threads);
+  for (long i = 1; i < threads; i++) pool.Schedule([crew, i] { crew->help(i); });
+  const auto done = with_cell(cell, [&](auto c) {
+    with_weights(packed, [&](const auto* weights) { draw<decltype(c)>(n, weights, *crew); });
   });
+  crew->over = true;
+  return done;
 }
 
 ffi::Error Forward(Floats packed, ffi::AnyBuffer inputs, Floats c0, Floats h0, Flags resets, FloatsOut hidden,
@@ -891,11 +839,11 @@ ffi::Error Forward(Floats packed, ffi::AnyBuffer inputs, Floats c0, Floats h0, F
   const auto ids = ids_of(inputs, n.D);
   const float* x = ids.empty() ? static_cast<const float*>(inputs.untyped_data()) : nullptr;
   return with_cell(cell, [&](auto c) {
-    for (long i = 0; i < layers; i++)
-      run_forward<decltype(c)>(n, part(packed, i, layers), x ? nullptr : ids.data() + i * n.T * n.B,
-                                  x ? x + i * n.T * n.B * n.D : nullptr, part(c0, i, layers), part(h0, i, layers),
-                                  part(resets, i, layers), part(*hidden, i, layers), part(*last_c, i, layers),
-                                  part(*last_h, i, layers), part(*saved, i, layers));
+    for (long i = 0; i < layers; i++) {
+      const auto of = [&](auto& each) { return part(each, i, layers); };
+      run_forward<decltype(c)>(n, of(packed), x ? nullptr : &ids[i * n.T * n.B], x ? x + i * n.T * n.B * n.D : x, of(c0),
+                               of(h0), of(resets), of(*hidden), of(*last_c), of(*last_h), of(*saved));
+    }
   });
 }
 
@@ -907,13 +855,13 @@ ffi::Error Backward(Floats kernel, Floats recurrent, ffi::AnyBuffer inputs, Floa
   const auto ids = ids_of(inputs, n.D);
   const float* x = ids.empty() ? static_cast<const float*>(inputs.untyped_data()) : nullptr;
   return with_cell(cell, [&](auto c) {
-    for (long i = 0; i < layers; i++)
-      run_backward<decltype(c)>(
-          n, part(kernel, i, layers), part(recurrent, i, layers), x ? nullptr : ids.data() + i * n.T * n.B,
-          x ? x + i * n.T * n.B * n.D : nullptr, part(h0, i, layers), part(resets, i, layers), part(hidden, i, layers),
-          part(saved, i, layers), part(d_hidden, i, layers), part(d_c, i, layers), part(d_h, i, layers),
-          {part(*d_x, i, layers), part(*d_kernel, i, layers), part(*d_recurrent, i, layers), part(*d_bias, i, layers),
-           part(*d_c0, i, layers), part(*d_h0, i, layers)});
+    for (long i = 0; i < layers; i++) {
+      const auto of = [&](auto& each) { return part(each, i, layers); };
+      run_backward<decltype(c)>(n, of(kernel), of(recurrent), x ? nullptr : &ids[i * n.T * n.B],
+                                x ? x + i * n.T * n.B * n.D : x, of(h0), of(resets), of(hidden), of(saved), of(d_hidden),
+                                of(d_c), of(d_h),
+                                {of(*d_x), of(*d_kernel), of(*d_recurrent), of(*d_bias), of(*d_c0), of(*d_h0)});
+    }
   });
 }
 
@@ -923,7 +871,7 @@ ffi::Error Backward(Floats kernel, Floats recurrent, ffi::AnyBuffer inputs, Floa
 extern "C" int64_t charlstm_packed_size(int64_t cell, int64_t rows, int64_t H, int64_t bytes) {
   int64_t size = 0;
   (void)with_cell(cell, [&](auto c) {
-    size = bytes == 1 ? packed_size<decltype(c), int8_t>(rows, H) : packed_size<decltype(c), float>(rows, H);
+    size = (bytes == 1 ? packed_size<decltype(c), int8_t> : packed_size<decltype(c), float>)(rows, H);
   });
   return size;
 }
@@ -935,9 +883,7 @@ extern "C" int64_t charlstm_saved_floats(int64_t cell, int64_t H) {  // of a row
 }
 
 #define ARGS4(a, b, c, d) .Arg<a>().Arg<b>().Arg<c>().Arg<d>()
-#define RETS1 .Ret<Floats>()
-#define RETS2 RETS1 RETS1
-#define RETS4 RETS2 RETS2
+#define RETS2 .Ret<Floats>().Ret<Floats>()
 #define OF_CELL .Attr<int64_t>("cell").Attr<bool>("round")
 XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_pack, Pack, ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats)
                                                  .Ret<ffi::AnyBuffer>() OF_CELL);
@@ -946,8 +892,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_draw, Draw,
                                   ARGS4(Numbers, Numbers, Floats, Numbers).Ret<Numbers>() RETS2 OF_CELL
                                   .Attr<int64_t>("width").Attr<int64_t>("threads"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_forward, Forward,
-                              ffi::Ffi::Bind() ARGS4(Floats, ffi::AnyBuffer, Floats, Floats).Arg<Flags>() RETS4 OF_CELL
-                                  .Attr<int64_t>("width"));
+                              ffi::Ffi::Bind() ARGS4(Floats, ffi::AnyBuffer, Floats, Floats)
+                                  .Arg<Flags>() RETS2 RETS2 OF_CELL.Attr<int64_t>("width"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_backward, Backward,
                               ffi::Ffi::Bind() ARGS4(Floats, Floats, ffi::AnyBuffer, Floats)
-                                  .Arg<Flags>() ARGS4(Floats, Floats, Floats, Floats).Arg<Floats>() RETS4 RETS2 OF_CELL);
+                                  .Arg<Flags>() ARGS4(Floats, Floats, Floats, Floats).Arg<Floats>() RETS2 RETS2 RETS2 OF_CELL);
