@@ -57,7 +57,15 @@ typedef int8_t Bytes __attribute__((vector_size(W), aligned(1), may_alias));
 
 INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
-INLINE V load(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), V); }
+INLINE V load(const int8_t* p) {
+#if defined(__AVX512F__)  // GCC converts one number at a time
+  return (V)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return (V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), V);
+#endif
+}
 INLINE V fill(float x) { return x - V{}; }
 
 INLINE void stream(float* p, V v) {  // past the caches, which have no use for it
@@ -375,11 +383,10 @@ void forward_tile(const ForwardStep<Weight>& s, long row, long number, const Wei
     }
 }
 
-// All rows of the units of a panel; meanwhile the panel that this thread takes `threads` panels later comes nearer.
 template <class C, class Weight>
-void forward_panel(const ForwardStep<Weight>& s, long number, long threads) {
+void forward_panel(const ForwardStep<Weight>& s, long number) {  // all rows of its units
   const long panels = padded<C>(s.H) / (C::units * W), size = panel_size<C, Weight>(s.D + s.H);
-  const Weight *here = s.packed + number * size, *after = s.packed + (number + threads) % panels * size, *next = after;
+  const Weight *here = s.packed + number * size, *after = s.packed + (number + 1) % panels * size, *next = after;
   in_blocks<FORWARD_ROWS>(s.B, [&](long row, auto count) {
     if (next >= after + size) next = here;  // all of that panel was asked for
     forward_tile<C, count>(s, row, number, next);
@@ -423,7 +430,7 @@ void run_forward(Shape n, const float* packed, const int32_t* ids, const float* 
     const ForwardStep<float> s{n.B, n.D, n.H, n.round, far, packed, x ? x + t * n.B * n.D : x, ids ? ids + t * n.B : ids, before,
                                state, saved ? saved + t * n.B * U * C::saved : saved, hidden + t * rows,
                                t == n.T - 1 ? last_h : nullptr};
-    for (long p = 0; p < U / (C::units * W); p++) forward_panel<C>(s, p, 1);
+    for (long p = 0; p < U / (C::units * W); p++) forward_panel<C>(s, p);
   }
 #if defined(__AVX__)
   _mm_sfence();  // what was streamed is there for whoever reads it next
@@ -558,7 +565,7 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
       const ForwardStep<Weight> s{n.B, l ? n.H : n.V, n.H, n.round, false, layer, l ? after + (l - 1) * rows : nullptr,
                                   l ? nullptr : now, before + l * rows, state + l * n.B * U, nullptr, after + l * rows,
                                   n.h + l * rows};
-      crew.run(U / (C::units * W), [&](long p) { forward_panel<C>(s, p, crew.parts.size()); });
+      crew.run(U / (C::units * W), [&](long p) { forward_panel<C>(s, p); });
     }
   }
   if (C::has_c)
