@@ -1,8 +1,8 @@
 """Compiles the native core on the machine that it is to run on, keeps it in the cache, and loads it.
 
 There is no build step at install. The first process that computes compiles the core with the system's C++ compiler, in
-about five seconds, and tests it in a process of its own; others find it. Where that cannot be done, nothing is lost but
-speed: models run their loops in JAX.
+ten to twenty seconds, and tests it in a process of its own; others find it. Where that cannot be done, nothing is lost
+but speed: models run their loops in JAX.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from typing import Any
 from charlstm.support.cache import own_folder
 
 SOURCE = Path(__file__).parents[1] / "core" / "fast" / "native.cc"
-_FLAGS = ("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-tree-vectorize", "-shared", "-fPIC")
+_FLAGS = ("-std=gnu++20", "-O3", "-ffp-contract=fast", "-fno-tree-vectorize", "-fPIC")
 _GCC_FLAGS = ("-fno-ivopts",)  # which makes of one pointer in the inner loop several
 _WIDTHS = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
 _TEST = "from charlstm.core.fast.native_check import check; from charlstm.support.native import load; check(load({!r}))"
-_SIGNATURES = {"packed_size": 4, "saved_floats": 2}  # numbers that each takes
+_CELLS = ("Rnn", "Gru", "Lstm")  # whose code is compiled side by side
+_SIGNATURES = {"packed_size": 3, "saved_floats": 1}  # numbers that each takes
 _TARGETS = ("pack", "draw", "forward", "backward")
 _LONGEST_SECONDS = 300
 
@@ -64,12 +66,12 @@ def load(path: str) -> Any:
     import jax
 
     found = ctypes.CDLL(path)
-    for name in _TARGETS:
-        function = jax.ffi.pycapsule(getattr(found, f"charlstm_{name}"))
-        jax.ffi.register_ffi_target(f"charlstm_{name}", function, platform="cpu")
-    for name, numbers in _SIGNATURES.items():
-        function = getattr(found, f"charlstm_{name}")
-        function.argtypes, function.restype = [ctypes.c_int64] * numbers, ctypes.c_int64
+    for cell in _CELLS:
+        for name in (f"charlstm_{cell}_{target}" for target in _TARGETS):
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(found, name)), platform="cpu")
+        for name, numbers in _SIGNATURES.items():
+            function = getattr(found, f"charlstm_{cell}_{name}")
+            function.argtypes, function.restype = [ctypes.c_int64] * numbers, ctypes.c_int64
     _library = found
     return found
 
@@ -78,29 +80,30 @@ def compile_core(compiler: str, output: Path, flags: tuple[str, ...] = ()) -> No
     """Compiles the source with more `flags`; raises UnavailableError with what the compiler says."""
     import jax
 
-    native = (_WIDTHS.get(platform.machine(), "-march=native"),)
     more = () if "clang" in _version_of(compiler) else _GCC_FLAGS
-    words = [
-        compiler,
-        *_FLAGS,
-        *more,
-        *native,
-        *flags,
-        "-isystem",
-        jax.ffi.include_dir(),
-        str(SOURCE),
-        "-o",
-        str(output),
-    ]
+    flags = (*_FLAGS, *more, _WIDTHS.get(platform.machine(), "-march=native"), *flags)
+    with tempfile.TemporaryDirectory(prefix="charlstm-") as folder, ThreadPoolExecutor() as pool:
+        objects = [f"{folder}/{cell}.o" for cell in _CELLS]
+        include = "-isystem", jax.ffi.include_dir()
+        for done in [
+            pool.submit(_run, compiler, *flags, f"-DCHARLSTM_CELL={cell}", *include, "-c", str(SOURCE), "-o", to)
+            for cell, to in zip(_CELLS, objects, strict=True)
+        ]:
+            done.result()
+        _run(compiler, *flags, "-shared", *objects, "-o", str(output))
+
+
+def _run(compiler: str, *words: str) -> None:
     try:
-        ran = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS)
+        ran = subprocess.run(
+            [compiler, *words], capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"{compiler}: {error}") from error
     if ran.returncode:
-        lines = (
-            [line for line in ran.stderr.splitlines() if "error" in line] or ran.stderr.splitlines() or ["it failed"]
-        )
-        raise UnavailableError(f"{compiler}: {lines[0]}")
+        said = ran.stderr.splitlines()
+        first = next((line for line in said if "error" in line), said[0] if said else "it failed")
+        raise UnavailableError(f"{compiler}: {first}")
 
 
 def find_compiler() -> str:

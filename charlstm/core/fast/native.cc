@@ -667,32 +667,31 @@ template <class C, bool OF_HIDDEN, class Row>
 void add_kernel_gradient(const Gradients& d, long M, long H, Row row, float* out) {
   const long panels = (M + GRADIENT_ROWS - 1) / GRADIENT_ROWS, width = C::gates * H;
   float* factor = scratch.factor.get(panels * d.rows * GRADIENT_ROWS);
-  for (long r = 0; r < d.rows; r++) {
-    const float* from = row(r);
+  for (long r = 0; r < d.rows; r++)
     for (long p = 0; p < panels; p++) {
+      const float* from = row(r);
       float* to = factor + (p * d.rows + r) * GRADIENT_ROWS;
-      const long count = M - p * GRADIENT_ROWS;
+      const long count = M - p * GRADIENT_ROWS;  // what the last panel has besides is multiplied, and stored nowhere
       if (!from) memset(to, 0, GRADIENT_ROWS * sizeof(float));
       else if (count >= GRADIENT_ROWS) memcpy(to, from + p * GRADIENT_ROWS, GRADIENT_ROWS * sizeof(float));
       else memcpy(to, from + p * GRADIENT_ROWS, count * sizeof(float));
     }
-  }
   for (int g = 0; g < C::gates; g++)
     for (long block = 0; block < d.blocks; block++)
-      for (long p = 0; p < panels; p++)
-        in_blocks<GRADIENT_ROWS>(std::min<long>(GRADIENT_ROWS, M - p * GRADIENT_ROWS), [&](long, auto rows) {
-          V sum[rows][COLUMNS] = {};
-          float* to = out + p * GRADIENT_ROWS * width + g * H + block * BLOCK;
-          for (int r = 0; r < rows; r++)
-            for (int v = 0; v < COLUMNS; v++) __builtin_prefetch(to + r * width + v * W, 1);
-          const float *panel = d.at(OF_HIDDEN ? C::of_hidden(g) : g, block, 0), *next = panel;
-          multiply<rows, COLUMNS>(factor + p * d.rows * GRADIENT_ROWS, 1, GRADIENT_ROWS, panel, d.rows, sum, same, next);
-          for (int r = 0; r < rows; r++)
-            for (int v = 0; v < COLUMNS; v++) {
-              const long lanes = H - block * BLOCK - v * W;
-              store(to + r * width + v * W, load(to + r * width + v * W, lanes) + sum[r][v], lanes);
-            }
-        });
+      for (long p = 0; p < panels; p++) {
+        V sum[GRADIENT_ROWS][COLUMNS] = {};
+        const long count = std::min<long>(GRADIENT_ROWS, M - p * GRADIENT_ROWS);
+        float* to = out + p * GRADIENT_ROWS * width + g * H + block * BLOCK;
+        for (int r = 0; r < count; r++)
+          for (int v = 0; v < COLUMNS; v++) __builtin_prefetch(to + r * width + v * W, 1);
+        const float *panel = d.at(OF_HIDDEN ? C::of_hidden(g) : g, block, 0), *next = panel;
+        multiply<GRADIENT_ROWS, COLUMNS>(factor + p * d.rows * GRADIENT_ROWS, 1, GRADIENT_ROWS, panel, d.rows, sum, same, next);
+        for (int r = 0; r < count; r++)
+          for (int v = 0; v < COLUMNS; v++) {
+            const long lanes = H - block * BLOCK - v * W;
+            store(to + r * width + v * W, load(to + r * width + v * W, lanes) + sum[r][v], lanes);
+          }
+      }
 }
 
 // out[row(r)] += the chunk's gradients of row r, for `sums` of them side by side.
@@ -779,12 +778,10 @@ using FloatsOut = ffi::ResultBuffer<ffi::F32>;
 using Flags = ffi::Buffer<ffi::PRED>;
 using Numbers = ffi::Buffer<ffi::S32>;
 
-// Calls f with the cell of a number.
-template <class F>
-ffi::Error with_cell(int64_t cell, F f) {
-  cell == 0 ? f(Rnn{}) : cell == 1 ? f(Gru{}) : f(Lstm{});
-  return ffi::Error::Success();
-}
+#ifndef CHARLSTM_CELL  // each is compiled on its own, side by side
+#define CHARLSTM_CELL Lstm
+#endif
+using C = CHARLSTM_CELL;
 
 template <class B>
 long from_end(const B& buffer, int axis) { return buffer.dimensions()[buffer.dimensions().size() - axis]; }
@@ -811,96 +808,85 @@ void with_weights(B& packed, F f) {
   else f(static_cast<float*>(packed.untyped_data()));
 }
 
-ffi::Error Pack(Floats kernel, Floats recurrent, Floats bias, Floats inner, ffi::Result<ffi::AnyBuffer> packed, int64_t cell,
-                bool round) {
+ffi::Error Pack(Floats kernel, Floats recurrent, Floats bias, Floats inner, ffi::Result<ffi::AnyBuffer> packed, bool round) {
   const long D = from_end(kernel, 2), K = from_end(recurrent, 2), width = from_end(bias, 1);
   const long layers = bias.element_count() / width, size = packed->element_count() / layers;
-  return with_cell(cell, [&](auto c) {
-    with_weights(*packed, [&](auto* out) {
-      for (long i = 0; i < layers; i++)
-        pack<decltype(c)>(D, K, width / c.gates, round, part(kernel, i, layers), part(recurrent, i, layers),
-                          part(bias, i, layers), part(inner, i, layers), out + i * size);
-    });
+  with_weights(*packed, [&](auto* out) {
+    for (long i = 0; i < layers; i++) {
+      const auto of = [&](auto& each) { return part(each, i, layers); };
+      pack<C>(D, K, width / C::gates, round, of(kernel), of(recurrent), of(bias), of(inner), out + i * size);
+    }
   });
+  return ffi::Error::Success();
 }
 
 ffi::Error Draw(ffi::ThreadPool pool, ffi::AnyBuffer packed, Floats c0, Floats h0, Floats noise, Numbers given,
                 Numbers position, Floats temperature, Numbers newline, ffi::ResultBuffer<ffi::S32> symbols, FloatsOut c,
-                FloatsOut h, int64_t cell, bool round, int64_t width, int64_t threads) {
+                FloatsOut h, bool round, int64_t width, int64_t threads) {
   const Drawing n{from_end(noise, 3), from_end(noise, 2), from_end(h0, 3), width, from_end(h0, 1), from_end(noise, 1),
                   *position.typed_data(), round, noise.typed_data(), c0.typed_data(), h0.typed_data(), given.typed_data(),
                   *temperature.typed_data(), *newline.typed_data(), symbols->typed_data(), c->typed_data(), h->typed_data()};
   const auto crew = std::make_shared<Crew>(threads);
   for (long i = 1; i < threads; i++) pool.Schedule([crew, i] { crew->help(i); });
-  const auto done = with_cell(cell, [&](auto c) {
-    with_weights(packed, [&](const auto* weights) { draw<decltype(c)>(n, weights, *crew); });
-  });
+  with_weights(packed, [&](const auto* weights) { draw<C>(n, weights, *crew); });
   crew->over = true;
-  return done;
+  return ffi::Error::Success();
 }
 
 ffi::Error Forward(Floats packed, ffi::AnyBuffer inputs, Floats c0, Floats h0, Flags resets, FloatsOut hidden,
-                   FloatsOut last_c, FloatsOut last_h, FloatsOut saved, int64_t cell, bool round, int64_t width) {
+                   FloatsOut last_c, FloatsOut last_h, FloatsOut saved, bool round, int64_t width) {
   const Shape n{from_end(*hidden, 3), from_end(*hidden, 2), width, from_end(*hidden, 1), round};
   const long layers = h0.element_count() / (n.B * n.H);
   const auto ids = ids_of(inputs, n.D);
   const float* x = ids.empty() ? static_cast<const float*>(inputs.untyped_data()) : nullptr;
-  return with_cell(cell, [&](auto c) {
-    for (long i = 0; i < layers; i++) {
-      const auto of = [&](auto& each) { return part(each, i, layers); };
-      run_forward<decltype(c)>(n, of(packed), x ? nullptr : &ids[i * n.T * n.B], x ? x + i * n.T * n.B * n.D : x, of(c0),
-                               of(h0), of(resets), of(*hidden), of(*last_c), of(*last_h), of(*saved));
-    }
-  });
+  for (long i = 0; i < layers; i++) {
+    const auto of = [&](auto& each) { return part(each, i, layers); };
+    run_forward<C>(n, of(packed), x ? nullptr : &ids[i * n.T * n.B], x ? x + i * n.T * n.B * n.D : x, of(c0), of(h0),
+                   of(resets), of(*hidden), of(*last_c), of(*last_h), of(*saved));
+  }
+  return ffi::Error::Success();
 }
 
 ffi::Error Backward(Floats kernel, Floats recurrent, ffi::AnyBuffer inputs, Floats h0, Flags resets, Floats hidden,
                     Floats saved, Floats d_hidden, Floats d_c, Floats d_h, FloatsOut d_x, FloatsOut d_kernel,
-                    FloatsOut d_recurrent, FloatsOut d_bias, FloatsOut d_c0, FloatsOut d_h0, int64_t cell, bool round) {
+                    FloatsOut d_recurrent, FloatsOut d_bias, FloatsOut d_c0, FloatsOut d_h0, bool round) {
   const Shape n{from_end(hidden, 3), from_end(hidden, 2), from_end(kernel, 2), from_end(hidden, 1), round};
   const long layers = h0.element_count() / (n.B * n.H);
   const auto ids = ids_of(inputs, n.D);
   const float* x = ids.empty() ? static_cast<const float*>(inputs.untyped_data()) : nullptr;
-  return with_cell(cell, [&](auto c) {
-    for (long i = 0; i < layers; i++) {
-      const auto of = [&](auto& each) { return part(each, i, layers); };
-      run_backward<decltype(c)>(n, of(kernel), of(recurrent), x ? nullptr : &ids[i * n.T * n.B],
-                                x ? x + i * n.T * n.B * n.D : x, of(h0), of(resets), of(hidden), of(saved), of(d_hidden),
-                                of(d_c), of(d_h),
-                                {of(*d_x), of(*d_kernel), of(*d_recurrent), of(*d_bias), of(*d_c0), of(*d_h0)});
-    }
-  });
+  for (long i = 0; i < layers; i++) {
+    const auto of = [&](auto& each) { return part(each, i, layers); };
+    run_backward<C>(n, of(kernel), of(recurrent), x ? nullptr : &ids[i * n.T * n.B], x ? x + i * n.T * n.B * n.D : x,
+                    of(h0), of(resets), of(hidden), of(saved), of(d_hidden), of(d_c), of(d_h),
+                    {of(*d_x), of(*d_kernel), of(*d_recurrent), of(*d_bias), of(*d_c0), of(*d_h0)});
+  }
+  return ffi::Error::Success();
 }
 
 }  // namespace
 
-// Weights, of so many bytes, of packed kernels with `rows` rows together.
-extern "C" int64_t charlstm_packed_size(int64_t cell, int64_t rows, int64_t H, int64_t bytes) {
-  int64_t size = 0;
-  (void)with_cell(cell, [&](auto c) {
-    size = (bytes == 1 ? packed_size<decltype(c), int8_t> : packed_size<decltype(c), float>)(rows, H);
-  });
-  return size;
-}
+#define JOIN(cell, name) charlstm_##cell##_##name
+#define EXPAND(cell, name) JOIN(cell, name)
+#define CALL(name) EXPAND(CHARLSTM_CELL, name)
 
-extern "C" int64_t charlstm_saved_floats(int64_t cell, int64_t H) {  // of a row of a step
-  int64_t floats = 0;
-  (void)with_cell(cell, [&](auto c) { floats = padded<decltype(c)>(H) * decltype(c)::saved; });
-  return floats;
+// Weights, of so many bytes, of packed kernels with `rows` rows together, and floats that are saved of a row of a step.
+extern "C" int64_t CALL(packed_size)(int64_t rows, int64_t H, int64_t bytes) {
+  return bytes == 1 ? packed_size<C, int8_t>(rows, H) : packed_size<C, float>(rows, H);
 }
+extern "C" int64_t CALL(saved_floats)(int64_t H) { return padded<C>(H) * C::saved; }
 
 #define ARGS4(a, b, c, d) .Arg<a>().Arg<b>().Arg<c>().Arg<d>()
 #define RETS2 .Ret<Floats>().Ret<Floats>()
-#define OF_CELL .Attr<int64_t>("cell").Attr<bool>("round")
-XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_pack, Pack, ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats)
-                                                 .Ret<ffi::AnyBuffer>() OF_CELL);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_draw, Draw,
+#define ROUND .Attr<bool>("round")
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(pack), Pack,
+                              ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats).Ret<ffi::AnyBuffer>() ROUND);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(draw), Draw,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() ARGS4(ffi::AnyBuffer, Floats, Floats, Floats)
-                                  ARGS4(Numbers, Numbers, Floats, Numbers).Ret<Numbers>() RETS2 OF_CELL
+                                  ARGS4(Numbers, Numbers, Floats, Numbers).Ret<Numbers>() RETS2 ROUND
                                   .Attr<int64_t>("width").Attr<int64_t>("threads"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_forward, Forward,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(forward), Forward,
                               ffi::Ffi::Bind() ARGS4(Floats, ffi::AnyBuffer, Floats, Floats)
-                                  .Arg<Flags>() RETS2 RETS2 OF_CELL.Attr<int64_t>("width"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(charlstm_backward, Backward,
+                                  .Arg<Flags>() RETS2 RETS2 ROUND.Attr<int64_t>("width"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(backward), Backward,
                               ffi::Ffi::Bind() ARGS4(Floats, Floats, ffi::AnyBuffer, Floats)
-                                  .Arg<Flags>() ARGS4(Floats, Floats, Floats, Floats).Arg<Floats>() RETS2 RETS2 RETS2 OF_CELL);
+                                  .Arg<Flags>() ARGS4(Floats, Floats, Floats, Floats).Arg<Floats>() RETS2 RETS2 RETS2 ROUND);

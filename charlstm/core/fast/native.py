@@ -16,13 +16,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from charlstm.core.cells import Cell, CellCarry, Gru, Lstm, Rnn
+from charlstm.core.cells import Cell, CellCarry, Gru, Lstm
 from charlstm.core.fast.loop import FusedLayer
 from charlstm.core.fast.products import are_ids
-
-_NUMBERS = {Rnn: 0, Gru: 1, Lstm: 2}
-_call = partial(jax.ffi.ffi_call, vmap_method="broadcast_all")
-
 
 _core: Any = None
 
@@ -53,9 +49,14 @@ class Spec(NamedTuple):
     round: bool
     """Whether the factors of products are rounded to bfloat16."""
 
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {"cell": np.int64(_NUMBERS[type(self.cell)]), "round": self.round}
+    def call(self, name: str, forms: Any, vmap_method: str | None = "broadcast_all") -> Any:
+        """A call of the core's for this cell."""
+        call = jax.ffi.ffi_call(f"charlstm_{type(self.cell).__name__}_{name}", forms, vmap_method=vmap_method)
+        return partial(call, round=self.round)
+
+    def size(self, name: str, *numbers: int) -> int:
+        """A number that the core knows of this cell."""
+        return getattr(_core, f"charlstm_{type(self.cell).__name__}_{name}")(*numbers)
 
 
 def pack(cell: Cell, layer: FusedLayer, dtype: Any) -> PackedLayer:
@@ -68,10 +69,8 @@ def pack_for(spec: Spec, layer: FusedLayer, hidden: int, weights: Any) -> Array:
     """The parameters of `hidden` units as the core reads them, in weights of float32 or int8."""
     kernel, recurrent, bias, inner = layer
     inner = jnp.zeros(0, bias.dtype) if inner is None else inner[-hidden:]
-    rows, bytes_each = len(kernel) + len(recurrent), jnp.dtype(weights).itemsize
-    size = _core.charlstm_packed_size(_NUMBERS[type(spec.cell)], rows, hidden, bytes_each)
-    call = _call("charlstm_pack", jax.ShapeDtypeStruct((size,), weights))
-    return call(kernel, recurrent, bias, inner, **spec.attributes)
+    size = spec.size("packed_size", len(kernel) + len(recurrent), hidden, jnp.dtype(weights).itemsize)
+    return spec.call("pack", jax.ShapeDtypeStruct((size,), weights))(kernel, recurrent, bias, inner)
 
 
 def run_layer(
@@ -117,12 +116,10 @@ def _forward(spec: Spec, packed: PackedLayer, inputs: Array, carry: CellCarry, r
 def _run(spec: Spec, packed: PackedLayer, inputs: Array, carry: Any, resets: Any, *, keep: bool) -> Any:
     c, h = parts_of(spec.cell, carry)
     (time, batch), (width, _) = inputs.shape[:2], packed.layer.kernel.shape
-    saved = _core.charlstm_saved_floats(_NUMBERS[type(spec.cell)], h.shape[1])
+    saved = spec.size("saved_floats", h.shape[1])
     forms = floats(time, batch, h.shape[1]), floats(*c.shape), floats(*h.shape), floats(time * keep, batch, saved)
-    run = _call("charlstm_forward", forms)
-    hidden, c, h, saved = run(
-        packed.packed, inputs, c, h, _flags(resets, batch), width=np.int64(width), **spec.attributes
-    )
+    run = spec.call("forward", forms)
+    hidden, c, h, saved = run(packed.packed, inputs, c, h, _flags(resets, batch), width=np.int64(width))
     return hidden, ((c, h) if isinstance(spec.cell, Lstm) else h), saved
 
 
@@ -136,8 +133,8 @@ def _backward(spec: Spec, kept: Any, gradients: tuple[Array, CellCarry]) -> Any:
         floats(recurrent.shape[1] + width * is_gru),
         *(floats(*each.shape) for each in (d_c, d_h)),
     )
-    d_x, d_kernel, d_recurrent, d_bias, d_c, d_h = _call("charlstm_backward", forms)(
-        kernel, recurrent, inputs, h, _flags(resets, len(h)), hidden, saved, d_hidden, d_c, d_h, **spec.attributes
+    d_x, d_kernel, d_recurrent, d_bias, d_c, d_h = spec.call("backward", forms)(
+        kernel, recurrent, inputs, h, _flags(resets, len(h)), hidden, saved, d_hidden, d_c, d_h
     )
     # r and z have one sum each, and so one gradient for both of their biases; n has two.
     d_inner = jnp.concatenate([d_bias[: 2 * width], d_bias[3 * width :]]) if is_gru else None

@@ -59,9 +59,9 @@ def draw(
     """
     (c, h), spec = parts_of(cell, jax.tree.map(lambda *parts: jnp.stack(parts), *carry)), Spec(cell, dtype is not None)
     symbols = jax.ShapeDtypeStruct(given.noise.shape[:2], jnp.int32)
-    call = jax.ffi.ffi_call("charlstm_draw", (symbols, floats(*c.shape), floats(*h.shape)))
+    call = spec.call("draw", (symbols, floats(*c.shape), floats(*h.shape)), vmap_method=None)
     if threads is None:
         threads = len(jax.local_devices(backend="cpu")) if packed.nbytes > _WORTH_SHARING else 1
     numbers = {"width": np.int64(vocabulary_size), "threads": np.int64(threads)}
-    symbols, c, h = call(packed, c, h, *given, **numbers, **spec.attributes)
+    symbols, c, h = call(packed, c, h, *given, **numbers)
     return symbols, tuple(zip(c, h, strict=True)) if isinstance(cell, Lstm) else tuple(h)
