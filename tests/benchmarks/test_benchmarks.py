@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import growth, inputs, profile, report, rounds, spreads, startup, summary, sweep, table, together
+from benchmarks import growth, inputs, int8, profile, report, rounds, spreads, startup, summary, sweep, table, together
 from benchmarks.__main__ import main
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.deadline import Deadline
@@ -281,6 +281,12 @@ def test_a_row_is_for_all_contenders_and_its_rate_for_none_of_them(task: Any, si
     labels = {job.contender for job in row.contenders}
     assert labels == {"charlstm", "pytorch"}
     assert (row.rate is None) == (row.needed == 0) == (len(row.jobs) == len(row.contenders))
+
+
+def test_text_is_timed_from_int8_too(capsys: pytest.CaptureFixture[str]):
+    assert int8.main(["--size", "1x1x16x1", "--starts", "1", "--length", "70"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["float32", "int8", "int8"]
+    assert_refused(int8.main, ["--starts", "0"], "at least 1", capsys)
 
 
 @pytest.mark.parametrize("command", [main, sweep.main, together.main])
