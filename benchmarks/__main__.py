@@ -73,6 +73,8 @@ def _parser() -> Parser:
     parser.add_argument("--parity", action="store_true", help="time nothing: exit code 1 if a contender lacks parity")
     parser.add_argument("--starts", type=checked(count), help="processes of each contender, one after the other")
     parser.add_argument("--rounds", type=checked(count), help="turns that each process gets")
+    turn = "about how long a turn is; a run takes as long as it takes, and there are at most 200 in a turn"
+    parser.add_argument("--turn-seconds", type=checked(count), metavar="SECONDS", help=turn)
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"), help="where the raw seconds are written")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
     return parser
@@ -80,7 +82,9 @@ def _parser() -> Parser:
 
 def _amounts(asked: Any) -> Amounts:
     chosen = Amounts(starts=1, rounds=3, turn_seconds=0.2, length=200) if asked.quick else Amounts()
-    return replace(chosen, **{name: value for name in ("starts", "rounds") if (value := getattr(asked, name))})
+    return replace(
+        chosen, **{name: value for name in ("starts", "rounds", "turn_seconds") if (value := getattr(asked, name))}
+    )
 
 
 def _rows(asked: Any) -> list[Row]:

@@ -11,6 +11,7 @@ from benchmarks.spreads import Spread, best_rates, by_round, fraction, over_star
 from benchmarks.table import NOTHING, megabytes, number, render, spread
 
 _BUSY = 0.05  # cores; below it lie the ticks of the clock
+_SLOW = 1.3  # times the median of a turn
 _UNITS = {"products": ("GFLOP/s", "of products of large square matrices"), "weights": ("GB/s", "of streamed weights")}
 
 
@@ -110,6 +111,13 @@ def _notes(row: Row, by_job: Sequence[Sequence[Measured]], rates: Sequence[Any])
     ways = [(each[0].job.contender, {one.built["way"] for one in each if one.built.get("way")}) for each in by_job]
     if said := [f"{label} by {' or '.join(sorted(names))}" for label, names in ways if names]:
         notes.append("fastest way: " + ", ".join(said))
+    slow = [
+        (each[0].job.contender, [t > _SLOW * median(runs) for one in each for runs in one.seconds for t in runs])
+        for each in by_job
+        if each[0].job.kind != row.rate
+    ]
+    said = [f"{label} {sum(found):,} of {len(found):,}" for label, found in slow if found]
+    notes += [f"runs above {_SLOW} × the median of their turn: {', '.join(said)}"] if said else []
     for each in by_job:
         label, idle = each[0].job.contender, max((one.idle_load or 0 for one in each), default=0)
         notes += sorted({f"{label}: {one.error}" for one in each if one.error})

@@ -16,6 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.deadline import Deadline
 from benchmarks.jobs import Job, Kind
+from benchmarks.rounds import Measured
 from benchmarks.rows import TASKS, Amounts, make_row
 from benchmarks.shapes import SIZES, Size, forward_operations, streamed_bytes, training_operations
 
@@ -173,6 +174,17 @@ def test_a_worker_that_fails_is_named_and_the_others_go_on():
     assert other.error is None and len(other.seconds) == 1
     row = replace(make_row("sample", SMALL, [], [], Amounts()), jobs=tuple(jobs))
     assert "there is no contender 'nobody'" in report.rate_table(row, [[*failed, other]])
+
+
+def test_runs_far_slower_than_their_turn_are_counted():
+    row = make_row("train", SMALL, ["charlstm", "pytorch"], [], Amounts())
+    seconds = [[[1.0, 1.2, 1.4], [5.0, 5.0]], [[2.0]]]
+    built = {"amount": 1, "build_seconds": 1.0, "first_seconds": 1.0}
+    measured = [Measured(job, each, built) for job, each in zip(row.jobs, seconds, strict=True)]
+    said = "runs above 1.3 × the median of their turn: charlstm 0 of 5, pytorch 0 of 1"
+    assert said in report.rate_table(row, [measured])
+    seconds[0][1] = [5.0, 5.0, 6.6]
+    assert said.replace("0 of 5", "1 of 6") in report.rate_table(row, [measured])
 
 
 def test_no_answer_is_awaited_past_the_deadline():
