@@ -29,7 +29,7 @@ CHUNK = 64  # characters that a call draws, and by which a stream grows
 WINDOW = 256  # characters of the prime that a call reads
 BLOCK = 64  # streams that run side by side, where that changes no bit of them
 _WORTH_A_BLOCK = 16  # fewer streams than this are faster one after the other
-_HOTTEST = float(np.finfo(np.float32).max)
+_HOTTEST = 2.0**126  # the largest float32 whose reciprocal XLA does not flush to 0
 Stop = str | Sequence[str] | None
 
 
@@ -160,8 +160,6 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
 
     That order depends on shapes and on the machine, never on numbers: a chunk of random ones stands for all.
     """
-    if model.backend == "native":  # rows of its sums never meet
-        return True
     rng = np.random.default_rng(0)
     forms = jax.eval_shape(lambda key: _for_sampling(model)(model.init(key)), jax.random.key(0))
     fused = jax.tree.map(lambda form: rng.normal(0, 0.2, form.shape).astype(form.dtype), forms)
@@ -175,11 +173,12 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
         return False
     head = jax.jit(lambda fused, carry: model.head(fused, model.top(carry)))  # a drawn symbol hides its logits' bits
     logits, together = jax.device_get((head(fused, carry), _advancer(model)(fused, carry, noise, *rest)))
+    has_own_head = "packed" in fused
     for row in (0, BLOCK // 2, BLOCK - 1):
         one = slice(row, row + 1)
         mine = jax.tree.map(lambda part, one=one: part[one], carry)
         symbols, after = jax.device_get(_advancer(model)(fused, mine, noise[:, one], *rest))
-        pairs = [(head(fused, mine), logits[one]), (symbols, together[0][:, one])]
+        pairs = [(symbols, together[0][:, one])] + [(head(fused, mine), logits[one])] * (not has_own_head)
         pairs += zip(jax.tree.leaves(after), (part[one] for part in jax.tree.leaves(together[1])), strict=True)
         if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
             return False
@@ -228,11 +227,15 @@ def _candidates(model: Model, top_n: int) -> int:
 
 @compiled
 def _for_sampling(model: Model, params: Params) -> Params:
-    """Fused, and what a native core draws from, or a head of whole vectors: columns left over would sum otherwise."""
+    """Fused, with what a native core draws from, or with a head padded to whole vectors for the loop in JAX.
+
+    Columns left over would be summed in another order.
+    """
     fused, missing = model.fuse(params), -model.vocabulary_size % 64
     if model.backend == "native" and isinstance(fused["stack"][0], native.PackedLayer):
         layers = [each.layer for each in fused["stack"]]
-        packed = native_draw.pack_stack(model.cell, layers, params["head"], model.rounding, model.weights)
+        weights = model.weights if model.rounding is None else "float32"  # int8 would skip the rounding to bfloat16
+        packed = native_draw.pack_stack(model.cell, layers, params["head"], model.rounding, weights)
         return fused | {"packed": packed}
     head = {"kernel": ((0, 0), (0, missing)), "bias": ((0, missing),)}
     return fused | {"head": {name: jnp.pad(fused["head"][name], widths) for name, widths in head.items()}}
@@ -267,7 +270,8 @@ def _advancer(
 ) -> tuple[Array, Carry]:
     """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
     if "packed" in fused:
-        given = native_draw.Given(noise, forced, position, temperature, jnp.int32(-1 if newline is None else newline))
+        starts_at = jnp.int32(native_draw.NO_SYMBOL if newline is None else newline)
+        given = native_draw.Given(noise, forced, position, temperature, starts_at)
         return native_draw.draw(model.cell, fused["packed"], model.vocabulary_size, carry, given, model.rounding)
 
     def one(carry: Carry, at: tuple[Array, Array, Array]) -> tuple[Carry, Array]:

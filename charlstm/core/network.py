@@ -52,7 +52,7 @@ class Model:
     backend: Any = None
     """The `Backend` that runs it; by default what the config's `recurrence` means here, resolved when it is made."""
     weights: Weights = "float32"
-    """As what the native core reads kernels to draw text; int8 loses nothing of those that `rounding.to_int8` gives."""
+    """The type in which the native core holds kernels while it draws text; int8 is for those of `rounding.to_int8`."""
     flax_cell: Any = None
     """The Flax class of the cell, looked up when the model is made; a name that is registered again leaves it."""
 

@@ -76,9 +76,9 @@ class TrainedRun:
         return data
 
     def with_weights(self, weights: Weights) -> "TrainedRun":
-        """This run as it is, or with weights that int8 holds (`rounding.to_int8`), from which one text is drawn faster.
+        """This run as it is, or with its weights rounded to what int8 holds, as `rounding.to_int8` does.
 
-        `state` still gives the weights of the checkpoint.
+        The native core draws a single text faster from those. `state` still gives the weights of the checkpoint.
         """
         if weights == "float32":
             return self

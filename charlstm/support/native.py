@@ -123,7 +123,8 @@ def find_core(tell: Callable[[str], None] = lambda line: None, *, again: bool = 
         raise UnavailableError(f"it is for Linux on x86-64 and ARM64, not {sys.platform} on {platform.machine()}")
     if (folder := own_folder("native")) is None:
         raise UnavailableError("there is no cache folder that is this user's alone")
-    here = _digest(SOURCE.read_bytes(), *(each.encode() for each in (*_FLAGS, _processor(), version("jaxlib"))))
+    words = *_FLAGS, *_GCC_FLAGS, *_WIDTHS.values(), *_CELLS, _TEST, _processor(), version("jaxlib")
+    here = _digest(SOURCE.read_bytes(), *(each.encode() for each in words))
     try:
         compiler = find_compiler()
     except UnavailableError:  # it may have been compiled where there is one

@@ -186,6 +186,16 @@ def test_values_that_are_not_finite_pass_as_in_jax(cell: Cell, value: float):
 
 
 @by_cell
+def test_nothing_stays_of_a_layer_that_diverged(cell: str):
+    """Memory is kept between calls; no gradient reads what one of another width left there."""
+    wide, *rest = layer_of(cell, 0, 3, 5, 64, 64, False)
+    jax.block_until_ready(pulled_back(run, cell, jax.tree.map(lambda leaf: leaf * jnp.nan, wide), *rest))
+    for hidden in (21, 40):
+        inputs = layer_of(cell, 1, 3, 5, hidden, hidden, False)
+        assert_trees_close(pulled_back(run, cell, *inputs), pulled_back(in_jax, cell, *inputs), 1e-5)
+
+
+@by_cell
 def test_ids_that_are_none_are_clamped_as_in_jax(cell: str):
     layer, inputs, carry, _ = layer_of(cell, 0, 2, 3, 5, 4, True)
     wild = inputs.at[0].set(jnp.asarray([-7, 99, 4]))

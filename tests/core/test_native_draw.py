@@ -67,13 +67,46 @@ def test_threads_that_share_the_units_change_no_bit(cell: Cell):
     model = stack_of(cell, layers=2, hidden=70)
     packed = _for_sampling(model)(random_params(model, 1))["packed"]
     noise = np.random.default_rng(1).gumbel(size=(200, 3, model.vocabulary_size)).astype(np.float32)
-    how = Given(noise, np.zeros(200, np.int32), np.int32(0), jnp.float32(1), np.int32(-1))
+    how = Given(noise, np.zeros(200, np.int32), np.int32(0), jnp.float32(1), np.int32(native_draw.NO_SYMBOL))
     found = [
         native_draw.draw(model.cell, packed, model.vocabulary_size, random_carry(model, 1, 3), how, None, threads)
         for threads in (1, 2, 40)
     ]
     assert_trees_equal(found[0], found[1])
     assert_trees_equal(found[0], found[2])
+
+
+@by_cell
+@pytest.mark.parametrize("weights", [jnp.float32, jnp.int8])
+def test_a_row_s_bits_do_not_depend_on_the_rows_beside_it(cell: Cell, weights: Any):
+    model = stack_of(cell, layers=2, hidden=37)
+    params, rows = random_params(model, 1), random_carry(model, 1, 13)
+    layers = [each.layer for each in model.fuse(params)["stack"]]
+    packed = native_draw.pack_stack(model.cell, layers, params["head"], None, weights)
+    noise = np.random.default_rng(1).gumbel(size=(20, 13, model.vocabulary_size)).astype(np.float32)
+
+    def read(row: slice) -> Any:
+        given = Given(noise[:, row], np.zeros(20, np.int32), np.int32(0), jnp.float32(1), np.int32(2))
+        some = jax.tree.map(lambda part: part[row], rows)
+        symbols, carry = native_draw.draw(model.cell, packed, model.vocabulary_size, some, given, None)
+        return symbols.T, carry
+
+    alone = [read(slice(row, row + 1)) for row in range(13)]
+    for batch in range(2, 14):
+        together = jax.tree.map(lambda *parts: jnp.concatenate(parts), *alone[:batch])
+        assert_trees_equal(read(slice(batch)), together)
+
+
+def test_ids_that_are_none_are_clamped_as_in_the_loop():
+    model = stack_of("gru", layers=2, hidden=9)
+    fused, carry = _for_sampling(model)(random_params(model, 1)), random_carry(model, 1, 2)
+    noise, wild = np.zeros((CHUNK, 2, 3), np.float32), np.resize(np.int32([-1, -7, 99, 300_000, 4]), CHUNK)
+    found = [
+        _advancer(model)(fused, carry, noise, symbols, np.int32(-CHUNK), jnp.float32(1))
+        for symbols in (wild, wild.clip(0, model.vocabulary_size - 1))
+    ]
+    np.testing.assert_array_equal(found[0][0][:, 0], wild)
+    assert_trees_equal(found[0][1], found[1][1])
 
 
 def test_texts_side_by_side_are_those_of_each_alone():
@@ -118,7 +151,20 @@ def test_int8_weights_are_the_nearest_of_255_steps(seed: int):
 def test_drawing_from_int8_is_drawing_from_the_rounded_weights(cell: str, seed: int, layers: int, hidden: int):
     model = stack_of(cell, layers=layers, hidden=hidden)
     params, carry = to_int8(random_params(model, seed)), random_carry(model, seed, 3)
-    noise = np.random.default_rng(seed).gumbel(size=(CHUNK, 3, 2)).astype(np.float32)
-    wide = drawn(model, params, carry, noise, -CHUNK, 1, loop=False)  # given symbols, that none may be a near tie
-    narrow = drawn(replace(model, weights="int8"), params, carry, noise, -CHUNK, 1, loop=False)
+    stack = [each.layer for each in model.fuse(params)["stack"]]
+    # Given symbols, as a drawn one may be a near tie, and few, as a vanilla RNN may be chaotic.
+    how = Given(
+        np.zeros((6, 3, 1), np.float32), np.arange(6, dtype=np.int32), np.int32(-6), jnp.float32(1), np.int32(1)
+    )
+    wide, narrow = (
+        native_draw.draw(
+            model.cell,
+            native_draw.pack_stack(model.cell, stack, params["head"], None, weights),
+            model.vocabulary_size,
+            carry,
+            how,
+            None,
+        )
+        for weights in (jnp.float32, jnp.int8)
+    )
     assert_trees_close(narrow, wide, 1e-5)

@@ -130,6 +130,9 @@ INLINE V rounded(V x, bool round) {  // to the nearest bfloat16, ties to even; i
   return round ? (x == x ? near : x) : x;
 }
 
+// A product that is rounded by itself: whether compilers fuse it with a sum would depend on the tile.
+INLINE V apart(V product) { asm("" : "+m"(product)); return product; }
+
 INLINE void store(int8_t* p, V x) {  // the nearest of -127 to 127
   *reinterpret_cast<Bytes*>(p) = __builtin_convertvector((Ints)(x + fill(MAGIC)), Bytes);
 }
@@ -307,7 +310,7 @@ void pack(long D, long K, long H, bool round, const float* kernel, const float* 
         for (int v = 0; v < NV; v++, head += W) {
           for (long k = 0; k < count; k++) {
             const V w = weights(k, v), size = w < -w ? -w : w;
-            scale[v] = size <= scale[v] ? scale[v] : size;  // NaN stays in a column of nothing else
+            scale[v] = (size > scale[v] ? size : scale[v]) + (w - w);  // NaN where a weight is not finite
           }
           scale[v] = scale[v] == V{} ? fill(1) : scale[v] / fill(127);
           store(head, scale[v]);
@@ -341,7 +344,7 @@ INLINE void add_product(const float* rows, const Weight* panel, const float* sca
     V part[MR][NV] = {};
     multiply<MR, NV>(rows, K, 1, panel, K, part, same, next);
     for (int r = 0; r < MR; r++)
-      for (int v = 0; v < NV; v++) sum[r][column(v)] += part[r][v] * load(scale + v * W);
+      for (int v = 0; v < NV; v++) sum[r][column(v)] += apart(part[r][v] * load(scale + v * W));
   } else {
     multiply<MR, NV>(rows, K, 1, panel, K, sum, column, next);
   }
@@ -363,7 +366,7 @@ void forward_tile(const ForwardStep<Weight>& s, long row, long number, const Wei
     for (int r = 0; r < MR; r++)
       for (int v = 0; v < NV; v++) {
         const V weights = load(inputs + (s.ids[row + r] * NV + v) * W);
-        sum[r][of_input(v)] += narrow<Weight> ? weights * load(scale + v * W) : weights;
+        sum[r][of_input(v)] += narrow<Weight> ? apart(weights * load(scale + v * W)) : weights;
       }
   else
     add_product<MR, NV>(s.x + row * s.D, inputs, scale, s.D, sum, of_input, next);
@@ -416,6 +419,7 @@ void run_forward(Shape n, const float* packed, const int32_t* ids, const float* 
   const bool far = saved && n.T * n.B * U * C::saved * 4 > FAR && reinterpret_cast<uintptr_t>(saved) % (4 * W) == 0;
   reblock<C, false>(C::has_c ? c0 : h0, n.B, n.H, state);
   copy(h0, rows, n.round, first);
+  memcpy(last_h, h0, rows * sizeof(float));
   for (long t = 0; t < n.T; t++) {
     const float* before = t ? hidden + (t - 1) * rows : first;
     if (const bool* now = resets ? resets + t * n.B : nullptr; now && std::any_of(now, now + n.B, same)) {
@@ -440,8 +444,8 @@ void run_forward(Shape n, const float* packed, const int32_t* ids, const float* 
 
 // ---- Sampling: all layers, the head and the draw, some symbols in a call.
 
-// Threads that share the pieces of one phase after another. The one that made it waits for none to begin, so that a busy
-// pool costs time alone. Each has a part, which stays in its cache, and helps with the others' when that is done.
+// Threads that share the pieces of one phase after another. The calling thread waits for no helper to start, so a busy
+// pool costs only time. Each has a part, which stays in its cache, and helps with the others' when that is done.
 struct Crew {
   static constexpr long SPINS = 2000;
   struct alignas(LINE) Part { std::atomic<uint64_t> left{0}; };  // the next piece of it, and its end in the low half
@@ -451,6 +455,7 @@ struct Crew {
   alignas(LINE) std::atomic<long> done{0};
   std::atomic<bool> over{false};
 
+  const std::thread::id caller = std::this_thread::get_id();
   explicit Crew(long threads) : parts(threads) {}
 
   template <class F>
@@ -465,7 +470,7 @@ struct Crew {
   }
 
   void help(size_t mine) {
-    for (long idle = 0; !over; idle++)
+    for (long idle = 0; !over && std::this_thread::get_id() != caller; idle++)  // which a full pool asks to help itself
       if (take(mine)) idle = 0;
       else if (idle > SPINS) std::this_thread::yield();
   }
@@ -525,7 +530,7 @@ struct Drawing {
   const float *noise, *c0, *h0;  // [steps, B, K], [L, B, H]
   const int32_t* given;          // [steps]
   float temperature;
-  int32_t newline, *symbols;     // what is read from a zero carry, or -1; [steps, B]
+  int32_t newline, *symbols;     // what is read from a zero carry; [steps, B]
   float *c, *h;                  // [L, B, H]
 };
 
@@ -536,9 +541,10 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
   const Weight* head = upper + (n.L - 1) * packed_size<C, Weight>(2 * n.H, n.H);
   float *state = scratch.state.get(n.L * n.B * U), *both = scratch.before.get(2 * n.L * rows);
   float* logits = scratch.first.get(n.B * width);
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids, read(n.B);
   for (long l = 0; l < n.L; l++) reblock<C, false>((C::has_c ? n.c0 : n.h0) + l * rows, n.B, n.H, state + l * n.B * U);
   copy(n.h0, n.L * rows, n.round, both);
+  memcpy(n.h, n.h0, n.L * rows * sizeof(float));
   for (long t = 0; t < n.steps; t++) {
     float *before = both + t % 2 * n.L * rows, *after = both + (t + 1) % 2 * n.L * rows;
     int32_t* now = n.symbols + t * n.B;
@@ -554,16 +560,17 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
       for (long r = 0; r < n.B; r++)
         now[r] = choose(logits + r * width, n.V, n.noise + (t * n.B + r) * n.K, n.K, n.temperature, ids);
     }
-    for (long r = 0; r < n.B; r++)
-      if (now[r] == n.newline)
-        for (long l = 0; l < n.L; l++) {
-          memset(before + l * rows + r * n.H, 0, n.H * sizeof(float));
-          for (long v = 0; v < U / W; v++) store(state + (l * n.B * U / W + v * n.B + r) * W, V{});
-        }
+    for (long r = 0; r < n.B; r++) {
+      read[r] = std::clamp<int32_t>(now[r], 0, n.V - 1);  // as in JAX
+      for (long l = 0; now[r] == n.newline && l < n.L; l++) {
+        memset(before + l * rows + r * n.H, 0, n.H * sizeof(float));
+        for (long v = 0; v < U / W; v++) store(state + (l * n.B * U / W + v * n.B + r) * W, V{});
+      }
+    }
     for (long l = 0; l < n.L; l++) {
       const Weight* layer = l ? upper + (l - 1) * packed_size<C, Weight>(2 * n.H, n.H) : packed;
       const ForwardStep<Weight> s{n.B, l ? n.H : n.V, n.H, n.round, false, layer, l ? after + (l - 1) * rows : nullptr,
-                                  l ? nullptr : now, before + l * rows, state + l * n.B * U, nullptr, after + l * rows,
+                                  l ? nullptr : read.data(), before + l * rows, state + l * n.B * U, nullptr, after + l * rows,
                                   n.h + l * rows};
       crew.run(U / (C::units * W), [&](long p) { forward_panel<C>(s, p); });
     }
@@ -575,11 +582,11 @@ void draw(const Drawing& n, const Weight* packed, Crew& crew) {
 // ---- Backward. The gradients of the sums live in chunks of some time steps, [sums, U/BLOCK, rows, BLOCK], where all
 // products that they are factors of read them.
 
-// kernel [M, G·H], transposed, to panels of BLOCK of its rows: [M/BLOCK, G, U, BLOCK].
+// kernel [M, G·H], transposed, to panels of BLOCK of its rows: [blocks, G, U, BLOCK], with zeros past M.
 template <class C>
-void pack_transposed(const float* kernel, long M, long H, bool round, float* out) {
+void pack_transposed(const float* kernel, long M, long blocks, long H, bool round, float* out) {
   const long width = C::gates * H, U = padded<C>(H);
-  for (long block = 0; block < M; block += BLOCK)
+  for (long block = 0; block < blocks * BLOCK; block += BLOCK)
     for (int g = 0; g < C::gates; g++)
       for (long u = 0; u < U; u += W, out += W * BLOCK)
         for (long m = block; m < block + BLOCK; m += W) {
@@ -716,10 +723,10 @@ void run_backward(Shape n, const float* kernel, const float* recurrent, const in
   const long chunk_floats = steps * n.B * C::sums * U, transposed = C::gates * U * BLOCK;
   float *packed = scratch.packed.get(blocks * transposed), *first = scratch.first.get(rows);
   float *d_state = scratch.state.get(n.B * U), *space = scratch.chunks.get(2 * chunk_floats), *packed_x = nullptr;
-  pack_transposed<C>(recurrent, n.H, n.H, n.round, packed);
+  pack_transposed<C>(recurrent, n.H, blocks, n.H, n.round, packed);
   if (!ids) {
     packed_x = scratch.packed_x.get((n.D + BLOCK - 1) / BLOCK * transposed);
-    pack_transposed<C>(kernel, n.D, n.H, n.round, packed_x);
+    pack_transposed<C>(kernel, n.D, (n.D + BLOCK - 1) / BLOCK, n.H, n.round, packed_x);
   }
   memset(out.d_kernel, 0, n.D * width * sizeof(float));
   memset(out.d_recurrent, 0, n.H * width * sizeof(float));

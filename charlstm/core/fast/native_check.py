@@ -12,7 +12,7 @@ from charlstm.core.cells import Cell, CellCarry, Gru, Lstm, Rnn
 from charlstm.core.fast import loop
 from charlstm.core.fast.loop import FusedLayer
 from charlstm.core.fast.native import bind, pack, run_layer
-from charlstm.core.fast.native_draw import Given, draw, pack_stack
+from charlstm.core.fast.native_draw import NO_SYMBOL, Given, draw, pack_stack
 from charlstm.core.rounding import round_kernel
 
 
@@ -49,7 +49,9 @@ def check(core: Any) -> None:
 def _check_draw(cell: Cell, layers: list[FusedLayer], head: Any, carry: Any, first: Array) -> None:
     """Compares the carry after the first symbols of a text, and the likeliest symbol then, from float32 and int8."""
     batch, width = len(jax.tree.leaves(carry)[0]), len(head["bias"])
-    given = Given(jnp.zeros((len(first), batch, width)), first, np.int32(-len(first)), jnp.float32(0), np.int32(-1))
+    given = Given(
+        jnp.zeros((len(first), batch, width)), first, np.int32(-len(first)), jnp.float32(0), np.int32(NO_SYMBOL)
+    )
     rounded = jax.tree.map(lambda leaf: round_kernel(leaf) if leaf.ndim == 2 else leaf, (layers, head))
     for weights, (stack, last) in ((jnp.float32, (layers, head)), (jnp.int8, rounded)):
         shown, after = jnp.repeat(first[:, None], batch, 1), []
@@ -59,6 +61,9 @@ def _check_draw(cell: Cell, layers: list[FusedLayer], head: Any, carry: Any, fir
         packed = pack_stack(cell, stack, last, None, weights)
         _, found = draw(cell, packed, width, carry, given, None, 2)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, tuple(after))
+        one = jax.tree.map(lambda part: part[:1], carry)  # whose bits no compiler may give to one tile alone
+        _, alone = draw(cell, packed, width, one, given._replace(noise=given.noise[:, :1]), None, 1)
+        jax.tree.map(np.testing.assert_array_equal, alone, jax.tree.map(lambda part: part[:1], found))
         logits = shown[-1] @ last["kernel"] + last["bias"]
         likeliest, _ = draw(cell, packed, width, found, given._replace(position=np.int32(0)), None, 2)
         np.testing.assert_array_equal(likeliest[0], logits.argmax(1))

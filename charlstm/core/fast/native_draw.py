@@ -15,7 +15,8 @@ from charlstm.core.cells import Cell, CellCarry, Lstm, Rnn
 from charlstm.core.fast.loop import FusedLayer
 from charlstm.core.fast.native import Spec, floats, pack_for, parts_of
 
-_WORTH_SHARING = 2**19  # bytes of weights; fewer are read sooner than another core hears of them
+NO_SYMBOL = -(2**31)
+_WORTH_SHARING = 2**19  # bytes of weights; with fewer, one core is done before another has woken up
 
 
 def pack_stack(cell: Cell, layers: Sequence[FusedLayer], head: Any, dtype: Any, weights: Any) -> Array:
@@ -41,7 +42,7 @@ class Given(NamedTuple):
     temperature: Any
     """[] float32; 0 takes the likeliest."""
     newline: Any
-    """[] int32, the symbol that is read from a zero carry; -1 where none is."""
+    """[] int32, the symbol that is read from a zero carry; `NO_SYMBOL` where none is."""
 
 
 def draw(
@@ -55,7 +56,7 @@ def draw(
 ) -> tuple[Array, tuple[CellCarry, ...]]:
     """Symbols [N, B] int32, each drawn after those before it, and the carry after the last; `packed` by `pack_stack`.
 
-    So many `threads` share the units, which changes no bit; by default as many as JAX has devices on this CPU.
+    `threads` threads share the units, which changes no bit; by default as many as JAX has devices on this CPU.
     """
     (c, h), spec = parts_of(cell, jax.tree.map(lambda *parts: jnp.stack(parts), *carry)), Spec(cell, dtype is not None)
     symbols = jax.ShapeDtypeStruct(given.noise.shape[:2], jnp.int32)
