@@ -212,11 +212,12 @@ def _draw(
     forced = np.zeros(-(-max(len(rest), 1) // CHUNK) * CHUNK, np.int32)
     forced[: len(rest)] = rest
     keys, temperature = jnp.stack(list(map(jax.random.key, seeds))), jnp.float32(min(config.temperature, _HOTTEST))
-    for at in range(0, len(rest) + config.length, CHUNK):
+    for at in range(0, total := len(rest) + config.length, CHUNK):
         part = forced[at : at + CHUNK] if at < len(forced) else forced[:CHUNK]
         position = np.int32(at - len(rest))
-        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature, newline)
-        new = np.asarray(drawn)[max(len(rest) - at, 0) : len(rest) + config.length - at]
+        count = np.int32(min(CHUNK, total - at))
+        drawn, carry = advance(fused, carry, noise(keys, position), part, position, temperature, newline, count)
+        new = np.asarray(drawn)[max(len(rest) - at, 0) : total - at]
         if len(new):
             yield new
 
@@ -267,11 +268,12 @@ def _advancer(
     position: Any,
     temperature: Array,
     newline: Any = None,
+    count: Any = CHUNK,
 ) -> tuple[Array, Carry]:
-    """[CHUNK, B] symbols from `position` on; below 0 lies the prime."""
+    """[CHUNK, B] symbols from `position` on, of which `count` are asked for; below 0 lies the prime."""
     if "packed" in fused:
         starts_at = jnp.int32(native_draw.NO_SYMBOL if newline is None else newline)
-        given = native_draw.Given(noise, forced, position, temperature, starts_at)
+        given = native_draw.Given(noise, forced, position, temperature, starts_at, jnp.int32(count))
         return native_draw.draw(model.cell, fused["packed"], model.vocabulary_size, carry, given, model.rounding)
 
     def one(carry: Carry, at: tuple[Array, Array, Array]) -> tuple[Carry, Array]:

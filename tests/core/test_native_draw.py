@@ -67,13 +67,25 @@ def test_threads_that_share_the_units_change_no_bit(cell: Cell):
     model = stack_of(cell, layers=2, hidden=70)
     packed = _for_sampling(model)(random_params(model, 1))["packed"]
     noise = np.random.default_rng(1).gumbel(size=(200, 3, model.vocabulary_size)).astype(np.float32)
-    how = Given(noise, np.zeros(200, np.int32), np.int32(0), jnp.float32(1), np.int32(native_draw.NO_SYMBOL))
+    how = Given(
+        noise, np.zeros(200, np.int32), np.int32(0), jnp.float32(1), np.int32(native_draw.NO_SYMBOL), np.int32(200)
+    )
     found = [
         native_draw.draw(model.cell, packed, model.vocabulary_size, random_carry(model, 1, 3), how, None, threads)
         for threads in (1, 2, 40)
     ]
     assert_trees_equal(found[0], found[1])
     assert_trees_equal(found[0], found[2])
+    some = native_draw.draw(
+        model.cell,
+        packed,
+        model.vocabulary_size,
+        random_carry(model, 1, 3),
+        how._replace(count=np.int32(9)),
+        None,
+    )
+    np.testing.assert_array_equal(some[0][:9], found[0][0][:9])
+    assert not some[0][9:].any()
 
 
 @by_cell
@@ -86,7 +98,7 @@ def test_a_row_s_bits_do_not_depend_on_the_rows_beside_it(cell: Cell, weights: A
     noise = np.random.default_rng(1).gumbel(size=(20, 13, model.vocabulary_size)).astype(np.float32)
 
     def read(row: slice) -> Any:
-        given = Given(noise[:, row], np.zeros(20, np.int32), np.int32(0), jnp.float32(1), np.int32(2))
+        given = Given(noise[:, row], np.zeros(20, np.int32), np.int32(0), jnp.float32(1), np.int32(2), np.int32(20))
         some = jax.tree.map(lambda part: part[row], rows)
         symbols, carry = native_draw.draw(model.cell, packed, model.vocabulary_size, some, given, None)
         return symbols.T, carry
@@ -154,7 +166,12 @@ def test_drawing_from_int8_is_drawing_from_the_rounded_weights(cell: str, seed: 
     stack = [each.layer for each in model.fuse(params)["stack"]]
     # Given symbols, as a drawn one may be a near tie, and few, as a vanilla RNN may be chaotic.
     how = Given(
-        np.zeros((6, 3, 1), np.float32), np.arange(6, dtype=np.int32), np.int32(-6), jnp.float32(1), np.int32(1)
+        np.zeros((6, 3, 1), np.float32),
+        np.arange(6, dtype=np.int32),
+        np.int32(-6),
+        jnp.float32(1),
+        np.int32(1),
+        np.int32(6),
     )
     wide, narrow = (
         native_draw.draw(

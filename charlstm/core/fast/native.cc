@@ -211,7 +211,6 @@ template <class C, class Weight>
 constexpr long packed_size(long rows, long H) { return padded<C>(H) / (C::units * W) * panel_size<C, Weight>(rows); }
 
 // ---- Memory of a thread's own, kept from call to call.
-
 class Scratch {
  public:
   float* get(size_t floats) {
@@ -828,9 +827,10 @@ ffi::Error Pack(Floats kernel, Floats recurrent, Floats bias, Floats inner, ffi:
 }
 
 ffi::Error Draw(ffi::ThreadPool pool, ffi::AnyBuffer packed, Floats c0, Floats h0, Floats noise, Numbers given,
-                Numbers position, Floats temperature, Numbers newline, ffi::ResultBuffer<ffi::S32> symbols, FloatsOut c,
-                FloatsOut h, bool round, int64_t width, int64_t threads) {
-  const Drawing n{from_end(noise, 3), from_end(noise, 2), from_end(h0, 3), width, from_end(h0, 1), from_end(noise, 1),
+                Numbers position, Floats temperature, Numbers newline, Numbers count, ffi::ResultBuffer<ffi::S32> symbols,
+                FloatsOut c, FloatsOut h, bool round, int64_t width, int64_t threads) {
+  std::fill_n(symbols->typed_data(), symbols->element_count(), 0);
+  const Drawing n{std::clamp<long>(*count.typed_data(), 0, from_end(noise, 3)), from_end(noise, 2), from_end(h0, 3), width, from_end(h0, 1), from_end(noise, 1),
                   *position.typed_data(), round, noise.typed_data(), c0.typed_data(), h0.typed_data(), given.typed_data(),
                   *temperature.typed_data(), *newline.typed_data(), symbols->typed_data(), c->typed_data(), h->typed_data()};
   const auto crew = std::make_shared<Crew>(threads);
@@ -889,7 +889,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(pack), Pack,
                               ffi::Ffi::Bind() ARGS4(Floats, Floats, Floats, Floats).Ret<ffi::AnyBuffer>() ROUND);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(draw), Draw,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() ARGS4(ffi::AnyBuffer, Floats, Floats, Floats)
-                                  ARGS4(Numbers, Numbers, Floats, Numbers).Ret<Numbers>() RETS2 ROUND
+                                  ARGS4(Numbers, Numbers, Floats, Numbers).Arg<Numbers>().Ret<Numbers>() RETS2 ROUND
                                   .Attr<int64_t>("width").Attr<int64_t>("threads"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CALL(forward), Forward,
                               ffi::Ffi::Bind() ARGS4(Floats, ffi::AnyBuffer, Floats, Floats)

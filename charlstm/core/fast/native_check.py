@@ -49,9 +49,8 @@ def check(core: Any) -> None:
 def _check_draw(cell: Cell, layers: list[FusedLayer], head: Any, carry: Any, first: Array) -> None:
     """Compares the carry after the first symbols of a text, and the likeliest symbol then, from float32 and int8."""
     batch, width = len(jax.tree.leaves(carry)[0]), len(head["bias"])
-    given = Given(
-        jnp.zeros((len(first), batch, width)), first, np.int32(-len(first)), jnp.float32(0), np.int32(NO_SYMBOL)
-    )
+    time, noise = np.int32(len(first)), jnp.zeros((len(first), batch, width))
+    given = Given(noise, first, -time, jnp.float32(0), np.int32(NO_SYMBOL), time)
     rounded = jax.tree.map(lambda leaf: round_kernel(leaf) if leaf.ndim == 2 else leaf, (layers, head))
     for weights, (stack, last) in ((jnp.float32, (layers, head)), (jnp.int8, rounded)):
         shown, after = jnp.repeat(first[:, None], batch, 1), []

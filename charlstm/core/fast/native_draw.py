@@ -43,6 +43,8 @@ class Given(NamedTuple):
     """[] float32; 0 takes the likeliest."""
     newline: Any
     """[] int32, the symbol that is read from a zero carry; `NO_SYMBOL` where none is."""
+    count: Any
+    """[] int32, how many of the N are drawn and read; the rest are 0."""
 
 
 def draw(
