@@ -112,7 +112,7 @@ def test_a_row_s_bits_do_not_depend_on_the_rows_beside_it(cell: Cell, weights: A
 def test_ids_that_are_none_are_clamped_as_in_the_loop():
     model = stack_of("gru", layers=2, hidden=9)
     fused, carry = _for_sampling(model)(random_params(model, 1)), random_carry(model, 1, 2)
-    noise, wild = np.zeros((CHUNK, 2, 3), np.float32), np.resize(np.int32([-1, -7, 99, 300_000, 4]), CHUNK)
+    noise, wild = np.zeros((CHUNK, 2, 3), np.float32), np.resize(np.array([-1, -7, 99, 300_000, 4], np.int32), CHUNK)
     found = [
         _advancer(model)(fused, carry, noise, symbols, np.int32(-CHUNK), jnp.float32(1))
         for symbols in (wild, wild.clip(0, model.vocabulary_size - 1))
