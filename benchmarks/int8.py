@@ -14,6 +14,8 @@ from time import perf_counter
 from benchmarks import inputs
 from benchmarks.command import Parser, checked, count
 from benchmarks.shapes import BOOK, Size
+from benchmarks.spreads import Spread
+from benchmarks.table import spread
 
 _TURNS = 7
 
@@ -32,10 +34,8 @@ def main(words: Sequence[str]) -> int:
     again = [sys.executable, "-m", "benchmarks.int8", "--one", f"--size={asked.size}", f"--length={asked.length}"]
     found = [json.loads(subprocess.run(again, stdout=subprocess.PIPE, check=True).stdout) for _ in range(asked.starts)]
     for name in ("float32", "int8"):
-        rates = [each[name] for each in found]
-        print(f"{name:8} {median(rates):8,.0f} characters/s [{min(rates):,.0f}, {max(rates):,.0f}]")
-    ratios = [each["int8"] / each["float32"] for each in found]
-    print(f"int8 / float32  {median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
+        print(f"{name:8} {spread(Spread.of([each[name] for each in found]))} characters/s")
+    print(f"int8 / float32  {spread(Spread.of([each['int8'] / each['float32'] for each in found]))}")
     return 0
 
 

@@ -171,16 +171,18 @@ def block_keeps_bits(model: Model, top_n: int) -> bool:
     alone = np.concatenate([_noise(count)(jnp.stack([key]), position) for key in keys], 1)
     if not np.array_equal(alone, _noise(count)(jnp.stack(keys), position)):
         return False
-    head = jax.jit(lambda fused, carry: model.head(fused, model.top(carry)))  # a drawn symbol hides its logits' bits
-    logits, together = jax.device_get((head(fused, carry), _advancer(model)(fused, carry, noise, *rest)))
-    has_own_head = "packed" in fused
+    # A drawn symbol hides its logits' bits. The core has a head of its own.
+    heads = [] if "packed" in fused else [jax.jit(lambda fused, carry: model.head(fused, model.top(carry)))]
+
+    def read(carry: Carry, noise: np.ndarray) -> list[np.ndarray]:
+        symbols, after = jax.device_get(_advancer(model)(fused, carry, noise, *rest))
+        return [symbols.T, *(np.asarray(head(fused, carry)) for head in heads), *jax.tree.leaves(after)]
+
+    together = read(carry, noise)
     for row in (0, BLOCK // 2, BLOCK - 1):
         one = slice(row, row + 1)
-        mine = jax.tree.map(lambda part, one=one: part[one], carry)
-        symbols, after = jax.device_get(_advancer(model)(fused, mine, noise[:, one], *rest))
-        pairs = [(symbols, together[0][:, one])] + [(head(fused, mine), logits[one])] * (not has_own_head)
-        pairs += zip(jax.tree.leaves(after), (part[one] for part in jax.tree.leaves(together[1])), strict=True)
-        if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
+        alone = read(jax.tree.map(lambda part, one=one: part[one], carry), noise[:, one])
+        if not all(np.array_equal(mine, all_rows[one]) for mine, all_rows in zip(alone, together, strict=True)):
             return False
     return True
 

@@ -13,7 +13,7 @@ from charlstm.core.fast import loop
 from charlstm.core.fast.loop import FusedLayer
 from charlstm.core.fast.native import bind, pack, run_layer
 from charlstm.core.fast.native_draw import NO_SYMBOL, Given, draw, pack_stack
-from charlstm.core.rounding import round_kernel
+from charlstm.core.rounding import to_int8
 
 
 def check(core: Any) -> None:
@@ -51,8 +51,7 @@ def _check_draw(cell: Cell, layers: list[FusedLayer], head: Any, carry: Any, fir
     batch, width = len(jax.tree.leaves(carry)[0]), len(head["bias"])
     time, noise = np.int32(len(first)), jnp.zeros((len(first), batch, width))
     given = Given(noise, first, -time, jnp.float32(0), np.int32(NO_SYMBOL), time)
-    rounded = jax.tree.map(lambda leaf: round_kernel(leaf) if leaf.ndim == 2 else leaf, (layers, head))
-    for weights, (stack, last) in ((jnp.float32, (layers, head)), (jnp.int8, rounded)):
+    for weights, (stack, last) in ((jnp.float32, (layers, head)), (jnp.int8, to_int8((layers, head)))):
         shown, after = jnp.repeat(first[:, None], batch, 1), []
         for layer, before in zip(stack, carry, strict=True):
             shown, carry_of_layer = loop.run_layer(cell, layer, shown, before, None, None, True)
