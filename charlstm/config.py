@@ -100,6 +100,12 @@ class ModelConfig:
     """Probability that a unit of a layer's output is dropped in training; the book's keep probability is 1 - this."""
     dropout_mask: DropoutMask = "step"
     """Whether a new mask is drawn at every step, as in the book, or one mask holds for a window (Gal 2016)."""
+    recurrent_dropout: Probability = 0.0
+    """Probability that a recurrent weight is dropped for a window in training (weight drop: Merity et al. 2017)."""
+    input_dropout: Probability = 0.0
+    """Probability that a character of a window is read as none in training; it is predicted all the same."""
+    carry_dropout: Probability = 0.0
+    """Probability that a row's carry is zero before a window in training, as at the start of a text."""
     forget_bias: Number = 1.0
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
@@ -137,6 +143,8 @@ class OptimizerConfig:
     """Adam's decay of the second moment."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     """Decoupled weight decay of all kernels, as a factor of the learning rate (AdamW)."""
+    average: Probability = 0.0
+    """Decay of a running average of the parameters, which is then what is evaluated and sampled; 0 means none."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -125,7 +125,8 @@ class _Comparison:
         symbols = model.config.data.batch_size * model.config.data.seq_length
         operations = count_training_operations(model.config.model, len(self.data.vocabulary))
         # Fewer runs than devices train one by one, and the devices share the rows of each.
-        alone = OneRun(network, tx, Layout.of(model.config.data.batch_size), mean_nats, schedule)
+        average = optimizer.average
+        alone = OneRun(network, tx, Layout.of(model.config.data.batch_size), mean_nats, schedule, average)
         one_by_one = self.grid.seeds < jax.local_device_count()
         with ExitStack() as stack:
             groups: dict[int, list[tuple[Member, TrainState]]] = {}
@@ -137,7 +138,7 @@ class _Comparison:
             for _, group in sorted(groups.items()):
                 members, states = zip(*group, strict=True)
                 chunk = chunk_of(train, int(states[0].step), len(group) * symbols * operations)
-                program = alone if one_by_one else SeedProgram(network, tx, schedule, len(group), chunk)
+                program = alone if one_by_one else SeedProgram(network, tx, schedule, len(group), chunk, average)
                 self._train_group(model, program, members, states)
 
     def _train_group(

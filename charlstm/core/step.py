@@ -34,6 +34,12 @@ class TrainState(NamedTuple):
     """The recurrent state after the last window, [B, H] for each part."""
     key: Array
     """[] random key; the dropout masks of a step are drawn from it and the step's number."""
+    iterate: Params | None = None
+    """What updates change, where `params` is its running average; None where `params` is what they change."""
+
+    def with_params(self, params: Params) -> "TrainState":
+        """This state with other parameters, of which no average exists."""
+        return self._replace(params=params, iterate=None if self.iterate is None else jax.tree.map(jnp.copy, params))
 
 
 class Metrics(NamedTuple):
@@ -53,19 +59,24 @@ UPDATES_IN_FLIGHT = 2
 TrainStep = Callable[[TrainState, Window], tuple[TrainState, Metrics]]
 
 
-def init_state(model: Model, tx: optax.GradientTransformation, batch_size: int, seed: int = 0) -> TrainState:
+def init_state(
+    model: Model, tx: optax.GradientTransformation, batch_size: int, seed: int = 0, *, average: bool = False
+) -> TrainState:
     """The state before the first update, a function of the arguments alone.
 
     Args:
         model, tx: what is trained, and any optax transformation.
         batch_size: B, rows that are read side by side.
         seed: of the initial parameters and the dropout masks, below 2**32.
+        average: whether steps average the parameters, as `make_train_step` with an `average` does.
     """
-    return _init_state(model, tx, batch_size, np.uint32(seed))
+    return _init_state(model, tx, batch_size, average, np.uint32(seed))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))  # one program for all seeds, and a buffer for each leaf, as donation needs
-def _init_state(model: Model, tx: optax.GradientTransformation, batch_size: int, seed: Array) -> TrainState:
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))  # one program for all seeds, and a buffer a leaf, as donation needs
+def _init_state(
+    model: Model, tx: optax.GradientTransformation, batch_size: int, average: bool, seed: Array
+) -> TrainState:
     params_key, dropout_key = jax.random.split(jax.random.key(seed))
     params = model.init(params_key)
     return TrainState(
@@ -75,11 +86,17 @@ def _init_state(model: Model, tx: optax.GradientTransformation, batch_size: int,
         optimizer=tx.init(params),
         carry=model.zero_carry(batch_size),
         key=dropout_key,
+        iterate=jax.tree.map(jnp.copy, params) if average else None,
     )
 
 
 def make_update(
-    model: Model, tx: optax.GradientTransformation, *, loss: Loss = mean_nats, schedule: optax.Schedule | None = None
+    model: Model,
+    tx: optax.GradientTransformation,
+    *,
+    loss: Loss = mean_nats,
+    schedule: optax.Schedule | None = None,
+    average: float = 0.0,
 ) -> TrainStep:
     """One update. Backpropagation stops at the window's edge; the carry crosses it."""
 
@@ -91,18 +108,30 @@ def make_update(
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
         carry = jax.tree.map(lambda part: jnp.where(window.starts_epoch, 0, part), state.carry)
         key = jax.random.fold_in(state.key, state.step)
-        (value, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, carry, key, window)
-        updates, optimizer_state = tx.update(grads, state.optimizer, state.params)
+        before = state.params if state.iterate is None else state.iterate
+        (value, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(before, carry, key, window)
+        updates, optimizer_state = tx.update(grads, state.optimizer, before)
         rate = None if schedule is None else jnp.asarray(schedule(state.step), jnp.float32)
         metrics = Metrics(value, optax.tree.norm(grads), rate)
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key), metrics
+        params: Any = optax.apply_updates(before, updates)
+        iterate = None
+        if state.iterate is not None:
+            # Early parameters are forgotten sooner, as by TensorFlow's ExponentialMovingAverage with num_updates.
+            done = state.step.astype(jnp.float32)
+            decay = jnp.minimum(average, (1 + done) / (10 + done))
+            iterate, params = params, optax.incremental_update(params, state.params, 1 - decay)
+        return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key, iterate), metrics
 
     return train_step
 
 
 def make_train_step(
-    model: Model, tx: optax.GradientTransformation, *, loss: Loss = mean_nats, schedule: optax.Schedule | None = None
+    model: Model,
+    tx: optax.GradientTransformation,
+    *,
+    loss: Loss = mean_nats,
+    schedule: optax.Schedule | None = None,
+    average: float = 0.0,
 ) -> TrainStep:
     """A jitted update: a state, which it donates, and a window to the next state and `Metrics`.
 
@@ -113,12 +142,14 @@ def make_train_step(
         model, tx: what is trained, and any optax transformation.
         loss: maps logits [B, T, V] and targets [B, T] to a scalar; by default the mean cross-entropy in nats.
         schedule: the learning rate that the metrics show; `tx` has its own.
+        average: decay of the running average of the parameters, for a state that was made with ``average=True``.
     """
 
     @lru_cache
     def compiled(rows: int) -> TrainStep:
         layout = Layout.of(rows)
-        return jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
+        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, average=average)
+        return jit_update(update, layout)
 
     in_flight: deque[Array] = deque()
 
@@ -144,7 +175,7 @@ def jit_update(update: TrainStep, layout: Layout) -> Any:
 def state_layout(layout: Layout) -> TrainState:
     """Where each part of a state lies: the carry with its rows, the rest whole on each device."""
     whole = layout.whole
-    return TrainState(whole, whole, params=whole, optimizer=whole, carry=layout.rows, key=whole)
+    return TrainState(whole, whole, params=whole, optimizer=whole, carry=layout.rows, key=whole, iterate=whole)
 
 
 def window_layout(layout: Layout) -> Window:

@@ -209,16 +209,17 @@ class TrainedRun:
         return ids
 
     @under_settings
-    def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
+    def state(self, tx: optax.GradientTransformation | None = None, average: bool | None = None) -> TrainState:
         """The state after `step` updates, to continue from.
 
         Args:
             tx: the optax transformation that the run was trained with; by default the one in its config.
+            average: whether its parameters are an average; by default as its config says.
 
         Raises:
             InputError: the checkpoint is of another optimizer, or damaged.
         """
-        like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
+        like = jax.eval_shape(partial(first_state, self.config, self.model, tx, average))
         with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True, run=self.run.id) as checkpoints:
             try:
                 return checkpoints.restore(self.step, like)

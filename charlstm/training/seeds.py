@@ -39,10 +39,17 @@ class OneRun:
     chunk = 1
 
     def __init__(
-        self, model: Model, tx: optax.GradientTransformation, layout: Layout, loss: Loss, schedule: Any
+        self,
+        model: Model,
+        tx: optax.GradientTransformation,
+        layout: Layout,
+        loss: Loss,
+        schedule: Any,
+        average: float = 0.0,
     ) -> None:
         self.model, self._layout, self.row_devices = model, layout, layout.devices
-        self.update = jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
+        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, average=average)
+        self.update = jit_update(update, layout)
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
         """The states of the S runs, in the form that `update` takes, on the devices."""
@@ -70,6 +77,7 @@ class SeedProgram:
     schedule: optax.Schedule
     runs: int
     chunk: int
+    average: float = 0.0
     row_devices = 1
 
     @cached_property
@@ -100,7 +108,8 @@ class SeedProgram:
     @cached_property
     def update(self) -> Any:
         """Maps states, which it donates, and windows to the states after K updates and metrics [S, K]."""
-        layout, update = self.layout, make_update(self.model, self.tx, schedule=self.schedule)
+        layout = self.layout
+        update = make_update(self.model, self.tx, schedule=self.schedule, average=self.average)
 
         def train_seeds(states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:

@@ -100,7 +100,7 @@ def train(
         begun, old = None, _old_run(run, latest, init_from)
         if old:
             params, line = transfer(old, config, data.vocabulary, model, (begun := first()).params)
-            begun = begun._replace(params=params)
+            begun = begun.with_params(params)
             watch.line(line)
         if run:
             run.check_text(fingerprint, data.vocabulary)
@@ -119,7 +119,7 @@ def train(
             member.checkpoints.save(0, state, devices=layout.devices)
         # After all that can fail.
         member.run = run.extended(config, int(state.step), program=program, allow_change=allow_change)
-        one = OneRun(model, chain, layout, loss or mean_nats, schedule)
+        one = OneRun(model, chain, layout, loss or mean_nats, schedule, config.optimizer.average)
         loop = Loop([member], one, data, [state], watch, _raise_not_finite, callbacks)
         watch.begin(member.run, data, model, loop.step, layout)
         if trains := ends_now or not loop.was_finished:

@@ -149,3 +149,17 @@ def test_every_step_draws_dropout_masks_of_its_own(steps: Any):
     assert len({loss(number, steps[1]) for number in range(5)}) == 5
     assert loss(1, steps[1]) == loss(1, steps[1])
     assert len({loss(number, steps[0]) for number in range(5)}) == 1
+
+
+def test_averaged_parameters_follow_those_that_updates_change(steps: Any):
+    tx = make_optimizer(CONFIG.optimizer, CONFIG.train.steps)
+    state, plain = init_state(MODEL, tx, B, CONFIG.seed, average=True), first_state(CONFIG, MODEL)
+    step, wanted = make_train_step(MODEL, tx, average=0.8), jax.tree.map(np.asarray, plain.params)
+    for number in range(40):
+        window = TEXT.window(number)
+        (state, _), (plain, _) = step(state, window), steps[0](plain, window)
+        decay = min(0.8, (1 + number) / (10 + number))
+        wanted = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.float64(new), wanted, plain.params)
+        assert_trees_close(state.params, wanted, 1e-6)
+    assert_trees_equal(state.iterate, plain.params)
+    assert_trees_equal(state.optimizer, plain.optimizer)
