@@ -1,7 +1,7 @@
 """What is measured of a comparison's runs, and its table: means with intervals over seeds, and differences.
 
-Intervals are Student's t over seeds, and Welch's (1947) for a difference, as two models with the same seed share no more
-than its number. They say how much of a figure is the seed's doing, not the text's: all runs read the same one.
+Intervals are Student's t over seeds, and Welch's (1947) for a difference: two models share no more of a seed than its
+number. They say how much of a figure is the seed's doing, not the text's: all runs read the same one.
 """
 
 import math

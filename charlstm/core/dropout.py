@@ -23,7 +23,7 @@ def keep_mask(key: Array, shape: tuple[int, ...], rate: float) -> Array:
     return jax.random.bits(key, shape, jnp.uint16) < _keep(rate)
 
 
-def output_masks(key: Array, config: ModelConfig, shape: tuple[int, int], dtype: Any) -> Masks:
+def output_masks(key: Array, config: ModelConfig, shape: tuple[int, ...], dtype: Any) -> Masks:
     """The masks of each layer's output for ids [B, T]; None without dropout."""
     if config.dropout == 0:
         return None
