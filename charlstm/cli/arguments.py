@@ -63,6 +63,10 @@ class Eval(_OnRun):
     corpus: Annotated[str | None, shown("FILE", "as in the run's config")] = None
     """Where the run's own text is now, if it was moved."""
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
+    cold: Annotated[int | None, shown("N", "none")] = None
+    """Read windows of N characters, each from an empty state, as models that have none are scored."""
+    dynamic: Annotated[float | None, shown("RATE", "none")] = None
+    """Learn from each stretch of the text once it was predicted, at this rate times that of training; try 0.3."""
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
     weights: Weights = "float32"  # int8 gives the loss of the rounded weights that sample --weights int8 draws from.

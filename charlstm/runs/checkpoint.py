@@ -234,9 +234,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if os.path.lexists(self._path(step) / "params"):
             items = {name: self._read(step, name, tree) for name, tree in arrays.split(blank).items()}
             fields = items.pop("state", {}) | items
-            host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
-            host = self._read(step, "state", blank, params_only)
+            fields = self._read(step, "state", arrays.fields_of(blank), params_only)
+        host = fields if isinstance(like, dict) else like._replace(**fields)
         arrays.check_bits(records, host)
         return arrays.to_device(host, like)
 

@@ -152,12 +152,12 @@ class TrainedRun:
                 prime, text = (to_readable(part, symbols) for part in (first, text))
                 yield ScoredSample(prime, text, seed, Score.of(each[len(first) :]))
 
-    def evaluate(self, split: str = "validation", *, exact: bool = False) -> Evaluation:
+    def evaluate(self, split: str = "validation", **how: Any) -> Evaluation:
         """The exact loss over a split of the run's own text: every character is predicted once.
 
         Args:
             split: "train", "validation" or "test".
-            exact: read the text as one row: slower, and a function of text and parameters alone.
+            **how: at most one of ``exact``, ``cold`` and ``dynamic``, as in `evaluate_ids`.
 
         Returns:
             ``.loss`` in nats per character, ``.bits_per_char`` and ``.characters``.
@@ -165,8 +165,33 @@ class TrainedRun:
         Raises:
             InputError: the split is empty, or the text is not the one that the run read.
         """
-        rows = 1 if exact else None
-        return evaluate(self.model, self.params, self.ids(split), rows=rows, newline=self.run.newline)
+        return self.evaluate_ids(self.ids(split), **how)
+
+    def evaluate_ids(
+        self, ids: NDArray[Any], *, exact: bool = False, cold: int | None = None, dynamic: float | None = None
+    ) -> Evaluation:
+        """The loss over a text of ids [N], read in one of four ways; by default in rows that are warmed up.
+
+        Args:
+            ids: of the run's vocabulary.
+            exact: read the text as one row: slower, and a function of text and parameters alone.
+            cold: read windows of so many characters, each from the zero carry.
+            dynamic: read the text as one row and learn from it on the way, at this rate, as `dynamic.learn_on` does.
+
+        Raises:
+            ValueError: more than one way is asked for, or one that does not fit the run.
+        """
+        if exact + (cold is not None) + (dynamic is not None) > 1:
+            raise ValueError("exact, cold and dynamic are ways of reading a text; ask for one")
+        newline = self.run.newline
+        if cold is not None:
+            if cold < 1 or newline is not None:
+                must = "it must be at least 1" if cold < 1 else "lines as documents are read from the empty state already"
+                raise ValueError(f"cold is {cold}; {must}")
+            return evaluate_cold(self.model, self.params, ids, cold)
+        if dynamic is not None:
+            ...
+        return evaluate(self.model, self.params, ids, rows=1 if exact else None, newline=newline)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own: how likely the model finds it.
