@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -59,3 +60,22 @@ def _adapt(
     grads, (losses, after) = jax.grad(loss, has_aux=True)(params)
     updates, optimizer = tx.update(grads, optimizer, params)
     return losses, (after, optax.apply_updates(params, updates), optimizer)
+
+
+def descend(moments: Params, rate: float, decay: float = 1e-3) -> optax.GradientTransformation:
+    """The paper's update: a step against the scaled gradient, and one back towards the first parameters.
+
+    The first is `rate` × gradient / (√moments + 1e-4), the second `decay` of the way, for every parameter alike.
+
+    Args:
+        moments: the mean squares of the gradients in training, by parameter; Adam's second moments are such.
+        rate: of windows of 32 characters; 5e-5 suits models of 0.3 to 3 million parameters.
+    """
+
+    def update(grads: Any, state: tuple[Params, Params], params: Any = None) -> tuple[Any, Any]:
+        def move(grad: Array, moment: Array, first: Array, now: Array) -> Array:
+            return -rate * grad / (jnp.sqrt(moment) + 1e-4) + decay * (first - now)
+
+        return jax.tree.map(move, grads, *state, params), state
+
+    return optax.GradientTransformation(lambda params: (moments, params), update)

@@ -9,7 +9,7 @@ import tyro
 
 from charlstm.cli.experiments import load_experiment, load_grid
 from charlstm.cli.parsing import TEXT, asks_for_help, check_corpus_alone, join_values, option_of, parse, shown, value_of
-from charlstm.config import Axes, DataConfig, Experiment, Grid, Weights, check_cell
+from charlstm.config import DYNAMIC_RATE, Axes, DataConfig, Experiment, Grid, Weights, check_cell
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
@@ -56,7 +56,7 @@ class _OnRun:
 
 @dataclass(kw_only=True)
 class Eval(_OnRun):
-    """The exact loss over all of a split, or over a text of your own."""
+    """The loss over all of a split, or over a text of your own."""
 
     split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
     text: Annotated[Path | None, shown("FILE", "the run's own text")] = None  # Your own: a file, folder or quoted glob.
@@ -65,8 +65,8 @@ class Eval(_OnRun):
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
     cold: Annotated[int | None, shown("N", "none")] = None
     """Read windows of N characters, each from an empty state, as models that have none are scored."""
-    dynamic: Annotated[float | None, shown("RATE", "none")] = None
-    """Learn from each stretch of the text once it was predicted, at this rate times that of training; try 0.3."""
+    dynamic: bool = False  # Read the text as one row, and learn from each 32 characters once they were predicted.
+    dynamic_rate: float = DYNAMIC_RATE  # How fast: a factor of gradients over the root of Adam's second moments.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
     weights: Weights = "float32"  # int8 gives the loss of the rounded weights that sample --weights int8 draws from.

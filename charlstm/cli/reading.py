@@ -52,12 +52,13 @@ def evaluate(words: list[str]) -> None:
             raise InputError(f"nothing of {what} is in the vocabulary; give a text in the model's characters")
     newline = found.run.newline
     try:
-        result = found.evaluate_ids(ids, exact=asked.exact, cold=asked.cold, dynamic=asked.dynamic)
+        dynamic = asked.dynamic_rate if asked.dynamic else None
+        result = found.evaluate_ids(ids, exact=asked.exact, cold=asked.cold, dynamic=dynamic)
         reach = gradient_reach(found.model, found.params, ids, newline=newline) if asked.lags else None
     except ValueError as error:
         raise InputError(str(error)) from None
     if asked.json:
-        how = {name: getattr(asked, name) for name in ("exact", "cold", "dynamic", "weights")}
+        how = {"exact": asked.exact, "cold": asked.cold, "dynamic": dynamic, "weights": asked.weights}
         values = {"run": str(asked.run), "step": found.step, **source, **how}
         values |= {"skipped": skipped} | result._asdict() | {"bits_per_char": result.bits_per_char}
         write(to_json(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})) + "\n")
@@ -65,8 +66,8 @@ def evaluate(words: list[str]) -> None:
     how = "in one row" if asked.exact else "in warmed rows"
     if asked.cold is not None:
         how = f"in windows of {counted(asked.cold, unit)}, each from an empty state"
-    if asked.dynamic is not None:
-        how = f"in one row, learning on at {asked.dynamic:g} of the rate"
+    if asked.dynamic:
+        how = f"in one row, learned from at a rate of {asked.dynamic_rate:g}"
     how += ", weights as int8" if asked.weights == "int8" else ""
     over = f"over {counted(result.characters, unit)} {how}{_left_out(skipped)}"
     write(f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per {unit} {over}\n")

@@ -12,7 +12,16 @@ import jax
 import optax
 from numpy.typing import NDArray
 
-from charlstm.analysis.evaluate import SCORED_ROWS, Evaluation, Score, all_nats, character_nats, evaluate
+from charlstm.analysis.dynamic import descend, evaluate_dynamic
+from charlstm.analysis.evaluate import (
+    SCORED_ROWS,
+    Evaluation,
+    Score,
+    all_nats,
+    character_nats,
+    evaluate,
+    evaluate_cold,
+)
 from charlstm.analysis.reader import on_one
 from charlstm.analysis.sample import Stop, TextSampler
 from charlstm.analysis.settings import under_settings
@@ -153,7 +162,7 @@ class TrainedRun:
                 yield ScoredSample(prime, text, seed, Score.of(each[len(first) :]))
 
     def evaluate(self, split: str = "validation", **how: Any) -> Evaluation:
-        """The exact loss over a split of the run's own text: every character is predicted once.
+        """The loss over a split of the run's own text: every character is predicted once.
 
         Args:
             split: "train", "validation" or "test".
@@ -176,21 +185,27 @@ class TrainedRun:
             ids: of the run's vocabulary.
             exact: read the text as one row: slower, and a function of text and parameters alone.
             cold: read windows of so many characters, each from the zero carry.
-            dynamic: read the text as one row and learn from it on the way, at this rate, as `dynamic.learn_on` does.
+            dynamic: read the text as one row, and learn from it at this rate on the way, as in `analysis.dynamic`.
 
         Raises:
-            ValueError: more than one way is asked for, or one that does not fit the run.
+            ValueError: more than one way is asked for, or a number is out of bounds.
+            InputError: dynamic, and the run has no state of Adam's to restore.
         """
         if exact + (cold is not None) + (dynamic is not None) > 1:
             raise ValueError("exact, cold and dynamic are ways of reading a text; ask for one")
         newline = self.run.newline
         if cold is not None:
             if cold < 1 or newline is not None:
-                must = "it must be at least 1" if cold < 1 else "lines as documents are read from the empty state already"
+                must = "it must be at least 1" if cold < 1 else "documents are read from the empty state already"
                 raise ValueError(f"cold is {cold}; {must}")
             return evaluate_cold(self.model, self.params, ids, cold)
         if dynamic is not None:
-            ...
+            if not dynamic >= 0:
+                raise ValueError(f"dynamic is {dynamic}; its rate must be at least 0")
+            if not self.step:
+                raise ValueError("dynamic needs the second moments of a checkpoint, and the parameters are fresh")
+            tx = descend(optax.tree.get(self.state().optimizer, "nu"), dynamic)
+            return evaluate_dynamic(self.model, self.params, ids, tx, newline=newline)
         return evaluate(self.model, self.params, ids, rows=1 if exact else None, newline=newline)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
