@@ -72,10 +72,10 @@ def descend(moments: Params, rate: float, decay: float = 1e-3) -> optax.Gradient
         rate: of windows of 32 characters; 5e-5 suits models of 0.3 to 3 million parameters.
     """
 
-    def update(grads: Any, state: tuple[Params, Params], params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def move(grad: Array, moment: Array, first: Array, now: Array) -> Array:
             return -rate * grad / (jnp.sqrt(moment) + 1e-4) + decay * (first - now)
 
-        return jax.tree.map(move, grads, *state, params), state
+        return jax.tree.map(move, updates, *state, params), state
 
     return optax.GradientTransformation(lambda params: (moments, params), update)
