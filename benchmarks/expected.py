@@ -28,11 +28,7 @@ def main(words: Sequence[str]) -> int:
     asked = parser.parse_args(words)
     corpora = asked.corpora.split(",")
     rows = [
-        [
-            f"{layers} × {hidden}",
-            f"{steps:,}",
-            *(_trained(asked.folder, each, layers, hidden, steps) for each in corpora),
-        ]
+        [f"{layers} × {hidden}", f"{steps:,}", *(_train(asked.folder, each, layers, hidden, steps) for each in corpora)]
         for layers, hidden in asked.sizes
         for steps in asked.steps
     ]
