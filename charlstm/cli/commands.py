@@ -199,7 +199,7 @@ def _corpora(words: list[str]) -> None:
         write("[\n" + ",\n".join(map(to_json, rows)) + "\n]\n")
         return
     for entry in catalogue():
-        write(f"{entry.name:<20} {entry.characters:>9,} characters  {entry.title} ({entry.place})\n")
+        write(f"{entry.name:<20} {entry.characters:>11,} characters  {entry.title} ({entry.place})\n")
     own = "any UTF-8 file of your own, compressed too, a folder of them, or a quoted glob"
     print(f"\n{own}: charlstm train --data.corpus PATH")
 
