@@ -164,6 +164,10 @@ class TrainConfig:
     """Steps between two samples, which are written to the run's samples folder."""
     tensorboard: Flag = True
     """Whether TensorBoard event files are written beside metrics.jsonl."""
+    accumulate: Count = 1
+    """Groups of a batch's rows that are read one after the other for an update, in the memory of one; it divides B."""
+    deterministic_sums: Flag = False
+    """Sum gradients over rows in one order: 1, 2, 4 and 8 devices that B divides among give the same bits."""
     patience: NonNegative = 0
     """Stop early once so many validations were made after the one with the lowest loss; 0 means never."""
 
@@ -203,6 +207,9 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.model.recurrence == "cudnn" and self.data.documents == "lines":
             raise ValueError("model.recurrence is 'cudnn'; data.documents lines needs another, such as auto")
+        if self.data.batch_size % self.train.accumulate:
+            must = f"it must divide data.batch_size, {self.data.batch_size}"
+            raise ValueError(f"train.accumulate is {self.train.accumulate}; {must}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

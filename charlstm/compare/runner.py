@@ -36,7 +36,7 @@ from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, check_vacant, make_folder, read_as
 from charlstm.runs.loading import TrainedRun
 from charlstm.runs.metrics import read, time_taken
-from charlstm.runs.models import first_state, make_model, other_backend
+from charlstm.runs.models import first_state, make_model, options_of, other_backend
 from charlstm.support.errors import InputError, Interrupted
 from charlstm.support.files import inside, user_path, write_json
 from charlstm.support.lock import only_writer
@@ -125,8 +125,9 @@ class _Comparison:
         symbols = model.config.data.batch_size * model.config.data.seq_length
         operations = count_training_operations(model.config.model, len(self.data.vocabulary))
         # Fewer runs than devices train one by one, and the devices share the rows of each.
-        average = optimizer.average
-        alone = OneRun(network, tx, Layout.of(model.config.data.batch_size), mean_nats, schedule, average)
+        options = options_of(model.config)
+        layout = Layout.of(options.shared(model.config.data.batch_size))
+        alone = OneRun(network, tx, layout, mean_nats, schedule, options)
         one_by_one = self.grid.seeds < jax.local_device_count()
         with ExitStack() as stack:
             groups: dict[int, list[tuple[Member, TrainState]]] = {}
@@ -138,7 +139,7 @@ class _Comparison:
             for _, group in sorted(groups.items()):
                 members, states = zip(*group, strict=True)
                 chunk = chunk_of(train, int(states[0].step), len(group) * symbols * operations)
-                program = alone if one_by_one else SeedProgram(network, tx, schedule, len(group), chunk, average)
+                program = alone if one_by_one else SeedProgram(network, tx, schedule, len(group), chunk, options)
                 self._train_group(model, program, members, states)
 
     def _train_group(

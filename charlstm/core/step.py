@@ -1,7 +1,9 @@
 """One update: state and a window to state and metrics."""
 
+import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from jax.core import Tracer
 
 from charlstm.core.loss import mean_nats
 from charlstm.core.network import Carry, Model, Params
-from charlstm.core.sharding import Layout
+from charlstm.core.sharding import Layout, over_groups
 from charlstm.data.windows import Window
 
 Loss = Callable[[Array, Array], Array]
@@ -53,6 +55,24 @@ class Metrics(NamedTuple):
     """None where no schedule is known."""
 
 
+class Options(NamedTuple):
+    """How an update is made, besides its model, loss and optimizer. Hashable."""
+
+    average: float = 0.0
+    """Decay of the running average of the parameters, in a state that has an `iterate`."""
+    accumulate: int = 1
+    """Groups of rows that a device reads one after the other, k, in the memory of one of them."""
+    deterministic_sums: bool = False
+    """Whether gradients are summed over rows in one order, for the same bits on 1, 2, 4 and 8 devices."""
+
+    def shared(self, batch_size: int) -> int:
+        """What the number of devices must divide, given B."""
+        rows = batch_size // self.accumulate
+        return math.gcd(rows, _MOST_DEVICES) if self.deterministic_sums else rows
+
+
+_MOST_DEVICES = 8  # that give the same bits
+PLAIN = Options()
 UPDATES_IN_FLIGHT = 2
 """Enough for the devices never to wait for the host."""
 
@@ -96,20 +116,34 @@ def make_update(
     *,
     loss: Loss = mean_nats,
     schedule: optax.Schedule | None = None,
-    average: float = 0.0,
+    options: Options = PLAIN,
 ) -> TrainStep:
     """One update. Backpropagation stops at the window's edge; the carry crosses it."""
 
-    def loss_fn(params: Params, carry: Carry, key: Array, window: Window) -> tuple[Array, Carry]:
+    def loss_fn(params: Params, carry: Carry, key: Array, window: Window, model: Model) -> tuple[Array, Carry]:
         resets: Any = window.resets
         logits, carry = model.apply(params, jnp.asarray(window.inputs), carry, key, resets)
         return loss(logits, jnp.asarray(window.targets)), carry
+
+    def gradients(params: Params, key: Array, rows: tuple[Carry, Window], model: Model = model) -> tuple[Any, Carry]:
+        (value, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, rows[0], key, rows[1], model)
+        return (value, grads), carry
+
+    def grouped(batch_size: int) -> Any:
+        """`gradients` as the options ask for them."""
+        _, accumulate, in_order = options
+        if accumulate == 1 and not in_order:
+            return gradients
+        devices = 1 if model.mesh is None else model.mesh.size
+        groups = accumulate * (options.shared(batch_size) if in_order else devices)
+        return over_groups(partial(gradients, model=replace(model, mesh=None)), groups, model.mesh, in_order=in_order)
 
     def train_step(state: TrainState, window: Window) -> tuple[TrainState, Metrics]:
         carry = jax.tree.map(lambda part: jnp.where(window.starts_epoch, 0, part), state.carry)
         key = jax.random.fold_in(state.key, state.step)
         before = state.params if state.iterate is None else state.iterate
-        (value, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(before, carry, key, window)
+        rows = carry, window._replace(starts_epoch=None)  # pyright: ignore[reportArgumentType]
+        (value, grads), carry = grouped(len(window.inputs))(before, key, rows)
         updates, optimizer_state = tx.update(grads, state.optimizer, before)
         rate = None if schedule is None else jnp.asarray(schedule(state.step), jnp.float32)
         metrics = Metrics(value, optax.tree.norm(grads), rate)
@@ -118,7 +152,7 @@ def make_update(
         if state.iterate is not None:
             # Early parameters are forgotten sooner, as by TensorFlow's ExponentialMovingAverage with num_updates.
             done = state.step.astype(jnp.float32)
-            decay = jnp.minimum(average, (1 + done) / (10 + done))
+            decay = jnp.minimum(options.average, (1 + done) / (10 + done))
             iterate, params = params, optax.incremental_update(params, state.params, 1 - decay)
         return TrainState(state.step + 1, state.cursor + 1, params, optimizer_state, carry, state.key, iterate), metrics
 
@@ -132,6 +166,8 @@ def make_train_step(
     loss: Loss = mean_nats,
     schedule: optax.Schedule | None = None,
     average: float = 0.0,
+    accumulate: int = 1,
+    deterministic_sums: bool = False,
 ) -> TrainStep:
     """A jitted update: a state, which it donates, and a window to the next state and `Metrics`.
 
@@ -143,12 +179,18 @@ def make_train_step(
         loss: maps logits [B, T, V] and targets [B, T] to a scalar; by default the mean cross-entropy in nats.
         schedule: the learning rate that the metrics show; `tx` has its own.
         average: decay of the running average of the parameters, for a state that was made with ``average=True``.
+        accumulate: groups of rows that are read one after the other, in the memory of one; it divides B.
+        deterministic_sums: sum gradients over rows in one order, so that 1, 2, 4 and 8 devices give the same bits where
+            B is divided by 8.
+
+    With groups of rows the loss is the mean of the groups' losses, and dropout draws other masks than without.
     """
+    options = Options(average, accumulate, deterministic_sums)
 
     @lru_cache
     def compiled(rows: int) -> TrainStep:
-        layout = Layout.of(rows)
-        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, average=average)
+        layout = Layout.of(options.shared(rows))
+        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, options=options)
         return jit_update(update, layout)
 
     in_flight: deque[Array] = deque()

@@ -36,7 +36,7 @@ _FREE = {
 """No update depends on these; on the steps, those of a schedule do, as ever."""
 _ALLOWED = {
     *("model.dropout", "model.dropout_mask", "model.recurrent_dropout", "model.input_dropout", "model.carry_dropout"),
-    *("model.remat", "model.dtype"),
+    *("model.remat", "model.dtype", "train.accumulate", "train.deterministic_sums"),
     *(f"optimizer.{each.name}" for each in fields(OptimizerConfig)),
 }
 """The updates to come depend on these. All others are part of the state, or of what was read."""

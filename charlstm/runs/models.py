@@ -12,7 +12,7 @@ from charlstm.core.fast.native import bind
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.size import count_parameters
-from charlstm.core.step import TrainState, init_state
+from charlstm.core.step import Options, TrainState, init_state
 from charlstm.runs.folder import Run
 from charlstm.support import native, process
 from charlstm.support.errors import InputError
@@ -63,6 +63,11 @@ def first_state(
     chain = tx or make_optimizer(config.optimizer, config.train.steps)
     average = config.optimizer.average > 0 if average is None else average
     return init_state(model, chain, config.data.batch_size, config.seed, average=average)
+
+
+def options_of(config: Experiment) -> Options:
+    """How updates are made."""
+    return Options(config.optimizer.average, config.train.accumulate, config.train.deterministic_sums)
 
 
 def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> None:

@@ -22,7 +22,17 @@ from jax.sharding import PartitionSpec
 from charlstm.config import TrainConfig
 from charlstm.core.network import Model
 from charlstm.core.sharding import ROWS, Layout
-from charlstm.core.step import Loss, Metrics, TrainState, jit_update, make_update, state_layout, window_layout
+from charlstm.core.step import (
+    PLAIN,
+    Loss,
+    Metrics,
+    Options,
+    TrainState,
+    jit_update,
+    make_update,
+    state_layout,
+    window_layout,
+)
 from charlstm.data.windows import Window
 from charlstm.runs.arrays import to_device, to_host
 
@@ -45,10 +55,10 @@ class OneRun:
         layout: Layout,
         loss: Loss,
         schedule: Any,
-        average: float = 0.0,
+        options: Options = PLAIN,
     ) -> None:
         self.model, self._layout, self.row_devices = model, layout, layout.devices
-        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, average=average)
+        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, options=options)
         self.update = jit_update(update, layout)
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
@@ -77,7 +87,7 @@ class SeedProgram:
     schedule: optax.Schedule
     runs: int
     chunk: int
-    average: float = 0.0
+    options: Options = PLAIN
     row_devices = 1
 
     @cached_property
@@ -109,7 +119,7 @@ class SeedProgram:
     def update(self) -> Any:
         """Maps states, which it donates, and windows to the states after K updates and metrics [S, K]."""
         layout = self.layout
-        update = make_update(self.model, self.tx, schedule=self.schedule, average=self.average)
+        update = make_update(self.model, self.tx, schedule=self.schedule, options=self.options)
 
         def train_seeds(states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:

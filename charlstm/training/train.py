@@ -23,7 +23,7 @@ from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CHECKPOINTS, METRICS, Run, as_training_errors, make_folder
 from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.runs.metrics import last_step
-from charlstm.runs.models import first_state, make_model, other_backend
+from charlstm.runs.models import first_state, make_model, options_of, other_backend
 from charlstm.runs.steps import latest_of, numbered
 from charlstm.runs.transfer import find_origin, load_origin, origin_of, transfer
 from charlstm.support.errors import InputError, TrainingError
@@ -96,7 +96,8 @@ def train(
         fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))
         schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
         chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
-        layout, first = Layout.of(config.data.batch_size), partial(first_state, config, model, chain)
+        options, first = options_of(config), partial(first_state, config, model, chain)
+        layout = Layout.of(options.shared(config.data.batch_size))
         begun, old = None, _old_run(run, latest, init_from)
         if old:
             params, line = transfer(old, config, data.vocabulary, model, (begun := first()).params)
@@ -119,7 +120,7 @@ def train(
             member.checkpoints.save(0, state, devices=layout.devices)
         # After all that can fail.
         member.run = run.extended(config, int(state.step), program=program, allow_change=allow_change)
-        one = OneRun(model, chain, layout, loss or mean_nats, schedule, config.optimizer.average)
+        one = OneRun(model, chain, layout, loss or mean_nats, schedule, options)
         loop = Loop([member], one, data, [state], watch, _raise_not_finite, callbacks)
         watch.begin(member.run, data, model, loop.step, layout)
         if trains := ends_now or not loop.was_finished:
