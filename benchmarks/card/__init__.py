@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.deadline import Deadline
 
-WHEELS = ("charlstm", "pydantic", "lazy-loader", "filelock")
+WHEELS = ("charlstm", "pydantic", "lazy-loader")
 """Packages that must be carried where they are missing. charlstm's own tells its version; the checkout has the code."""
 
 Finding = dict[str, Any]

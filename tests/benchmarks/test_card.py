@@ -5,6 +5,9 @@ import os
 import re
 import socket
 import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,25 @@ from benchmarks.card.parts import PARTS
 from benchmarks.contenders import BASELINE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ON_THE_CARD = {"jax", "flax", "optax", "orbax-checkpoint", "torch"}
-"""What a machine with a GPU has, and with it:"""
-THEIRS = {"numpy", "scipy", "tensorstore"}
+ON_THE_CARD = ("jax", "flax", "optax", "orbax-checkpoint", "torch")
+"""What a machine with a GPU has, with all that they need."""
+
+
+def needed_by(packages: Iterable[str]) -> set[str]:
+    """Packages and what they require, by lower-case names."""
+    found, waiting = set[str](), [*packages]
+    while waiting:
+        if (name := waiting.pop().lower().replace("_", "-")) not in found:
+            found.add(name)
+            with suppress(PackageNotFoundError):
+                waiting += [each for each in map(named, requires(name) or []) if each]
+    return found
+
+
+def named(requirement: str) -> str | None:
+    """The package of a requirement; None for one of an extra."""
+    match = re.match(r"[\w.-]+", requirement)
+    return match[0] if match and "extra ==" not in requirement else None
 
 
 @pytest.fixture
@@ -29,9 +48,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         *project["dependencies"],
         *(each for extra in project["optional-dependencies"].values() for each in extra),
     ]
-    packages = {found[0] for each in wanted if (found := re.match(r"[\w-]+", each))}
-    missing = packages - ON_THE_CARD - THEIRS - set(WHEELS)
-    assert {"tyro", "rich", "pooch", "tensorboardX", "matplotlib"} <= missing
+    there = needed_by([*ON_THE_CARD, *WHEELS[1:]]) | {WHEELS[0]}
+    missing = {name for each in wanted if (name := named(each)) and name.lower() not in there}
+    assert {"tyro", "pooch", "tensorboardX", "safetensors", "matplotlib"} <= missing
     for name in missing:
         module = name.removeprefix("dm-").replace("-", "_")
         (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError({name!r})\n")
