@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.deadline import Deadline
 
-WHEELS = ("charlstm", "pydantic", "lazy-loader")
-"""Packages that must be carried where they are missing. charlstm's own tells its version; the checkout has the code."""
+WHEELS = ("pydantic", "lazy-loader")
+"""Packages that must be carried where they are missing; charlstm itself runs from the checkout."""
 
 Finding = dict[str, Any]
 """What a part found, in JSON values: a row of its table, or a whole table in "markdown" with what it is made of."""
