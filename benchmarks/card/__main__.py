@@ -116,7 +116,10 @@ def _part(name: str, seconds: float, asked: Any, compiled: Path) -> dict[str, An
 
 
 def _environment(name: str, compiled: Path, *, rehearse: bool) -> dict[str, str]:
-    given = environment(compiled) | (_REHEARSED if rehearse else _ON_A_GPU)
+    one = {
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    }  # charlstm uses all it sees
+    given = environment(compiled) | (_REHEARSED if rehearse else _ON_A_GPU | one)
     added = PARTS[name].environment
     flags = " ".join(filter(None, (given.get("XLA_FLAGS"), added.get("XLA_FLAGS"))))
     return given | added | ({"XLA_FLAGS": flags} if flags else {})

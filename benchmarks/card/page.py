@@ -108,7 +108,7 @@ def _seeds(results: Results) -> float | None:
 AIMS = (
     *(
         Aim(f"law 4, {products}: how far a gradient is off", bound, ("law4",), _gradient(products), law=True)
-        for products, bound in laws.UNITS.items()
+        for products, bound in laws.BOUNDS.items()
     ),
     Aim("law 5: continued runs with other bits", 0, ("resume",), _different, law=True),
     Aim("training at the book's size, × PyTorch", 1, ("train-book",), _against_pytorch, least=True),
