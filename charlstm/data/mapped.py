@@ -43,11 +43,11 @@ def map_ids(
     if not (path.is_file() and path.stat().st_size == size):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)
-        needs = f"the ids of this text take {_gigabytes(size)} in {folder}"
+        needs = f"the ids of this text take {_in_words(size)} in {folder}"
         if size > (free := shutil.disk_usage(folder).free):
             how = "free some, set XDG_CACHE_HOME to a folder of a larger disk, or train on a part of the text"
-            raise InputError(f"{needs}, and {_gigabytes(free)} are free there; {how}")
-        tell(f"{needs}; they may be deleted when nothing trains on it")
+            raise InputError(f"{needs}, and {_in_words(free)} are free there; {how}")
+        tell(f"{needs}; delete them when no run needs them")
         _write(path, pieces)
     return np.memmap(path, dtype, "r", shape=(count,))
 
@@ -83,5 +83,5 @@ def _remove_stale(folder: Path) -> None:
                 left.unlink()
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB"
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 10**9 else f"{size / 1e6:,.1f} MB"

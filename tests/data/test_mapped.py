@@ -75,7 +75,7 @@ def test_all_is_as_in_memory(tmp_path_factory: pytest.TempPathFactory, content: 
 def test_ids_are_written_once_for_a_text_whatever_it_is_called(cache: Path, tmp_path: Path):
     _, told = read(text(tmp_path / "text.txt"))
     (path,) = cache.iterdir()
-    assert told == [f"the ids of this text take 0.00 GB in {cache}; they may be deleted when nothing trains on it"]
+    assert told == [f"the ids of this text take 0.0 MB in {cache}; delete them when no run needs them"]
     written = path.stat().st_mtime_ns
     assert read(text(tmp_path / "again.txt"))[1] == [] and path.stat().st_mtime_ns == written
     read(text(tmp_path / "other.txt", "another text of many words, "))
@@ -94,7 +94,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
 ):
     usage = namedtuple("usage", "total used free")(10**10, 10**10 - 2199, 2199)
     monkeypatch.setattr(mapped.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(InputError, match=r"take 0\.00 GB in .*ids, and 0\.00 GB are free there; free some, set XDG_"):
+    with pytest.raises(InputError, match=r"take 0\.0 MB in .*ids, and 0\.0 MB are free there; free some, set XDG_"):
         read(text(tmp_path / "text.txt"))
     assert list(cache.iterdir()) == []
 
@@ -164,6 +164,6 @@ def test_a_training_holds_little_of_a_large_text(tmp_path: Path):
         process.returncode = os.waitstatus_to_exitcode(status)
         lines = (tmp_path / "said").read_text()
         assert process.returncode == 0, lines
-        assert f"{size / 1e9:.2f} GB in" in lines
+        assert f"the ids of this text take {'1.0 GB' if size == 10**9 else '1.0 MB'} in" in lines
         peaks.append(usage.ru_maxrss * 1024)
     assert peaks[1] < peaks[0] + 100e6 < 1e9
