@@ -141,7 +141,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def render_page(results: Results) -> str:
     """The whole page."""
     device = next(iter(_found(results, "device")), {}).get("device", "a device that could not be asked")
-    title = f"Rehearsal on {device}" if results["rehearsal"] else f"The first ten minutes on {device}"
+    title = "Rehearsal for a card" if results["rehearsal"] else f"The first ten minutes on {device}"
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [f"# {title}", f"`{results['command']}`"]
@@ -163,7 +163,7 @@ def render_part(told: dict[str, Any]) -> list[str]:
     rows = [each for each in told["found"] if "markdown" not in each]
     tables = [each["markdown"] for each in told["found"] if "markdown" in each] + ([table(rows)] if rows else [])
     failed = [f"**Failed:** {told['error']}"] if told["error"] else []
-    return [*tables, *failed, f"{told['seconds']:.0f} s"]
+    return [*tables, *failed, f"Took {told['seconds']:.0f} s."]
 
 
 def render_auto(results: Results) -> str:

@@ -86,7 +86,7 @@ def test_a_part_is_rehearsed_where_little_is_installed(bare: Path, capsys: pytes
     assert [each["by"] for each in results["parts"]["layer"]["found"]] == ["charlstm, fast"] * 2
     assert all(each["ms"] > 0 for each in results["parts"]["layer"]["found"])
     text = Path("card.md").read_text()
-    assert text.startswith("# Rehearsal on cpu\n\n`python -m benchmarks.card --rehearse --only layer`\n")
+    assert text.startswith("# Rehearsal for a card\n\n`python -m benchmarks.card --rehearse --only layer`\n")
     assert "| charlstm, fast | bfloat16 |" in text and "What failed" not in text
     assert "card.json and card.md have all of it" in capsys.readouterr().out
 
