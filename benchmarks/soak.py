@@ -3,7 +3,7 @@
 python -m benchmarks.soak runs     [--runs 200] [--jobs 2]      runs that are killed and continued, compared to the bit
 python -m benchmarks.soak grid     [--kills 20] [EXPERIMENT]    a comparison that is killed and continued
 python -m benchmarks.soak signals  [--times 5]                  SIGTERM and SIGINT: how soon all is saved
-python -m benchmarks.soak text     [--megabytes 500]            memory and first step on a very large text
+python -m benchmarks.soak text     [--megabytes 500] [--cache]  memory and first step on a very large text
 python -m benchmarks.soak long     [--minutes 60]               memory and speed over time; on an idle machine
 
 What follows `--` after grid goes to `charlstm compare`, such as `-- --cells rnn lstm`. Each prints JSON, writes
@@ -65,7 +65,11 @@ def _signals(folder: Path, asked: Any) -> dict[str, Any]:
 
 
 def _text(folder: Path, asked: Any) -> dict[str, Any]:
-    found = endurance.large_texts(folder, asked.megabytes)
+    found = endurance.large_texts(folder, asked.megabytes, cached=asked.cache)
+    if asked.cache:
+        quick = all(each["seconds to the first step"] <= 4 * each["seconds of sha256sum"] for each in found.values())
+        small = all(each["peak bytes"] < 1e9 for each in found.values())
+        return {**found, "holds": {"under 1 GB": small, "first step within 4 times sha256sum": quick}}
     return {
         **found,
         "holds": {
@@ -108,6 +112,7 @@ def _parser() -> Parser:
     each["grid"].add_argument("--kills", type=checked(count), default=20)
     each["signals"].add_argument("--times", type=checked(count), default=5, help="each signal in each phase")
     each["text"].add_argument("--megabytes", type=checked(count), default=500)
+    each["text"].add_argument("--cache", action="store_true", help="read the ids from a file, as data.cache does")
     each["long"].add_argument("--minutes", type=checked(count), default=60)
     return parser
 

@@ -74,6 +74,8 @@ class DataConfig:
     """The part of the text that the reported loss is computed on."""
     held_out: Literal["end", "rows"] = "end"
     """Whether the two parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
+    cache: Flag = False
+    """Read the ids from a file in the platform's cache folder, not from memory: for a text larger than that."""
 
     def __post_init__(self) -> None:
         if not self.corpus:
@@ -81,6 +83,8 @@ class DataConfig:
         if (held_out := self.validation_fraction + self.test_fraction) >= 1:
             must = "it must be below 1, or nothing is left to train on"
             raise ValueError(f"validation_fraction + test_fraction is {held_out:g}; {must}")
+        if self.cache and self.held_out == "rows":
+            raise ValueError("cache is True; held_out must be 'end', as its rows are put together in memory")
 
     @property
     def stretches(self) -> int:

@@ -82,7 +82,7 @@ def run_grid(
     """
     folder, watch = user_path(folder), watch or GridWatch()
     with as_training_errors(folder), collected(signals) as received, ExitStack() as stack:
-        data = Dataset.read(grid.base.data)
+        data = Dataset.read(grid.base.data, watch.line)
         models = grid_models(grid, len(data.vocabulary))
         for model in models:
             make_model(model.config, len(data.vocabulary), states=grid.seeds)

@@ -93,11 +93,14 @@ def load(corpus: str, symbols: Symbols, separator: str = "\n") -> str:
     return text.partition(known.end)[0] if known.end else text
 
 
-def pieces(corpus: str, symbols: Symbols, separator: str = "\n") -> Iterable[str]:
-    """The text of `load` in pieces, to iterate over as often as needed; a user's files are never held as a whole."""
+def pieces(corpus: str, symbols: Symbols, separator: str = "\n", *, limited: bool = True) -> Iterable[str]:
+    """The text of `load` in pieces, to iterate over as often as needed; a user's files are never held as a whole.
+
+    Unless `limited`, they may be larger than memory.
+    """
     if _is_named(corpus):
         return [load(corpus, symbols)]
-    return TextFiles(resolve(corpus), symbols, to_symbols(separator, symbols))
+    return TextFiles(resolve(corpus), symbols, to_symbols(separator, symbols), limited=limited)
 
 
 def resolve(corpus: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlstm.data.mapped import forget
 from charlstm.support.errors import InputError
 
 
@@ -95,9 +96,12 @@ class WindowedText:
         column = cursor % self.windows_per_epoch * self.seq_length
         at = row_length * np.arange(self.batch_size)[:, None] + np.arange(column, column + self.seq_length)
         if self.newline is None:
-            return Window(self._take(at), self._take(at + 1), np.bool_(column == 0))
-        inputs = np.where(at > 0, self._take(at - 1), np.int32(self.newline))
-        return Window(inputs, self._take(at), np.bool_(column == 0), inputs == self.newline)
+            found = Window(self._take(at), self._take(at + 1), np.bool_(column == 0))
+        else:
+            inputs = np.where(at > 0, self._take(at - 1), np.int32(self.newline))
+            found = Window(inputs, self._take(at), np.bool_(column == 0), inputs == self.newline)
+        forget(self.ids)
+        return found
 
     def _take(self, at: NDArray[np.int64]) -> NDArray[np.int32]:
         return self.ids[at].astype(np.int32)

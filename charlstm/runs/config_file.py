@@ -23,11 +23,12 @@ _PACKAGES = ("charlstm", "jax", "flax", "orbax-checkpoint")
 WRITTEN_BY = "written_by"
 """The key beside the config's own and those of `Story`: versions by package, those `before` that wrote it up to a step,
 `run` (its id), and `program` if a program of its own made it."""
-_OF_NO_UPDATE = ("train.", "sample.", "model.recurrence")
+_OF_NO_UPDATE = ("train.", "sample.", "model.recurrence", "data.cache")
 """Beginnings of the names of fields from which no update follows."""
 Versions = dict[str, str | int]
 _FREE = {
     "data.corpus",  # whoever reads the text compares its SHA-256
+    "data.cache",  # where the same ids are read from
     "model.recurrence",  # all loops compute the same values
     *("train.steps", "train.patience", "train.validate_every", "train.checkpoint_every", "train.keep_checkpoints"),
     *("train.sample_every", "train.tensorboard"),

@@ -90,7 +90,7 @@ def train(
             latest = latest_of(folder / CHECKPOINTS, numbered(folder / CHECKPOINTS), run.id)
             stands_at = int(min(latest or 0, last_step(folder / METRICS)))
             config = continued(run.config, config, stands_at, allow_change=allow_change, name=f"the run in {folder}")
-        data = Dataset.read(config.data) if data is None else data
+        data = Dataset.read(config.data, watch.line) if data is None else data
         model = make_model(config, len(data.vocabulary), backend=run and run.backend)
         received.check()
         fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))
