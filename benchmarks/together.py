@@ -110,14 +110,14 @@ def _alone(config: Experiment, seeds: int) -> float:
 def train(folder: Path) -> None:
     """Trains all seeds of the only model of grid.py in a folder; the work of a process of its own."""
     prepare()
-    from charlstm.compare.runner import GridWatch, _Comparison
+    from charlstm.compare.runner import Comparison, GridWatch
     from charlstm.data.dataset import Dataset
     from charlstm.training.signals import Received
 
     grid = load_grid(folder / "grid.py")
     data = Dataset.read(grid.base.data)
     (model,) = grid_models(grid, len(data.vocabulary))
-    _Comparison(grid, folder, data, GridWatch(), Received()).train(model)
+    Comparison(grid, folder, data, GridWatch(), Received()).train(model, range(grid.seeds))
 
 
 def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:

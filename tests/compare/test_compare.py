@@ -211,7 +211,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
         elif moment in ("result.json", "measures.json"):
             compare.write_json = dying(compare.write_json, lambda path, value: path.name == moment)
         else:
-            comparison = compare._Comparison
+            comparison = compare.Comparison
             comparison.train = dying(comparison.train, lambda *args: models.append(args) or len(models) == 1)
         cli.run(sys.argv[2:])
     """)
