@@ -1,6 +1,6 @@
-"""Three nodes of Ray on this machine, one core each: prints the address, and kills the second at the first line it reads.
+"""Three nodes of Ray on this machine, one core each. Prints their address, and at the first line of input kills one.
 
-The third leaves the cluster with the process, whose input ends.
+The others end with the input.
 """
 
 import sys

@@ -44,7 +44,7 @@ class Compare:
     run_dir: Annotated[Path | None, shown("DIR", "runs/ and the experiment's name")] = None
     """The comparison's folder."""
     on: Annotated[str | None, shown("ray[://HOST:PORT]", "this process, model by model")] = None
-    """Train models side by side as tasks of Ray: in the cluster of this machine, or one at an address, or its cores."""
+    """Train models side by side, as tasks of Ray: in the cluster at an address or in RAY_ADDRESS, or by these cores."""
     axes: Annotated[Axes, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(default_factory=Axes)
     config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
         default_factory=Experiment

@@ -32,8 +32,12 @@ from charlstm.support.process import MOST_CPU_DEVICES, cores
 
 _LOOK = 0.5
 """Seconds between two looks of the head at its tasks."""
+_ANSWERS = 10.0
+"""Seconds in which a cluster's head accepts a connection."""
 _RETRIES = 10
 """How often a model may be lost before the comparison goes on without it."""
+_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+"""It tells its makers nothing, and prints nothing among our lines when a node is lost."""
 _SETTINGS = ("CHARLSTM_", "CUBLAS_", "JAX_", "LIBTPU_", "XLA_")
 """Beginnings of the names of environment variables that tasks have from the head, as numbers may depend on them."""
 
@@ -64,26 +68,28 @@ def complete_on(on: str, comparison: Comparison, models: Sequence[GridModel]) ->
 
 @contextmanager
 def _connected(on: str) -> Iterator[Any]:
-    """Ray, in the cluster at an address, in the one that this machine belongs to, or in one for the block alone."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of it is for Ray's makers
+    """Ray, in the cluster at an address, in the one that RAY_ADDRESS names, or in one of this machine for the block."""
+    for name, value in _RAY.items():
+        os.environ.setdefault(name, value)
     with extra("ray"):
         import ray
     if ray.is_initialized():  # by a program, which knows where
         yield ray
         return
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, address = signal.getsignal(signal.SIGTERM), os.environ.get("RAY_ADDRESS", "") if on == "ray" else on
     try:
-        try:
-            ray.init("auto" if on == "ray" else on, **how)
-        except ConnectionError:
-            if on != "ray" or "RAY_ADDRESS" in os.environ:
-                raise
-            ray.init("local", num_cpus=cores(), include_dashboard=False, **how)
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:
+            socket.create_connection((host, int(port)), _ANSWERS).close()  # for which Ray would wait ten minutes
+        own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+        ray.init(address or "local", **how, **own)
     except Exception as error:
-        where = on if on != "ray" else os.environ.get("RAY_ADDRESS", "this machine")
-        what = f"there is no Ray cluster at {where}: {type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{what}; `ray status` tells of one, and docs/clusters.md how to start it") from error
+        what = f"there is no Ray cluster at {address or 'this machine'}: {one_line(error)}"
+        how_to = (
+            "give the address of one that runs, and its token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token if it has one"
+        )
+        raise InputError(f"{what}; {how_to}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process before anything is saved
@@ -161,13 +167,13 @@ class _Head:
                 return False
             for folder, each in zip(folders, files, strict=True):
                 unpack(self._ray.get(each), folder)
-            if stopped is not None:
+            if stopped:
                 self._stops[name] = stopped
             return stopped is None
         except errors.TaskCancelledError:
             return False
         except errors.RayTaskError as error:  # what the task raised; with its traceback, unless it is one line
-            failure = error.cause if isinstance(error.cause, InputError | TrainingError) else error
+            failure = error.cause if isinstance(error.cause, InputError | TrainingError | MemoryError) else error
         except errors.RayError as error:
             why = one_line(str(error).partition("\n")[0])
             failure = TrainingError(f"{name} was lost {_RETRIES + 1} times, the last time because {why}")

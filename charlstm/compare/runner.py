@@ -46,8 +46,9 @@ def run_grid(
     Args:
         grid: the models and their seeds.
         folder: of the comparison, made when missing.
-        on: ``"ray"`` trains models side by side, as tasks of the Ray cluster that this process is in, or of one that is
-            started on this machine; ``"ray://HOST:PORT"`` in a cluster elsewhere. By default they take turns here.
+        on: ``"ray"`` trains models side by side, as tasks of Ray: in the cluster that ``RAY_ADDRESS`` names or, without
+            it, by the cores of this machine; ``"ray://HOST:PORT"`` in the cluster of that head. By default they take
+            turns here.
         watch: is told of the progress; by default nothing is printed.
         signals: whether signals save and stop the comparison; see `train`.
 

@@ -2,6 +2,8 @@
 
 import socket
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,12 +17,13 @@ from numpy.typing import NDArray
 from charlstm.analysis.settings import settled
 from charlstm.compare.comparison import Comparison, GridWatch, Work
 from charlstm.compare.grid import GridModel
-from charlstm.config import CELLS, Grid
+from charlstm.config import Grid
+from charlstm.core.flax_stack import register_cell
 from charlstm.data.dataset import Dataset
 from charlstm.runs.config_file import Versions, installed
 from charlstm.runs.folder import as_training_errors
 from charlstm.runs.models import prepare
-from charlstm.support.errors import Interrupted
+from charlstm.support.errors import InputError, Interrupted, TrainingError
 from charlstm.support.files import remove_tree, write_atomic
 from charlstm.support.lock import LOCK
 from charlstm.training.signals import Received
@@ -31,8 +34,8 @@ PATIENCE = 120.0
 """Seconds after which a network's file system shows what another node wrote, and frees the locks of a lost one."""
 UNSEEN = "unseen"
 """What a task gives that would go on with runs whose files it cannot see."""
-_BEAT = 1.0
-"""Seconds between two reports of a task."""
+_BEAT, _SILENT = 1.0, 30.0
+"""Seconds between two reports of a task, and after which one that makes none counts as lost."""
 Files = dict[str, NDArray[Any]]
 """The files of a folder by their names, each as bytes [N], which Ray hands on without a copy."""
 
@@ -67,24 +70,27 @@ class Board:
     """An actor beside the head: what tasks tell until the head asks, and the signal that it got."""
 
     def __init__(self) -> None:
-        self._begun, self._news, self._signal = dict[str, int](), News([], {}), 0
+        self._begun, self._heard = dict[str, int](), dict[str, float]()
+        self._news, self._signal = News([], {}), 0
 
     def begin(self, name: str, work: Work) -> int:
         """Takes note of a task; gives how many of its model have begun, with this one."""
-        self._news.works[name] = work
+        self.tell(name, [], work)
         self._begun[name] = self._begun.get(name, 0) + 1
         return self._begun[name]
 
     def tell(self, name: str, lines: list[tuple[str, str | None]], work: Work) -> int:
         """Takes a task's lines and how far it is; gives the number of the signal that stops it, or 0."""
         self._news.lines.extend(lines)
-        self._news.works[name] = work
+        self._news.works[name], self._heard[name] = work, time.monotonic()
         return self._signal
 
     def news(self, number: int) -> News:
-        """What was told since the last call; `number` is that of a signal, or 0."""
-        found, self._news, self._signal = self._news, News([], dict(self._news.works)), number
-        return found
+        """What was told since the last call, of tasks that still tell; `number` is that of a signal, or 0."""
+        lately = time.monotonic() - _SILENT
+        works = {name: work for name, work in self._news.works.items() if self._heard[name] > lately}
+        lines, self._news, self._signal = self._news.lines, News([], works), number
+        return News(lines, works)
 
 
 class _Told(GridWatch, AbstractContextManager["_Told"]):
@@ -160,7 +166,8 @@ def _complete(job: Job, folder: Path, data: Dataset, board: Any) -> int | None:
     """Trains and measures in a folder; gives the step at which a signal stopped it, or None."""
     import ray
 
-    CELLS.update(job.cells)
+    for name, cell in job.cells.items():
+        register_cell(name, cell)
     with as_training_errors(folder), _Told(ray, board, job) as watch, settled():
         prepare(tell=watch.line)
         if (here := installed()) != job.versions:
@@ -171,6 +178,10 @@ def _complete(job: Job, folder: Path, data: Dataset, board: Any) -> int | None:
             Comparison(job.grid, folder, data, watch, watch.received, PATIENCE).complete(job.model, job.numbers)
         except Interrupted as stop:
             return stop.step
+        except (InputError, TrainingError, MemoryError, OSError):
+            raise
+        except Exception:  # of a kind that the head may not be able to read
+            raise RuntimeError(traceback.format_exc()) from None
     return None
 
 
