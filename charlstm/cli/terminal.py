@@ -144,7 +144,7 @@ class Reporter:
             self._progress.remove_task(self._rows.pop(name))
         for name, (done, state) in states.items():
             if name not in self._rows:
-                self._rows[name] = self._progress.add_task(name, total=1.0, completed=done)
+                self._rows[name] = self._progress.add_task(name, total=1.0)
             self._progress.update(self._rows[name], completed=done, description=f"{name} {state}")
 
     def skip_to(self, done: float) -> None:

@@ -81,14 +81,14 @@ def _connected(on: str) -> Iterator[Any]:
     try:
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         if colon:
-            socket.create_connection((host, int(port)), _ANSWERS).close()  # for which Ray would wait ten minutes
+            socket.create_connection(
+                (host.strip("[]"), int(port)), _ANSWERS
+            ).close()  # for which Ray would wait ten minutes
         own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
         ray.init(address or "local", **how, **own)
     except Exception as error:
         what = f"there is no Ray cluster at {address or 'this machine'}: {one_line(error)}"
-        how_to = (
-            "give the address of one that runs, and its token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token if it has one"
-        )
+        how_to = "see `ray status`; one with a token needs that in RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
         raise InputError(f"{what}; {how_to}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -139,16 +139,19 @@ class _Head:
             for line in news.lines:
                 self._watch.line(*line)
             names = {task: job.model.name for task, (job, _) in self._tasks.items()}
-            self._watch.at_work({name: news.works.get(name) for name in names.values()})
-            if received and not cancelled:  # those that have begun save, and end by themselves
+            if not received:
+                self._watch.at_work({name: news.works.get(name) for name in names.values()})
+            elif not cancelled:
                 cancelled = True
+                self._watch.line("stopping, once the tasks have saved")
                 for task in [task for task, name in names.items() if name not in news.works]:
-                    self._ray.cancel(task)
+                    self._ray.cancel(task)  # those that have begun end by themselves
             for task in ready:
                 job, files = self._tasks.pop(task)
                 if self._take(job, task, files):
                     self._await_files(job.model)
                     yield job.model
+        self._watch.at_work({})
         if received:
             (name, step), *rest = self._stops.items() or [("", 0)]
             others = (f"step {step:,} of {name}" for name, step in rest)
@@ -179,7 +182,7 @@ class _Head:
             failure = TrainingError(f"{name} was lost {_RETRIES + 1} times, the last time because {why}")
         self._errors.append(failure)
         if self._tasks:
-            self._watch.line(f"{name}: {one_line(failure)}; the other models go on", "yellow")
+            self._watch.line(f"{one_line(failure)}; the other models go on", "yellow")
         return False
 
     def _await_files(self, model: GridModel) -> None:

@@ -116,7 +116,7 @@ class _Told(GridWatch, AbstractContextManager["_Told"]):
         self._thread.join()
 
     def line(self, text: str, style: str | None = None) -> None:
-        self._lines.append((f"{self._name}: {text}", style))
+        self._lines.append((text if text.startswith(self._name) else f"{self._name}: {text}", style))
 
     def bar(self, step: int, steps: int) -> AbstractContextManager[None]:
         if self._again:
@@ -168,20 +168,21 @@ def _complete(job: Job, folder: Path, data: Dataset, board: Any) -> int | None:
 
     for name, cell in job.cells.items():
         register_cell(name, cell)
-    with as_training_errors(folder), _Told(ray, board, job) as watch, settled():
-        prepare(tell=watch.line)
-        if (here := installed()) != job.versions:
-            watch.line(
-                f"{socket.gethostname()} has {here}, and the head {job.versions}: last bits may differ", "yellow"
-            )
-        try:
+    host, here = socket.gethostname(), installed()
+    try:
+        with as_training_errors(folder), _Told(ray, board, job) as watch, settled():
+            prepare(tell=watch.line)
+            if other := [f"{name} {each}" for name, each in here.items() if job.versions.get(name) != each]:
+                watch.line(f"{host} has {', '.join(other)}, unlike the head: last bits may differ", "yellow")
             Comparison(job.grid, folder, data, watch, watch.received, PATIENCE).complete(job.model, job.numbers)
-        except Interrupted as stop:
-            return stop.step
-        except (InputError, TrainingError, MemoryError, OSError):
-            raise
-        except Exception:  # of a kind that the head may not be able to read
-            raise RuntimeError(traceback.format_exc()) from None
+    except Interrupted as stop:
+        return stop.step
+    except (InputError, TrainingError) as error:
+        raise type(error)(f"{job.model.name} on {host}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception:  # of a kind that the head may not be able to read
+        raise RuntimeError(traceback.format_exc()) from None
     return None
 
 
