@@ -1,6 +1,7 @@
 """What a person can type after each command, and an experiment's CONFIG or GRID. No JAX here, so --help is quick."""
 
 import os
+import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +43,8 @@ class Compare:
     """A Python file that defines GRID, a comparison's folder, which continues it, or its grid.json."""
     run_dir: Annotated[Path | None, shown("DIR", "runs/ and the experiment's name")] = None
     """The comparison's folder."""
+    on: Annotated[str | None, shown("ray[://HOST:PORT]", "this process, model by model")] = None
+    """Train models side by side, as tasks of Ray: in the cluster at an address or in RAY_ADDRESS, or by these cores."""
     axes: Annotated[Axes, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(default_factory=Axes)
     config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
         default_factory=Experiment
@@ -170,8 +173,8 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     return folder, parsed, notes
 
 
-def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
-    """The comparison's folder; its grid under what was typed; and lines worth telling."""
+def compare_arguments(words: list[str]) -> tuple[Path, Grid, str | None, list[str]]:
+    """The comparison's folder; its grid under what was typed; what it runs on; and lines worth telling."""
     if words and words[0] in ("-h", "--help"):
         parse(Compare, words)
     if not words or words[0].startswith("-"):
@@ -189,6 +192,8 @@ def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
     default = Compare(experiment=path, axes=axes, config=grid.base)
     parsed = parse(Compare, words, default)
+    if parsed.on not in (None, "ray") and not re.fullmatch(r"ray://[^\s/]+:\d+", parsed.on):
+        raise InputError(f"--on is {parsed.on!r}; it must be ray, or ray://HOST:PORT of a cluster's head")
     for cell in (*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell):
         check_cell(cell)
     grid, folder = replace(grid, base=parsed.config, **vars(parsed.axes)), _folder(words, path)
@@ -197,7 +202,7 @@ def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
         from charlstm.runs.folder import GRID
 
         folder, notes = choose_folder(experiment_name(path), find_text(grid.base.data, words), GRID)
-    return folder, grid, notes
+    return folder, grid, parsed.on, notes
 
 
 def find_text(data: DataConfig, words: list[str]) -> DataConfig:

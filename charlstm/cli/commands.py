@@ -132,16 +132,20 @@ def _init_from(asked: arguments.Train, folder: Path) -> Any:
 
 
 def _compare(words: list[str]) -> None:
-    folder, grid, notes = arguments.compare_arguments(words)
+    folder, grid, on, notes = arguments.compare_arguments(words)
     grid = replace(grid, base=replace(grid.base, data=arguments.find_text(grid.base.data, words)))
     print_notes(notes)
-    process.prepare(tell=print_note)
+    process.prepare(start=on is None, tell=print_note)
+    if on is not None:
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # GPUs are for the tasks
     from charlstm.cli.progress import GridProgress
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
 
     with GridProgress() as watch:
-        found = run_grid(grid, folder, watch=watch, signals=True)
+        found = run_grid(grid, folder, on=on, watch=watch, signals=True)
     show(found)
     write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n")
     for what, draw in (("plots", _draw_plots), ("page", _draw_page)):
