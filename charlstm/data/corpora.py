@@ -1,7 +1,8 @@
 """A corpus name, or the path of a file, a folder or a glob -> normalised text.
 
 The file of a named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, then in the platform's cache
-folder, and is downloaded there if it is in neither. King James comes with a package; `recall_text` is generated.
+folder, and is downloaded there if it is in neither. King James comes with a package, the standard library with Python;
+`recall_text` is generated.
 """
 
 import glob
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from charlstm.config import Symbols
-from charlstm.data import recall_text
+from charlstm.data import python_stdlib, recall_text
 from charlstm.data.text_file import TextFiles, check_regular, find_files, unreadable
 from charlstm.support.cache import cache_folder
 from charlstm.support.errors import InputError, did_you_mean
@@ -76,6 +77,8 @@ def load(corpus: str, symbols: Symbols, separator: str = "\n") -> str:
     """The text of a named corpus or of files, normalised as `TextFiles` says; memory peaks at about twice the text."""
     if recall_text.is_named(corpus):
         return recall_text.text(corpus)
+    if corpus == python_stdlib.NAME:
+        return to_symbols(python_stdlib.text(), symbols)
     if (known := _CORPORA.get(corpus)) is None:
         return "".join(pieces(corpus, symbols, separator))
     if not known.file:
@@ -107,7 +110,10 @@ def resolve(corpus: str) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         if corpus == "-":
             raise InputError("standard input cannot be read again; save its text to a file first") from None
-        hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"
+        hint = (
+            did_you_mean(corpus, [*_CORPORA, python_stdlib.NAME, *recall_text.NAMES])
+            or "; `charlstm corpora` lists the names"
+        )
         raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
     except OSError as error:
         raise unreadable(path, error) from None
@@ -122,8 +128,14 @@ def _absolute(corpus: str) -> str:
 
 
 def catalogue() -> list[Entry]:
-    """All named corpora; those of `recall_text` are one entry. Downloads and opens nothing."""
+    """All named corpora; those of `recall_text` are one entry. Downloads nothing, and reads the standard library alone."""
     stored = [Entry(name, each.title, each.characters, _place(each)) for name, each in _CORPORA.items()]
+    try:
+        stored.append(
+            Entry(python_stdlib.NAME, python_stdlib.TITLE, len(python_stdlib.text()), str(python_stdlib.folder()))
+        )
+    except InputError:  # a Python without its source
+        pass
     return [*stored, Entry(recall_text.PATTERN, recall_text.DESCRIPTION, recall_text.CHARACTERS, "generated")]
 
 
@@ -143,7 +155,7 @@ def to_readable(text: str, symbols: Symbols) -> str:
 
 
 def _is_named(corpus: str) -> bool:
-    return corpus in _CORPORA or recall_text.is_named(corpus)
+    return corpus in _CORPORA or corpus == python_stdlib.NAME or recall_text.is_named(corpus)
 
 
 def _king_james() -> str:
