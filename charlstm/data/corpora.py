@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -110,10 +111,8 @@ def resolve(corpus: str) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         if corpus == "-":
             raise InputError("standard input cannot be read again; save its text to a file first") from None
-        hint = (
-            did_you_mean(corpus, [*_CORPORA, python_stdlib.NAME, *recall_text.NAMES])
-            or "; `charlstm corpora` lists the names"
-        )
+        names = *_CORPORA, python_stdlib.NAME, *recall_text.NAMES
+        hint = did_you_mean(corpus, names) or "; `charlstm corpora` lists the names"
         raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
     except OSError as error:
         raise unreadable(path, error) from None
@@ -128,14 +127,11 @@ def _absolute(corpus: str) -> str:
 
 
 def catalogue() -> list[Entry]:
-    """All named corpora; those of `recall_text` are one entry. Downloads nothing, and reads the standard library alone."""
+    """All named corpora; those of `recall_text` are one entry. Of them it reads the standard library alone."""
     stored = [Entry(name, each.title, each.characters, _place(each)) for name, each in _CORPORA.items()]
-    try:
-        stored.append(
-            Entry(python_stdlib.NAME, python_stdlib.TITLE, len(python_stdlib.text()), str(python_stdlib.folder()))
-        )
-    except InputError:  # a Python without its source
-        pass
+    with suppress(InputError):  # of a Python without its source
+        length, place = len(python_stdlib.text()), str(python_stdlib.folder())
+        stored.append(Entry(python_stdlib.NAME, python_stdlib.TITLE, length, place))
     return [*stored, Entry(recall_text.PATTERN, recall_text.DESCRIPTION, recall_text.CHARACTERS, "generated")]
 
 
