@@ -93,16 +93,30 @@ class Saturation(NamedTuple):
     right: NDArray[Any]
 
 
-def gate_saturation(blocks: Iterable[Block]) -> dict[str, Saturation]:
-    """How often each gate is saturated, by its name in `Block.gates` (Karpathy, Johnson and Li 2015, section 4.2)."""
-    counts: dict[str, Any] = {}
-    characters = 0
-    for block in blocks:
-        characters += len(block.at)
+class GateSaturation:
+    """Counts how often gates are saturated, block by block."""
+
+    def __init__(self) -> None:
+        self._characters, self._counts = 0, dict[str, Any]()
+
+    def add(self, block: Block) -> None:
+        """Takes a block in."""
+        self._characters += len(block.at)
         for name, gate in block.gates.items():
             here = np.stack([(gate < SATURATED[0]).sum(1), (gate > SATURATED[1]).sum(1)])
-            counts[name] = counts.get(name, 0) + here
-    return {name: Saturation(*(count / characters)) for name, count in counts.items()}
+            self._counts[name] = self._counts.get(name, 0) + here
+
+    def fractions(self) -> dict[str, Saturation]:
+        """As `gate_saturation`."""
+        return {name: Saturation(*(count / self._characters)) for name, count in self._counts.items()}
+
+
+def gate_saturation(blocks: Iterable[Block]) -> dict[str, Saturation]:
+    """How often each gate is saturated, by its name in `Block.gates` (Karpathy, Johnson and Li 2015)."""
+    counted = GateSaturation()
+    for block in blocks:
+        counted.add(block)
+    return counted.fractions()
 
 
 @compiled
