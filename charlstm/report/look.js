@@ -166,9 +166,14 @@ function listen() {
   slide.addEventListener("input", () => choose({ ...asked(), unit: unitsOf(Number(layer.value))[slide.value] }));
   place.addEventListener("input", () => move(Number(place.value), true));
   document.querySelector(".choice").addEventListener("submit", (event) => event.preventDefault());
-  for (const kind of ["pointerover", "click"]) {
-    shown.addEventListener(kind, (event) => event.target.at !== undefined && move(event.target.at, false));
-  }
+  const follow = (event) => event.target.at !== undefined && move(event.target.at, false);
+  shown.addEventListener("click", follow);
+  let pointer = "";
+  shown.addEventListener("pointermove", (event) => {
+    const here = `${event.clientX} ${event.clientY}`; // text that is scrolled under a pointer at rest moves nothing
+    if (here !== pointer) follow(event);
+    pointer = here;
+  });
   shown.addEventListener("keydown", (event) => {
     if (!KEYS[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();

@@ -108,7 +108,7 @@ def pack(look: Look) -> Packed:
     arrays = shown.astype("<u4"), top.astype("<u4"), block.nats.astype("<f4"), likeliest.astype("<u2")
     named = {(each.layer, each.unit) for units in look.features.values() for each in units if each.found}
     more = [row for row in _rows(block, parts=True) if (row[1], row[2]) in named]
-    hidden = sorted(_rows(block, parts=False), key=lambda row: -float(row[3].var()))
+    hidden = sorted(_rows(block, parts=False), key=lambda row: ((row[1], row[2]) not in named, -float(row[3].var())))
     kept = len(hidden)
     while True:
         rows = sorted(hidden[:kept], key=lambda row: row[1:3]) + more
@@ -116,9 +116,9 @@ def pack(look: Look) -> Packed:
         data = base64.b64encode(
             zlib.compress(b"".join([*(each.tobytes() for each in arrays), *(q for q, _ in scaled)]))
         )
-        if len(data) <= MOST_BYTES or kept <= 1:
+        if len(data) <= MOST_BYTES or kept <= max(len(named), 1):
             break
-        kept = max(1, int(kept * min(0.95 * MOST_BYTES / len(data), 0.95)))
+        kept = max(len(named), 1, int(kept * min(0.95 * MOST_BYTES / len(data), 0.95)))
     about = {
         "characters": len(shown),
         "next": top.shape[1],
