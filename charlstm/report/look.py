@@ -25,6 +25,7 @@ SURVEYED = 200_000  # from the start of the text, that are measured
 COUNTED = 20_000_000  # from the start of the training split, that the n-gram models are trained on
 CONTEXT_ORDER = 6  # of the n-grams whose contexts tell how often a context was seen: five characters
 UNITS = 3  # of each feature that are named
+GAINS = 6  # symbols at which the model gains most on n-grams, and as many at which it loses most
 COSTLIEST = 12  # symbols, and single characters, that are named
 Advance = Callable[[float, str], None]
 
@@ -58,6 +59,8 @@ class Beside:
     shared: Shared
     """The model first, the best order second."""
     by_context: list[Part]
+    gains: list[Part]
+    """By symbol, the nats that the model gains on the best order; the largest gain in all first, then the losses."""
     causes: list[Cause]
 
 
@@ -168,6 +171,7 @@ def as_json(look: Look) -> dict[str, Any]:
             "best_order": beside.best,
             "trained_on": beside.characters,
             "right": beside.shared._asdict(),
+            "gains": [each._asdict() for each in beside.gains],
             "loss_by_context": [each._asdict() for each in beside.by_context],
             "errors": [each._asdict() for each in beside.causes],
         },
@@ -190,9 +194,16 @@ def _beside(found: TrainedRun, train: NDArray[Any], ids: NDArray[Any], text: str
         best=counted.best,
         characters=len(train),
         shared=losses.shared(nats, counted.nats[counted.best - 1]),
+        gains=_gains(found, ids, counted.nats[counted.best - 1] - nats),
         by_context=losses.loss_by_context(counted.seen[CONTEXT_ORDER - 1], nats),
         causes=losses.causes(text, nats, counted.nats, seen, words),
     )
+
+
+def _gains(found: TrainedRun, ids: NDArray[Any], gains: NDArray[Any]) -> list[Part]:
+    parts = losses.loss_by(found.vocabulary.characters, ids.astype(int), gains)
+    ordered = sorted(parts, key=lambda each: -each.nats * each.characters)
+    return ordered if len(ordered) <= 2 * GAINS else ordered[:GAINS] + ordered[-GAINS:]
 
 
 def _symbols(found: TrainedRun, ids: NDArray[Any], nats: NDArray[Any]) -> list[Symbol]:

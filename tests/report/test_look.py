@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -187,7 +188,7 @@ def test_what_is_packed_is_what_the_model_does(seen: Look):
     rows = [(row["part"], row["layer"], row["unit"]) for row in packed.about["rows"]]
     assert [row for row in rows if row[0] == "h"] == [("h", layer, unit) for layer in range(2) for unit in range(H)]
     model, params, ids = seen.found.model, seen.found.params, seen.ids[: packed.about["characters"]]
-    logits, carry = model.apply(params, ids[None].astype(np.int32), model.zero_carry(1))
+    logits, carry = model.apply(params, jnp.asarray(ids[None], np.int32), model.zero_carry(1))
     np.testing.assert_array_equal(found["ids"], ids)
     last = np.array([row["scale"] for row in packed.about["rows"]]) * found["values"][:, -1] / 127
     for row, value in zip(rows, last, strict=True):
@@ -256,3 +257,7 @@ def test_the_numbers_as_json_are_those_of_eval(run: TrainedRun, seen: Look, caps
     assert values["nats"] == pytest.approx(run.evaluate().loss, abs=1e-3)
     assert sum(each["errors"] for each in values["ngrams"]["errors"]) == int((np.exp(-seen.survey.nats) <= 0.5).sum())
     assert sum(each["characters"] for each in values["loss_by_kind"]) == values["characters"]
+    gains = values["ngrams"]["gains"]  # of all symbols, as the text has few
+    assert sum(each["nats"] * each["characters"] for each in gains) / values["characters"] == pytest.approx(
+        min(values["ngrams"]["nats"]) - values["nats"]
+    )
