@@ -2,6 +2,7 @@
 
     GRID/grid.json, corpus.json       the grid, so that it can be repeated without its file, and which text it read
     GRID/MODEL/seed-K/                an ordinary run, with result.json once it is trained, and measures.json
+    GRID/ngram.json                   the best n-gram model on the text, to compare with
     GRID/results.json                 the table, written anew after each model
 
 Whatever has its result stays as it is, and the rest goes on from its newest checkpoints. So a grid that was stopped or
@@ -23,7 +24,7 @@ import jax
 from charlstm.analysis.settings import under_settings
 from charlstm.compare.grid import LENGTH, GridModel, check_same_grid, grid_models
 from charlstm.compare.results import RESULTS, Outcome, Results
-from charlstm.compare.statistics import MEASURES, RESULT, measure_run, outcome, tabulate
+from charlstm.compare.statistics import MEASURES, NGRAM, RESULT, measure_ngram, measure_run, outcome, tabulate
 from charlstm.config import Experiment, Grid
 from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
@@ -94,6 +95,8 @@ def run_grid(
         _open(folder, grid, data)
         comparison = _Comparison(grid, folder, data, watch, received)
         watch.begin_grid(models, grid.seeds, folder, data)
+        if not inside(folder, NGRAM).exists():
+            write_json(folder / NGRAM, measure_ngram(data))
         for model in models:
             watch.begin_model(model)
             comparison.train(model)

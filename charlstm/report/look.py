@@ -149,7 +149,7 @@ def as_json(look: Look) -> dict[str, Any]:
         "bits_per_char": bits(look.nats),
         "features": {
             name: {
-                "found": sum(each.found for each in survey.scores if each.feature == name),
+                "found": len({each[1:3] for each in survey.scores if each.feature == name and each.found}),
                 "units": [each._asdict() | {"found": each.found} for each in units],
             }
             for name, units in look.features.items()

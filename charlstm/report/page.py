@@ -18,7 +18,7 @@ import numpy as np
 
 from charlstm.config import Experiment
 from charlstm.report.curves import MAX_POINTS
-from charlstm.report.entries import Entry, gather
+from charlstm.report.entries import Entry, gather, ngram_rows
 from charlstm.report.figures import figures, symbol_of
 from charlstm.report.tables import explain, make_table
 from charlstm.runs.folder import SAMPLES
@@ -45,7 +45,8 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
     entries = gather(folders)
-    drawn, models, symbol = figures(entries), [entry.result for entry in entries], symbol_of(entries)
+    drawn, symbol = figures(entries), symbol_of(entries)
+    models = [entry.result for entry in entries] + (ngrams := ngram_rows(folders))
     scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
     names = [legible(folder.resolve().name) for folder in dict.fromkeys(folders)]
     differing, shared = configs(entries)
@@ -60,7 +61,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
         corpora=Counter(entry.corpus for entry in entries),
         compared=any(entry.compared for entry in entries),
-        table=make_table(models, symbol, [entry.note for entry in entries]),
+        table=make_table(models, symbol, [entry.note for entry in entries] + [""] * len(ngrams)),
         explanation=explain(models, symbol, entries[0].confidence),
         figures=drawn,
         max_points=MAX_POINTS,
