@@ -15,7 +15,7 @@ from charlstm.data import labels
 from charlstm.data.labels import Words
 
 BINS = 15  # of a reliability curve, as in Guo et al. (2017)
-RIGHT = 0.5  # a character is right where its probability is above this, as in Karpathy, Johnson and Li (2015)
+RIGHT = 0.5  # a character is right where its probability is above this
 MEMORIES = (100, 1_000, 5_000)
 MATCH = 7  # characters that a memory must find again, to tell what followed them
 RARE = 5  # times that a rare word is in the text trained on, at most
@@ -123,8 +123,8 @@ def causes(
 ) -> list[Cause]:
     """What would have helped with each error, a character that the model gives a probability of at most `RIGHT`.
 
-    Steps as in section 4.4 of Karpathy, Johnson and Li (2015), by definitions of our own, each counting the errors that
-    remain after those before it:
+    After the peeling of errors by Karpathy, Johnson and Li (2015), by definitions of our own. Each step counts the errors
+    that remain after those before it:
 
     - n-gram: an n-gram model of some order gives the character more than `RIGHT`.
     - memory of n: the `MATCH` characters before it occurred in the n characters before, and it followed the last time.
