@@ -65,6 +65,11 @@ def kinds(text: str) -> NDArray[Any]:
     return found
 
 
+def word_texts(text: str) -> list[str]:
+    """`Words.texts`, of a text that may be long."""
+    return _WORD.findall(text)
+
+
 def words(text: str) -> Words:
     """The words, and where they are."""
     place, number, texts = np.zeros(len(text), np.int64), np.full(len(text), -1), []

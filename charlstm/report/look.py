@@ -105,14 +105,19 @@ def look(found: TrainedRun, ids: NDArray[Any], source: str, advance: Advance = l
         advance: is told what part of the work is done, and what comes next.
 
     Raises:
-        InputError: the text has fewer than two characters.
+        InputError: the text has fewer than two characters, or the model's losses are not finite.
     """
     ids = np.asarray(ids[:SURVEYED])
     if len(ids) < 2:
         raise InputError(f"{source} has {len(ids)} characters; give a text with --text, of a few thousand")
     text = found.vocabulary.decode(ids)
     blocks = activations(found.model, found.params, ids, rows=default_rows(len(ids)), newline=found.run.newline)
-    surveyed = survey(_told(blocks, len(ids), advance), ids, labels.features(text))
+    with np.errstate(invalid="ignore"):  # checked below
+        surveyed = survey(_told(blocks, len(ids), advance), ids, labels.features(text))
+    if not np.isfinite(surveyed.nats).all():
+        raise InputError(
+            f"the losses of step {found.step:,} are not finite, as it diverged; choose another --checkpoint"
+        )
     advance(0.7, "counting n-grams")
     beside, why_not = None, ""
     try:
@@ -188,7 +193,7 @@ def _told(blocks: Iterator[Block], characters: int, advance: Advance) -> Iterato
 
 def _beside(found: TrainedRun, train: NDArray[Any], ids: NDArray[Any], text: str, nats: NDArray[Any]) -> Beside:
     counted, words = ngram(train, ids, len(found.vocabulary)), labels.words(text)
-    seen = losses.word_counts(labels.words(found.vocabulary.decode(train)).texts, words)
+    seen = losses.word_counts(labels.word_texts(found.vocabulary.decode(train)), words)
     return Beside(
         nats=counted.nats.mean(1).tolist(),
         best=counted.best,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from charlstm.analysis.inside import losses, units
 from charlstm.analysis.inside.activations import Block, activations
@@ -101,10 +102,8 @@ def pack(look: Look) -> Packed:
     found, newline = look.found, look.found.run.newline
     block = next(activations(found.model, found.params, shown, window=len(shown), newline=newline))
     top = np.argsort(-block.logits, axis=-1, kind="stable")[:, :NEXT]
-    wide = block.logits.astype(np.float64)
-    probabilities = np.exp(wide - wide.max(-1, keepdims=True))
-    probabilities /= probabilities.sum(-1, keepdims=True)
-    likeliest = np.rint(np.take_along_axis(probabilities, top, -1) * 65535)
+    best = np.take_along_axis(block.logits, top, -1)
+    likeliest = np.rint(65535 * np.exp(best - logsumexp(block.logits, axis=-1, keepdims=True)))
     arrays = shown.astype("<u4"), top.astype("<u4"), block.nats.astype("<f4"), likeliest.astype("<u2")
     named = {(each.layer, each.unit) for units in look.features.values() for each in units if each.found}
     more = [row for row in _rows(block, parts=True) if (row[1], row[2]) in named]
@@ -112,10 +111,9 @@ def pack(look: Look) -> Packed:
     kept = len(hidden)
     while True:
         rows = sorted(hidden[:kept], key=lambda row: row[1:3]) + more
-        scaled = [_eighths(values) for *_, values in rows]
-        data = base64.b64encode(
-            zlib.compress(b"".join([*(each.tobytes() for each in arrays), *(q for q, _ in scaled)]))
-        )
+        scaled = [_quantised(values) for *_, values in rows]
+        content = b"".join([*(each.tobytes() for each in arrays), *(values for values, _ in scaled)])
+        data = base64.b64encode(zlib.compress(content))
         if len(data) <= MOST_BYTES or kept <= max(len(named), 1):
             break
         kept = max(len(named), 1, int(kept * min(0.95 * MOST_BYTES / len(data), 0.95)))
@@ -149,7 +147,8 @@ def _first(look: Look, rows: list[Any]) -> dict[str, Any]:
 def _rows(block: Block, *, parts: bool) -> list[tuple[str, int, int, NDArray[Any]]]:
     """Part, layer, unit and values [N]: of all outputs, or of cell states and gates."""
     arrays = {"h": block.hidden} if not parts else {} if block.cell is None else {"c": block.cell}
-    arrays |= block.gates if parts else {}
+    # The "tanh" of an rnn tells no more than its output.
+    arrays |= {name: gate for name, gate in block.gates.items() if parts and name != "tanh"}
     return [
         (name, layer, unit, array[layer, :, unit])
         for name, array in arrays.items()
@@ -157,7 +156,7 @@ def _rows(block: Block, *, parts: bool) -> list[tuple[str, int, int, NDArray[Any
     ]
 
 
-def _eighths(values: NDArray[Any]) -> tuple[bytes, float]:
+def _quantised(values: NDArray[Any]) -> tuple[bytes, float]:
     """Values as whole numbers from -127 to 127, and what 127 stands for."""
     scale = float(np.abs(values).max()) or 1.0
     return np.rint(values / scale * 127).astype(np.int8).tobytes(), scale

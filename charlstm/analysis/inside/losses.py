@@ -123,8 +123,8 @@ def causes(
 ) -> list[Cause]:
     """What would have helped with each error, a character that the model gives a probability of at most `RIGHT`.
 
-    After the peeling of errors by Karpathy, Johnson and Li (2015), by definitions of our own. Each step counts the errors
-    that remain after those before it:
+    After the peeling of errors by Karpathy, Johnson and Li (2015), by definitions of our own. Each step counts the
+    errors that remain after those before it:
 
     - n-gram: an n-gram model of some order gives the character more than `RIGHT`.
     - memory of n: the `MATCH` characters before it occurred in the n characters before, and it followed the last time.
