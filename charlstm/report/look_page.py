@@ -26,14 +26,6 @@ NEXT = 5  # likeliest characters that are shown
 _HERE = Path(__file__).parent
 _TITLED_POINTS = 2_000  # of a drawing, at most, that tell their unit
 _MARKS = {"\n": "↵\n", "\t": "→\t"}
-DEFINITIONS = {
-    "n-gram": "an n-gram model of some order gives the character more than 0.5",
-    "memory of": f"the {losses.MATCH} characters before it are among the n before, and it followed them the last time",
-    "rare word": f"its word is in the text trained on at most {losses.RARE} times",
-    "start of a word": "it is the first character of a word",
-    "punctuation, blank or newline": "it is in no word",
-    "short": "with so much added, its probability is above 0.5",
-}
 
 
 class Packed(NamedTuple):
@@ -79,7 +71,7 @@ def write_look(look: Look, output: Path) -> None:
         named=lambda symbol: _named(symbol, look),
         beside=beside,
         errors=sum(each.errors for each in beside.causes) if beside else 0,
-        definition=lambda name: next(text for start, text in DEFINITIONS.items() if start in name),
+        definition=_definition,
         context=CONTEXT_ORDER - 1,
     )
     try:
@@ -175,6 +167,18 @@ def _named(symbol: str, look: Look) -> str:
         return "␣"
     shown = _shown(symbol, look).strip("\n\t")
     return shown if symbol in _MARKS or (shown.isprintable() and shown.strip()) else f"U+{ord(symbol[0]):04X}"
+
+
+def _definition(step: str) -> str:
+    """Which errors a step of `losses.causes` explains."""
+    number, last = step.split()[0], step.split()[-1]
+    return {
+        "n-gram": "an n-gram model of some order gives the character more than 0.5",
+        "memory": f"the {losses.MATCH} characters before it are among the {last} before, and it followed the last time",
+        "rare": f"its word is in the text trained on at most {losses.RARE} times",
+        "start": "it is the first character of a word",
+        "punctuation,": "it is in no word",
+    }.get(number, f"with {number} added, its probability is above 0.5")
 
 
 def _sides(look: Look) -> dict[str, list[dict[str, Any]]]:
