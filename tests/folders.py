@@ -66,6 +66,7 @@ def make_comparison(
     models[-1]["seeds"][-1] |= {"diverged_after": 40, "test": None, "validation": None}
     models[-1]["seeds"].pop(0)
     models[-1] |= {"test": None, "difference": None, "reach": None, "recall": None}
+    models[-1] |= {"calibration": None, "saturated": None, "found_units": None}
     found = {
         "name": "depth",
         "corpus": "made_up",
@@ -73,6 +74,7 @@ def make_comparison(
         "vocabulary": 8,
         "confidence": 0.95,
         "models": models,
+        "ngram": None,
     }
     (folder / "results.json").write_text(json.dumps(found))
     (folder / "grid.json").write_text(json.dumps({"seeds": seeds}))
@@ -110,6 +112,9 @@ def _model(name: str, cell: str, depth: int, size: int, loss: float, seeds: int)
             "accuracy": [0.125 + 0.87 * math.exp(-d / memory) for d in distances],
             "chance": 0.125,
         },
+        "calibration": interval(0.02 * depth, 0.01),
+        "saturated": interval(0.3, 0.05),
+        "found_units": interval(2.0 * depth, 0.5),
         "published": 1.449 if name == "lstm-2x64" else None,
         "seeds": [
             {

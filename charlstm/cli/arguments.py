@@ -110,6 +110,20 @@ class Sample(_OnRun):
 
 
 @dataclass(kw_only=True)
+class Look(_OnRun):
+    """A page of what the units of a model do, where its loss is, and how n-grams compare."""
+
+    text: Annotated[Path | None, shown("FILE", "the validation split of the run's text")] = None
+    """The text that is read: a file, folder or quoted glob."""
+    corpus: Annotated[str | None, shown("FILE", "as in the run's config")] = None
+    """Where the run's own text is now, if it was moved; n-grams are counted in it."""
+    output: Annotated[Path | None, shown("FILE", "look.html in the run's folder")] = None
+    """The page, which ends in .html."""
+    skip_unknown: bool = False  # Drop characters of FILE that the model does not know, instead of refusing them.
+    json: bool = False  # Print the numbers as one JSON object; a page is written only where --output names it.
+
+
+@dataclass(kw_only=True)
 class Export(_OnRun):
     """A trained model as one safetensors file, for others to load without charlstm."""
 

@@ -213,6 +213,7 @@ _COMMANDS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
     "eval RUN": (arguments.Eval, reading.evaluate),
     "score RUN [FILE]": (arguments.Score, reading.score),
     "sample RUN": (arguments.Sample, reading.sample),
+    "look RUN": (arguments.Look, reading.look),
     "compare EXPERIMENT": (arguments.Compare, _compare),
     "report RUN ...": (arguments.Report, _report),
     "export RUN": (arguments.Export, reading.export),

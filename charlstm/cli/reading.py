@@ -1,4 +1,4 @@
-"""The commands that read a trained run: eval, score, sample and export."""
+"""The commands that read a trained run: eval, score, sample, look and export."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from charlstm.cli.arguments import Eval, Export, Sample, Score
+from charlstm.cli.arguments import Eval, Export, Look, Sample, Score
 from charlstm.cli.parsing import parse, value_of
-from charlstm.cli.terminal import counted, print_note, print_notes, to_json, write
+from charlstm.cli.terminal import Reporter, counted, print_note, print_notes, to_json, write
 from charlstm.support import process
 from charlstm.support.errors import InputError
 from charlstm.support.files import printable
@@ -28,13 +28,11 @@ def evaluate(words: list[str]) -> None:
     from charlstm.analysis.gradient_reach import gradient_reach
     from charlstm.cli.summary import reach_table
     from charlstm.data import corpora
-    from charlstm.data.dataset import encode_pieces
     from charlstm.runs.loading import load_run
 
     found = load_run(asked.run, asked.checkpoint).with_weights(asked.weights)
     print_notes(found.notes)
-    symbols, separator, skipped = found.config.data.symbols, found.config.data.separator, 0
-    unit = symbols.removesuffix("s")
+    unit, skipped = found.config.data.symbols.removesuffix("s"), 0
     if asked.text and (asked.corpus or value_of(words, "--split") is not None):
         raise InputError("--split and --corpus are about the run's own text; leave them out, or --text")
     if asked.corpus:
@@ -43,13 +41,9 @@ def evaluate(words: list[str]) -> None:
         # The file that the config names is read, and never shown; a stranger's folder cannot have the hash of a secret.
         ids, what, source = found.ids(asked.split), f"{asked.split} split", {"split": asked.split, "text": None}
     else:
-        pieces, what = corpora.pieces(str(asked.text), symbols, separator), str(asked.text)
-        if not asked.skip_unknown:
-            found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
-        ids, source = encode_pieces(found.vocabulary, pieces, skip_unknown=True), {"split": None, "text": what}
-        skipped = sum(map(len, pieces)) - len(ids)
-        if not len(ids):
-            raise InputError(f"nothing of {what} is in the vocabulary; give a text in the model's characters")
+        what = str(asked.text)
+        ids, skipped = _known_ids(found, what, asked.skip_unknown)
+        source = {"split": None, "text": what}
     newline = found.run.newline
     try:
         dynamic = asked.dynamic_rate if asked.dynamic else None
@@ -188,6 +182,51 @@ def sample(words: list[str]) -> None:
             write(f"--- seed {seed + number} ---\n")
         for piece in chain(pieces, ["\n"]):
             write(piece)
+
+
+def _known_ids(found: Any, path: str, skip_unknown: bool) -> tuple[Any, int]:
+    """The ids of a text of one's own, and how many of its characters were left out."""
+    from charlstm.data import corpora
+    from charlstm.data.dataset import encode_pieces
+
+    pieces = corpora.pieces(path, found.config.data.symbols, found.config.data.separator)
+    if not skip_unknown:
+        found.vocabulary.check_known(pieces)  # all of them at once; encoding stops at the first piece
+    ids = encode_pieces(found.vocabulary, pieces, skip_unknown=True)
+    if not len(ids):
+        raise InputError(f"nothing of {path} is in the vocabulary; give a text in the model's characters")
+    return ids, sum(map(len, pieces)) - len(ids)
+
+
+def look(words: list[str]) -> None:
+    """`charlstm look`."""
+    asked = parse(Look, words)
+    process.prepare(tell=print_note)
+    from charlstm.data import corpora
+    from charlstm.report.look import as_json
+    from charlstm.report.look import look as look_into
+    from charlstm.report.look_page import check_page, write_look
+    from charlstm.runs.loading import load_run
+
+    output = asked.output or (None if asked.json else asked.run / "look.html")
+    if output:
+        check_page(output)  # before the work
+    found = load_run(asked.run, asked.checkpoint)
+    print_notes(found.notes)
+    if asked.corpus:
+        found = found.with_text_at(corpora.resolve(asked.corpus))
+    if asked.text is None:
+        ids, source = found.ids("validation"), "the validation split"
+    else:
+        source = str(asked.text)
+        ids, skipped = _known_ids(found, source, asked.skip_unknown)
+        print_notes([f"{skipped:,} unknown characters of {source} are left out"] if skipped else [])
+    reporter = Reporter()
+    with reporter.bar(0, 1, counts_steps=False):
+        seen = look_into(found, ids, source, reporter.advance)
+    if output:
+        write_look(seen, output)
+    write(f"{to_json(as_json(seen)) if asked.json else output}\n")
 
 
 def export(words: list[str]) -> None:

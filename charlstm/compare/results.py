@@ -1,7 +1,7 @@
 """The results of a comparison, as its JSON files hold them. The files may come from a stranger, so all is checked."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -14,6 +14,7 @@ from charlstm.support.files import inside, one_line
 from charlstm.support.schema import STRICT, Flag, Number, Text, Whole
 
 RESULTS = "results.json"
+NGRAM_CELL = "n-gram"  # of the row that is no network
 
 
 def _check_norms(norms: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
@@ -82,6 +83,12 @@ class Measures:
     fresh_gradient: Norms | None = None
     """The same before training."""
     recall: Recall | None = None
+    calibration: Finite | None = None
+    """The expected calibration error."""
+    saturated: Finite | None = None
+    """The fraction of time that a gate is saturated."""
+    found_units: Int64 | None = None
+    """How many units stand out for some feature of the text."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -125,7 +132,20 @@ class ModelResult:
     """The mean over seeds."""
     fresh_gradient: Norms | None = None
     recall: Recall | None = None
+    calibration: Interval | None = None
+    """These three as in `Measures`."""
+    saturated: Interval | None = None
+    found_units: Interval | None = None
     seeds: tuple[SeedResult, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NGram:
+    """The n-gram model with the lowest validation loss; a comparison's ngram.json. Losses are in nats per character."""
+
+    order: Annotated[Int64, Field(ge=1)]
+    validation: Finite | None = None
+    test: Finite | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -138,6 +158,18 @@ class Results:
     vocabulary: Annotated[Int64, Field(ge=1)]
     confidence: Finite
     models: tuple[ModelResult, ...]
+    ngram: NGram | None = None
+
+    @property
+    def rows(self) -> list[ModelResult]:
+        """The models, and the n-gram model as one more."""
+        if self.ngram is None:
+            return [*self.models]
+        validation, test = (
+            None if loss is None else Interval(mean=loss, n=1) for loss in (self.ngram.validation, self.ngram.test)
+        )
+        what: Any = {"name": f"{self.ngram.order}-gram", "cell": NGRAM_CELL, "validation": validation, "test": test}
+        return [*self.models, ModelResult(**what, num_layers=0, hidden_size=0, size=0)]
 
 
 def read(folder: Path) -> Results:

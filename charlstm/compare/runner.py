@@ -2,6 +2,7 @@
 
     GRID/grid.json, corpus.json       the grid, so that it can be repeated without its file, and which text it read
     GRID/MODEL/seed-K/                an ordinary run, with result.json once it is trained, and measures.json
+    GRID/ngram.json                   the best n-gram model on the text, to compare with
     GRID/results.json                 the table, written anew after each model
 
 Whatever has its result stays as it is, and the rest goes on from its newest checkpoints. So a grid that was stopped or
@@ -20,7 +21,7 @@ from charlstm.compare.cluster import complete_on
 from charlstm.compare.comparison import Comparison, GridWatch
 from charlstm.compare.grid import LENGTH, GridModel, check_same_grid, grid_models
 from charlstm.compare.results import RESULTS, Results
-from charlstm.compare.statistics import tabulate
+from charlstm.compare.statistics import NGRAM, measure_ngram, tabulate
 from charlstm.config import Experiment, Grid
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.folder import CORPUS, GRID, Run, as_training_errors, check_text, check_vacant, make_folder, read_as
@@ -74,6 +75,8 @@ def run_grid(
         _open(folder, grid, data)
         comparison = Comparison(grid, folder, data, watch, received)
         watch.begin_grid(models, grid.seeds, folder, data)
+        if not inside(folder, NGRAM).exists():
+            write_json(folder / NGRAM, measure_ngram(data))
         for model in comparison.in_turn(models) if on is None else complete_on(on, comparison, models):
             found = tabulate(folder, grid, models, len(data.vocabulary))
             write_json(folder / RESULTS, asdict(found))

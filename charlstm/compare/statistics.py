@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from charlstm.analysis.evaluate import evaluate
+from charlstm.analysis.evaluate import default_rows, evaluate
 from charlstm.analysis.gradient_reach import LAGS, gradient_reach, reach
+from charlstm.analysis.inside.activations import activations
+from charlstm.analysis.inside.ngram import ORDERS, ngram
+from charlstm.analysis.inside.survey import survey
 from charlstm.analysis.recall import accuracy, distances_of
 from charlstm.compare.grid import GridModel
-from charlstm.compare.results import Interval, Measures, ModelResult, Outcome, Results, SeedResult
+from charlstm.compare.results import Interval, Measures, ModelResult, NGram, Outcome, Results, SeedResult
 from charlstm.config import Grid
 from charlstm.core.network import Params
 from charlstm.core.size import count_training_operations
+from charlstm.data import labels
 from charlstm.data.dataset import Dataset
 from charlstm.data.recall_text import is_named
 from charlstm.runs.folder import read_as
@@ -33,7 +37,11 @@ from charlstm.support.files import inside
 
 RESULT, MEASURES = "result.json", "measures.json"
 """In the folder of a run: what its training came to, and what `measure_run` says of its best parameters."""
+NGRAM = "ngram.json"
+"""In the folder of a comparison: the best n-gram model on its text."""
 CONFIDENCE = 0.95
+_SURVEYED = 50_000  # characters of the validation split whose units, gates and calibration are looked at
+_COUNTED = 20_000_000  # characters of the training split that n-grams are counted in
 
 
 def tabulate(folder: Path, grid: Grid, models: Sequence[GridModel], vocabulary_size: int) -> Results:
@@ -46,6 +54,7 @@ def tabulate(folder: Path, grid: Grid, models: Sequence[GridModel], vocabulary_s
         vocabulary=vocabulary_size,
         confidence=CONFIDENCE,
         models=tuple(_row(model, runs, vocabulary_size) for model in models),
+        ngram=read_as(NGram, path, "ignore") if (path := inside(folder, NGRAM)).exists() else None,
     )
 
 
@@ -99,6 +108,9 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
         found = gradient_reach(run.model, params, text, lags=lags, newline=newline).norms
         return found.tolist() if np.isfinite(found).all() else None
 
+    ids = np.asarray(text[:_SURVEYED])
+    blocks = activations(run.model, run.params, ids, rows=default_rows(len(ids)), newline=newline)
+    seen = survey(blocks, ids, labels.features(run.vocabulary.decode(ids)))
     corpus, recall = run.config.data.corpus, None
     if is_named(corpus):
         recall = accuracy(run.model, run.params, run.vocabulary, distances_of(corpus))._asdict()
@@ -107,7 +119,25 @@ def measure_run(folder: Path, step: int, data: Dataset) -> dict[str, Any]:
         "gradient": norms(run.params),
         "fresh_gradient": norms(first_state(run.config, run.model).params),
         "recall": recall,
+        "calibration": seen.calibration.error,
+        "saturated": seen.saturated,
+        "found_units": seen.found_units,
     }
+
+
+def measure_ngram(data: Dataset) -> dict[str, Any]:
+    """The JSON values of `results.NGram`: of the order with the lowest validation loss, trained on the training split.
+
+    Without a validation split, of the longest one.
+    """
+    train = data.train.ids[:_COUNTED]
+    losses = {
+        name: ngram(train, ids, len(data.vocabulary)).nats.mean(1)
+        for name, ids in (("validation", data.validation), ("test", data.test))
+        if len(ids)
+    }
+    order = int(losses["validation"].argmin()) + 1 if "validation" in losses else ORDERS
+    return {"order": order} | {name: float(each[order - 1]) for name, each in losses.items()}
 
 
 def outcome(folder: Path) -> Outcome:
@@ -163,6 +193,9 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[_Finished]], vocabulary_s
         reaches_beyond=any(beyond for _, beyond in reaches),
         gradient=_mean(list(gradients.values())),
         fresh_gradient=_mean(list(figures("fresh_gradient").values())),
+        calibration=interval(list(figures("calibration").values())),
+        saturated=interval(list(figures("saturated").values())),
+        found_units=interval(list(figures("found_units").values())),
         recall=replace(recalls[0], accuracy=_mean([each.accuracy for each in recalls])) if recalls else None,
         seeds=seeds,
     )

@@ -1,7 +1,8 @@
 """A corpus name, or the path of a file, a folder or a glob -> normalised text.
 
 The file of a named text is looked for in the folder that ``CHARLSTM_CORPORA`` names, then in the platform's cache
-folder, and is downloaded there if it is in neither. King James comes with a package; `recall_text` is generated.
+folder, and is downloaded there if it is in neither. King James comes with a package, the standard library with Python;
+`recall_text` is generated.
 """
 
 import glob
@@ -12,12 +13,13 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from charlstm.config import Symbols
-from charlstm.data import recall_text
+from charlstm.data import python_stdlib, recall_text
 from charlstm.data.text_file import TextFiles, check_regular, find_files, unreadable
 from charlstm.support.cache import cache_folder
 from charlstm.support.errors import InputError, did_you_mean
@@ -83,6 +85,8 @@ def load(corpus: str, symbols: Symbols, separator: str = "\n") -> str:
     """The text of a named corpus or of files, normalised as `TextFiles` says; memory peaks at about twice the text."""
     if recall_text.is_named(corpus):
         return recall_text.text(corpus)
+    if corpus == python_stdlib.NAME:
+        return to_symbols(python_stdlib.text(), symbols)
     if (known := _CORPORA.get(corpus)) is None:
         return "".join(pieces(corpus, symbols, separator))
     if not known.file:
@@ -117,7 +121,8 @@ def resolve(corpus: str) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         if corpus == "-":
             raise InputError("standard input cannot be read again; save its text to a file first") from None
-        hint = did_you_mean(corpus, [*_CORPORA, *recall_text.NAMES]) or "; `charlstm corpora` lists the names"
+        names = *_CORPORA, python_stdlib.NAME, *recall_text.NAMES
+        hint = did_you_mean(corpus, names) or "; `charlstm corpora` lists the names"
         raise InputError(f"there is no corpus or file {corpus!r}{hint}") from None
     except OSError as error:
         raise unreadable(path, error) from None
@@ -132,8 +137,11 @@ def _absolute(corpus: str) -> str:
 
 
 def catalogue() -> list[Entry]:
-    """All named corpora; those of `recall_text` are one entry. Downloads and opens nothing."""
+    """All named corpora; those of `recall_text` are one entry. Of them it reads the standard library alone."""
     stored = [Entry(name, each.title, each.characters, _place(each)) for name, each in _CORPORA.items()]
+    with suppress(InputError):  # of a Python without its source
+        length, place = len(python_stdlib.text()), str(python_stdlib.folder())
+        stored.append(Entry(python_stdlib.NAME, python_stdlib.TITLE, length, place))
     return [*stored, Entry(recall_text.PATTERN, recall_text.DESCRIPTION, recall_text.CHARACTERS, "generated")]
 
 
@@ -153,7 +161,7 @@ def to_readable(text: str, symbols: Symbols) -> str:
 
 
 def _is_named(corpus: str) -> bool:
-    return corpus in _CORPORA or recall_text.is_named(corpus)
+    return corpus in _CORPORA or corpus == python_stdlib.NAME or recall_text.is_named(corpus)
 
 
 def _king_james() -> str:

@@ -68,6 +68,12 @@ def gather(folders: Sequence[Path]) -> list[Entry]:
     return entries
 
 
+def ngram_rows(folders: Sequence[Path]) -> list[ModelResult]:
+    """The n-gram models that comparisons among these folders are compared with."""
+    found = [results.read(each) for each in dict.fromkeys(folders) if (each / results.RESULTS).exists()]
+    return [row for each in found for row in each.rows[len(each.models) :]]
+
+
 def _read(folder: Path) -> list[Entry]:
     if (folder / results.RESULTS).exists() or (folder / GRID).exists():
         return _read_comparison(folder)

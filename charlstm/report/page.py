@@ -1,6 +1,6 @@
 """Write one HTML page that needs nothing but itself, and runs nothing but its own two scripts.
 
-Jinja2 escapes all text, and `_as_script_data` the data of the figures. The Content-Security-Policy is a second wall:
+Jinja2 escapes all text, and `as_script_data` the data of the figures. The Content-Security-Policy is a second wall:
 only scripts whose SHA-256 it names run, and nothing is fetched.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from charlstm.config import Experiment
 from charlstm.report.curves import MAX_POINTS
-from charlstm.report.entries import Entry, gather
+from charlstm.report.entries import Entry, gather, ngram_rows
 from charlstm.report.figures import figures, symbol_of
 from charlstm.report.tables import explain, make_table
 from charlstm.runs.folder import SAMPLES
@@ -45,22 +45,23 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
     entries = gather(folders)
-    drawn, models, symbol = figures(entries), [entry.result for entry in entries], symbol_of(entries)
+    drawn, symbol = figures(entries), symbol_of(entries)
+    models = [entry.result for entry in entries] + (ngrams := ngram_rows(folders))
     scripts = [*([get_plotlyjs()] if drawn else []), (_HERE / "page.js").read_text("utf-8")]
-    names = [_legible(folder.resolve().name) for folder in dict.fromkeys(folders)]
+    names = [legible(folder.resolve().name) for folder in dict.fromkeys(folders)]
     differing, shared = configs(entries)
     environment = Environment(loader=FileSystemLoader(_HERE), undefined=StrictUndefined, autoescape=True)
     environment.trim_blocks = environment.lstrip_blocks = True
     page = environment.get_template("page.html.jinja").render(
-        policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline';"
+        policy=f"default-src 'none'; script-src {' '.join(map(hash_of, scripts))}; style-src 'unsafe-inline';"
         " base-uri 'none'; form-action 'none'",
         style=Markup((_HERE / "page.css").read_text("utf-8")),
         scripts=[Markup(script) for script in scripts],
-        data=Markup(_as_script_data([asdict(each) for each in drawn])),
+        data=Markup(as_script_data([asdict(each) for each in drawn])),
         title=", ".join(names[:_TITLED]) + (f" and {len(names) - _TITLED} more" if len(names) > _TITLED else ""),
         corpora=Counter(entry.corpus for entry in entries),
         compared=any(entry.compared for entry in entries),
-        table=make_table(models, symbol, [entry.note for entry in entries]),
+        table=make_table(models, symbol, [entry.note for entry in entries] + [""] * len(ngrams)),
         explanation=explain(models, symbol, entries[0].confidence),
         figures=drawn,
         max_points=MAX_POINTS,
@@ -100,10 +101,10 @@ def _sample_of(entry: Entry) -> tuple[str | None, str]:
         note = "; ".join([*map(one_line, found.notes), f"step {found.step:,}"])
     note += f", seed {run.config.seed}, temperature {how.temperature:g}{f', top {how.top_n}' if how.top_n else ''}"
     note += f", first {SHOWN:,} characters" if len(text) > SHOWN else ""
-    return _legible(text[:SHOWN]), note
+    return legible(text[:SHOWN]), note
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
     """Replaces control characters and direction marks with U+FFFD, and every kind of space with a plain one."""
     lines = text.replace("\r\n", "\n")  # a text read as bytes keeps its carriage returns
     return printable("".join(" " if unicodedata.category(each) == "Zs" else each for each in lines))
@@ -122,10 +123,10 @@ def configs(entries: Sequence[Entry]) -> tuple[dict[str, list[str]], dict[str, s
 
 
 def _shown(value: Any) -> str:
-    return _legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
+    return legible(json.dumps(value, ensure_ascii=False)) if isinstance(value, str) else repr(value)
 
 
-def _as_script_data(value: object) -> str:
+def as_script_data(value: object) -> str:
     """JSON that no HTML parser can mistake for the end of its script: <, > and & only as escapes, all else ASCII."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_six_digits)
     return text.translate({ord(each): f"\\u{ord(each):04x}" for each in "<>&"})
@@ -135,6 +136,6 @@ def _six_digits(array: np.ndarray) -> list[float]:
     return [float(f"{value:.6g}") for value in array]  # a picture shows fewer
 
 
-def _hash(script: str) -> str:
+def hash_of(script: str) -> str:
     """A script as a Content-Security-Policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

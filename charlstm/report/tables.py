@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from charlstm.compare.results import Interval, ModelResult, Results
+from charlstm.compare.results import NGRAM_CELL, Interval, ModelResult, Results
 from charlstm.core.loss import bits
 from charlstm.support.files import write_atomic
 
@@ -45,6 +45,9 @@ def make_table(models: Sequence[ModelResult], symbol: str, notes: Sequence[str] 
         ("published", "nats", "ours minus it", _published),
         ("reach", f"{symbol}s", "", _reach),
         ("validation", "nats", "bits", lambda model: _loss(model.validation)),
+        ("calibration", "error", "", lambda model: _interval(model.calibration)),
+        ("saturated", "of gates", "", lambda model: _interval(model.saturated, digits=3)),
+        ("found", "units", "", lambda model: _interval(model.found_units, digits=1)),
         ("parameters", "", "", lambda model: _number(model.parameters, "{:,}".format)),
         ("time", "", "", lambda model: _number(model.seconds, duration)),
         ("speed", f"{symbol}s/s", "", lambda model: _number(model.chars_per_second, "{:,.0f}".format)),
@@ -78,6 +81,15 @@ def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> li
     if "reach" in known:
         reach = f"Reach: the lag, in {symbol}s, from which on the gradient ∂loss(t)/∂h(t−k) is at most 1% of its start;"
         lines.append(f"{reach} ≥ if it is larger at the last lag measured.")
+    if "calibration" in known:
+        lines.append(
+            "Calibration: the mean gap between the likeliest character's probability and how often it is right."
+        )
+    if "found_units" in known:
+        found = "Found: units that follow a feature of the text, such as quotes, beyond what random directions reach."
+        lines.append(f"Saturated: how much of the time a gate is below 0.1 or above 0.9. {found}")
+    if any(model.cell == NGRAM_CELL for model in models):
+        lines.append("N-gram: interpolated Kneser-Ney, of the order that is best on the validation split.")
     if any(len(model.seeds) > 1 for model in models):
         lines.append("Time is the training time of all seeds of a model; FLOPs are the matrix products of one seed.")
     return lines
@@ -85,7 +97,7 @@ def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> li
 
 def notes(results: Results) -> list[str]:
     """What a reader of a comparison's table must know, and which seeds diverged."""
-    lines = explain(results.models, results.symbols.removesuffix("s"), results.confidence)
+    lines = explain(results.rows, results.symbols.removesuffix("s"), results.confidence)
     for model in results.models:
         if lost := _diverged(model):
             lines.append(f"{model.name}: DIVERGED with {', '.join(lost)}; its numbers are those of the other seeds")
@@ -141,7 +153,7 @@ def power_of_ten(value: float) -> str:
 def _plain(results: Results) -> dict[tuple[str, str], list[str]]:
     """The table's text by title and unit; small print that has a unit is a column of its own."""
     plain = {}
-    for title, unit, small_unit, cells in make_table(results.models, results.symbols.removesuffix("s")):
+    for title, unit, small_unit, cells in make_table(results.rows, results.symbols.removesuffix("s")):
         plain[title, unit] = [cell.text for cell in cells]
         if small_unit:
             plain[title, small_unit] = [cell.small or MISSING for cell in cells]
@@ -154,7 +166,8 @@ def _width(columns: dict[tuple[str, str], list[str]]) -> int:
 
 def _name(model: ModelResult, note: str) -> Cell:
     layers = "1 layer" if model.num_layers == 1 else f"{model.num_layers} layers"
-    small = f"{model.cell}, {layers} of {model.hidden_size:,}" + (f"; {note}" if note else "")
+    shape = "Kneser-Ney" if model.cell == NGRAM_CELL else f"{model.cell}, {layers} of {model.hidden_size:,}"
+    small = shape + (f"; {note}" if note else "")
     diverged = ", ".join(_diverged(model))
     return Cell(model.name, model.name, small, f"diverged: {diverged}" if diverged else "")
 
@@ -202,12 +215,12 @@ def _csv(results: Results) -> str:
     """One line per model, with every number in full."""
     names = ["name", "cell", "num_layers", "hidden_size", "size", "parameters", "learning_rate", "operations"]
     names += ["seconds", "chars_per_second", "baseline", "published"]
-    intervals = "validation", "test", "difference", "reach"
+    intervals = "validation", "test", "difference", "reach", "calibration", "saturated", "found_units"
     parts = [(name, part) for name in intervals for part in ("mean", "low", "high", "n")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*names, *map("_".join, parts), "diverged"])
-    for model in results.models:
+    for model in results.rows:
         numbers = [getattr(getattr(model, name), part, None) for name, part in parts]
         writer.writerow([*(getattr(model, name) for name in names), *numbers, len(_diverged(model))])
     return out.getvalue()

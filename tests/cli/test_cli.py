@@ -56,6 +56,7 @@ def test_help_imports_no_jax() -> None:
         ["train", "--help"],
         ["sample", "--help"],
         ["eval", "--help"],
+        ["look", "--help"],
         ["score", "--help"],
         ["report", "--help"],
         ["export", "--help"],
@@ -144,7 +145,7 @@ def test_wrong_experiments_get_one_line(
 
 
 def test_no_help_shows_a_default_of_none(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("compare", "corpora", "eval", "export", "report", "sample", "score", "train"):
+    for command in ("compare", "corpora", "eval", "export", "look", "report", "sample", "score", "train"):
         with pytest.raises(SystemExit):
             cli.run([command, "--help"])
         told = " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -190,7 +190,13 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path: Path, capsys: pytest
     run = begin(home / "run", TEXT, size=8)
     assert train_arguments(["--run-dir=~/new"])[0] == home / "new"
     assert train_arguments(["~/run"])[0] == train_arguments(["--run-dir=~/run"])[0] == run
-    for words in (["eval", "~/none"], ["sample", "~/none"], ["export", "~/none"], ["report", "~/none"]):
+    for words in (
+        ["eval", "~/none"],
+        ["sample", "~/none"],
+        ["export", "~/none"],
+        ["look", "~/none"],
+        ["report", "~/none"],
+    ):
         assert str(home / "none") in refusal(capsys, *words)
     assert str(home / "none.py") in refusal(capsys, "train", "~/none.py")
     assert str(home / "none.py") in refusal(capsys, "compare", "~/none.py")

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import importlib
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from small_texts import refusal
 
 from charlstm.config import DataConfig, Symbols
-from charlstm.data import corpora, text_file
+from charlstm.data import corpora, python_stdlib, text_file
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.support.errors import InputError
@@ -79,6 +80,28 @@ def test_king_james_comes_with_a_package():
     assert text.startswith("\nIn the beginning God created the heaven and the earth.")
     assert len(text) == next(each.characters for each in corpora.catalogue() if each.name == "king_james")
     assert corpora.load("king_james", "bytes") == text.encode().decode("latin-1")
+
+
+def test_the_standard_library_comes_with_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = corpora.load("python_stdlib", "characters")
+    assert "\ndef getsourcefile(object):\n" in text and "class TestCase" in text and text.endswith("\n")
+    assert text == corpora.load("python_stdlib", "characters")
+    entry = next(each for each in corpora.catalogue() if each.name == "python_stdlib")
+    assert entry.characters == len(text) and platform.python_version() in entry.title
+    assert corpora.load("python_stdlib", "bytes") == text.encode().decode("latin-1")
+    monkeypatch.setattr(python_stdlib, "folder", lambda: tmp_path)
+    for left_out in ("test", "json/tests", "site-packages", "config-3.11"):
+        (tmp_path / left_out).mkdir(parents=True)
+        (tmp_path / left_out / "a.py").write_text("left out")
+    (tmp_path / "_sysconfigdata_x.py").write_text("left out")
+    (tmp_path / "empty.py").touch()
+    assert "no source of the standard library" in refusal("python_stdlib")
+    assert "python_stdlib" not in [each.name for each in corpora.catalogue()]
+    (tmp_path / "json" / "b.py").write_bytes(b"# coding: latin-1\n\xe9 = 1")
+    (tmp_path / "a.py").write_text("a\r\n")
+    assert corpora.load("python_stdlib", "characters") == "a\n# coding: latin-1\n\u00e9 = 1\n"
+    (tmp_path / "bad.py").write_bytes(b"\xff")
+    assert "cannot read" in refusal("python_stdlib")
 
 
 def test_king_james_without_its_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
@@ -380,4 +403,4 @@ def test_room_and_catalogue_import_nothing_slow():
         "print(before, len(entries), 'pythonbible' in sys.modules, 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "8", "False", "False"]
+    assert done.stdout.split() == ["False", "9", "False", "False"]

@@ -23,7 +23,7 @@ from browser import Tab, open_tab
 from folders import CELLS, config, make_comparison, make_run
 
 from charlstm import cli
-from charlstm.report.page import SHOWN, _as_script_data, write_page
+from charlstm.report.page import SHOWN, as_script_data, write_page
 from charlstm.support.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def test_every_sample_and_every_config_field_is_there(runs_page: Path) -> None:
 
 @given(st.recursive(st.text() | st.floats(allow_nan=False, allow_infinity=False), st.lists))
 def test_data_cannot_end_its_script(value: Any) -> None:
-    text = _as_script_data(value)
+    text = as_script_data(value)
     assert json.loads(text) == value
     assert text.isascii()
     assert not set("<>&") & set(text)
