@@ -53,6 +53,9 @@ def run(words: Sequence[str]) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if (told := _told(error)) is None:
+            if type(error).__name__ == "JaxRuntimeError":
+                star.wait_for_loss()  # of a process, from which it may come
+            star.end(f"{type(error).__name__}: {error}", 1)
             raise
         return _fail(*told)
 
@@ -86,6 +89,7 @@ def _end_if_interrupted(lost: Any) -> None:
 def _fail(message: str, code: int) -> int:
     if star.speaks():
         print_notes([message])
+    star.end(message, code)  # after it is printed: a launcher kills all where one ends with another code than 0
     return code
 
 
@@ -132,17 +136,10 @@ def _train(words: list[str]) -> None:
     if place is None:
         return _train_here(words)
     keep_output_apart()
-    try:
-        versions = {name: version(name) for name in ("charlstm", "jax")}
-        tell = print_note if place.speaks else lambda _: None
-        star.join(place, shared, versions, tell)
-        process.prepare(tell=tell)  # before a text is read, since JAX waits five minutes for the devices of the others
-        (_follow if place.number else _train_here)(words)
-    except BaseException as error:
-        if type(error).__name__ == "JaxRuntimeError":
-            star.wait_for_loss()  # of which this may come
-        star.end(*(_told(error) or (f"{type(error).__name__}: {error}", 1)))
-        raise
+    tell = print_note if place.speaks else lambda _: None
+    star.join(place, shared, {name: version(name) for name in ("charlstm", "jax")}, tell)
+    process.prepare(tell=tell)  # before a text is read, since JAX waits five minutes for the devices of the others
+    (_follow if place.number else _train_here)(words)
     return star.leave()
 
 

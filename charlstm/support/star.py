@@ -34,7 +34,7 @@ class Star:
     def __init__(self, place: Place) -> None:
         self.place, self._links = place, dict[int, socket.socket]()
         self._names = {place.number: socket.gethostname()}
-        self._lock, self._over = threading.Lock(), False
+        self._lock, self._over, self._threads = threading.Lock(), False, list[threading.Thread]()
         self.agreed = False
         """Whether all processes know why they end, so that none has to be told."""
 
@@ -89,6 +89,8 @@ class Star:
         with self._lock:
             self._over = True
             self._send(self._links, {"end": code, "line": f"{self.name_of(self.place.number)}: {line}"})
+        for thread in self._threads:
+            thread.join(5)  # process 0 says why before a launcher kills it because this one ended
         atexit.register(os._exit, code)  # before JAX's own end, which waits for the others
 
     def _receive(self, hello: dict[str, Any], tell: Callable[[str], None]) -> int:
@@ -134,7 +136,7 @@ class Star:
             raise InputError(line)
         self._links[number], self._names[number] = link, host
         _watch(link)
-        threading.Thread(target=self._hear, args=(number, link), daemon=True).start()
+        self._start_to_hear(number, link)
 
     def _reach(self, hello: dict[str, Any], tell: Callable[[str], None]) -> int:
         """The others come to process 0; gives the port of its JAX."""
@@ -166,8 +168,12 @@ class Star:
             self.agreed = True
             raise InputError(str(answer.get("line")))
         self._names |= {int(number): name for number, name in answer["names"].items()}
-        threading.Thread(target=self._hear, args=(0, link), daemon=True).start()
+        self._start_to_hear(0, link)
         return int(answer["port"])
+
+    def _start_to_hear(self, number: int, link: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=self._hear, args=(number, link), daemon=True))
+        self._threads[-1].start()
 
     def _hear(self, number: int, link: socket.socket) -> None:
         """Ends this process, and so all, when another one says so or is lost. Runs in a thread of its own."""
