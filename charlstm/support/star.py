@@ -133,6 +133,7 @@ class Star:
         if wrong := _difference(hello, theirs, number, number in self._links):
             line = f"process {number} ({one_line(host, 80)}) {wrong}"
             self._send({number: link}, {"end": 2, "line": line})
+            link.close()
             raise InputError(line)
         self._links[number], self._names[number] = link, host
         _watch(link)
