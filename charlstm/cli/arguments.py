@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import tyro
 from charlstm.cli.experiments import load_experiment, load_grid
 from charlstm.cli.parsing import TEXT, asks_for_help, check_corpus_alone, join_values, option_of, parse, shown, value_of
 from charlstm.config import DYNAMIC_RATE, Axes, DataConfig, Experiment, Grid, Weights, check_cell
+from charlstm.support import hosts
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
@@ -30,6 +32,12 @@ class Train:
     """A run whose parameters a new one begins with, by symbol; without an EXPERIMENT, its model is taken too."""
     allow_change: bool = False
     """Let a run continue with another learning rate, schedule, dropout and such, and record it."""
+    coordinator_address: Annotated[str | None, shown("HOST:PORT", "found by JAX under Slurm, Open MPI, ...")] = None
+    """Train on several hosts: where process 0 listens. The same for all processes; docs/hosts.md."""
+    num_processes: Annotated[int | None, shown("N", "found, too")] = None
+    """How many processes train together; 1 alone trains by itself, whatever started it."""
+    process_id: Annotated[int | None, shown("I", "found, too")] = None
+    """Which of them this is, from 0."""
     config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
         default_factory=Experiment
     )
@@ -185,6 +193,34 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     parsed = parse(Train, words, Train(config=config))
     check_cell(parsed.config.model.cell)
     return folder, parsed, notes
+
+
+_OWN = ("--run-dir", "--init-from", "--data.corpus", "--coordinator-address", "--num-processes", "--process-id")
+"""What may be typed otherwise in each of the processes that train together."""
+
+
+def find_place(words: list[str]) -> tuple[hosts.Place | None, list[str]]:
+    """This process's place among those that train together, None for one alone, and the words that all share."""
+    words = join_values(Train, words)
+    if asks_for_help(words):
+        return None, []
+    address, count, number = map(partial(value_of, words), ("--coordinator-address", "--num-processes", "--process-id"))
+    place = hosts.typed_place(address, count, number)
+    if place is None and count is None and (found := hosts.launcher()):
+        place = hosts.find_place(found)
+    shared = sorted(word for word in words if word.startswith("--") and option_of(word) not in _OWN)
+    return (place if place and place.count > 1 else None), shared
+
+
+def follow_arguments(words: list[str]) -> str | None:
+    """Where another process than the first reads the text, if typed; its experiment's file is run, for cells."""
+    words = join_values(Train, words)
+    path = next((user_path(word) for word in words if not word.startswith("-")), None)
+    if path and path.suffix == ".py":
+        load_experiment(path)
+    if (typed := value_of(words, "--data.corpus")) is None:
+        return None
+    return find_text(DataConfig(corpus=typed), words).corpus
 
 
 def compare_arguments(words: list[str]) -> tuple[Path, Grid, str | None, list[str]]:

@@ -92,6 +92,14 @@ def keep_streams() -> None:
     sys.stderr = io.TextIOWrapper(lasting, sys.stderr.encoding, line_buffering=True)
 
 
+def keep_output_apart() -> None:
+    """Keeps what libraries in C++ write to standard output out of it, such as Gloo's greeting of each connection."""
+    with suppress(OSError, ValueError):  # a stream without a file is no library's
+        apart = os.dup(sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = os.fdopen(apart, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
 def finish_output() -> None:
     """Drops what cannot be written to standard output; Python would complain of it at its end, and exit with 120."""
     try:

@@ -4,7 +4,8 @@ XLA partitions one program for this layout (Xu et al. 2021, GSPMD), so there is 
 A random number follows from its key and its place in the array, so that dropout masks are the same on one device and on
 eight (`jax_threefry_partitionable`); what differs is the order of sums, and with it the last bits of a loss.
 
-Only the devices of one process are used: one host with its cards or chips. GPUs and TPUs are unmeasured.
+A layout is of one process's devices, on one host with its cards or chips, or of all processes that `jax.distributed`
+joined. GPUs and TPUs are unmeasured.
 """
 
 from collections.abc import Callable
@@ -27,11 +28,20 @@ class Layout:
     mesh: Mesh
 
     @classmethod
-    def of(cls, rows: int) -> "Layout":
-        """As many devices as share `rows` evenly; the others stay idle."""
-        devices = jax.local_devices()
-        count = max(number for number in range(1, len(devices) + 1) if rows % number == 0)
-        return cls(Mesh(np.array(devices[:count]), (ROWS,), axis_types=(AxisType.Auto,)))
+    def of(cls, rows: int, *, every_process: bool = False) -> "Layout":
+        """As many devices as share `rows` evenly, of this process or equally many of each; the others stay idle.
+
+        Each process has consecutive rows. Raises ValueError where processes cannot share the rows evenly.
+        """
+        groups = [jax.local_devices()]
+        if every_process:
+            groups = [[each for each in jax.devices() if each.process_index == at] for at in range(jax.process_count())]
+        if rows % len(groups):
+            raise ValueError(f"{len(groups)} processes cannot share {rows:,} rows evenly")
+        least, own = min(map(len, groups)), rows // len(groups)
+        count = max(number for number in range(1, least + 1) if own % number == 0)
+        devices = [device for group in groups for device in group[:count]]
+        return cls(Mesh(np.array(devices), (ROWS,), axis_types=(AxisType.Auto,)))
 
     @property
     def rows(self) -> Any:
@@ -53,9 +63,20 @@ class Layout:
         """How many devices compute."""
         return self.mesh.size
 
+    @property
+    def processes(self) -> int:
+        """How many processes these devices belong to."""
+        return len({device.process_index for device in self.mesh.devices.flat})
+
+    def own(self, rows: int) -> slice:
+        """Which of so many rows are this process's."""
+        count = rows // self.processes
+        start = jax.process_index() * count if self.processes > 1 else 0
+        return slice(start, start + count)
+
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         # On a machine with one device nothing is said, so that nothing is compiled again for saying it.
-        return NamedSharding(self.mesh, spec) if jax.local_device_count() > 1 else None
+        return NamedSharding(self.mesh, spec) if jax.local_device_count() > 1 or self.processes > 1 else None
 
 
 OfRows = Callable[[Any, Array, Any], tuple[Any, Any]]
