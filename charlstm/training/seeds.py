@@ -150,7 +150,8 @@ def lay_out(config: Experiment, options: Options) -> Layout:
         return Layout.of(rows, every_process=True)
     except ValueError:
         groups = f" in {options.accumulate} groups" if options.accumulate > 1 else ""
-        what = f"{jax.process_count()} processes cannot share the {config.data.batch_size:,} rows of a batch{groups} evenly"
+        rows = f"the {config.data.batch_size:,} rows of a batch{groups}"
+        what = f"{jax.process_count()} processes cannot share {rows} evenly"
         raise InputError(f"{what}; give another --data.batch-size, or start another number of processes") from None
 
 
