@@ -139,8 +139,8 @@ class _Head:
                 news = self._ray.get(self._board.news.remote(received[0] if received else 0))
             except self._ray.exceptions.RayActorError:  # its node was lost; Ray makes it again on another
                 news = News([], news.works)
-            for line in news.lines:
-                self._watch.line(*line)
+            for text, style in news.lines:
+                self._watch.line(text, style)
             names = {task: job.model.name for task, (job, _) in self._tasks.items()}
             if not received:
                 self._watch.at_work({name: news.works.get(name) for name in names.values()})
