@@ -182,7 +182,7 @@ def table(folder: Path) -> dict[str, Any]:
     """A comparison's results, but for its times and for its folder's name."""
     found = json.loads((folder / "results.json").read_text())
     found.pop("name")
-    for model in found["models"]:
-        model.pop("seconds")
-        model.pop("chars_per_second")
+    for part in (*found["models"], *(seed for model in found["models"] for seed in model["seeds"])):
+        part.pop("seconds")
+        part.pop("chars_per_second")
     return found

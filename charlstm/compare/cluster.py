@@ -21,7 +21,7 @@ import jax
 
 from charlstm.compare.comparison import Comparison
 from charlstm.compare.grid import GridModel
-from charlstm.compare.task import MARK, PATIENCE, UNSEEN, Board, Job, complete_as_task, pack, unpack
+from charlstm.compare.task import MARK, PATIENCE, UNSEEN, Board, Job, News, complete_as_task, pack, unpack
 from charlstm.config import CELLS
 from charlstm.core.size import count_operations
 from charlstm.runs.config_file import installed
@@ -132,12 +132,15 @@ class _Head:
 
     def results(self) -> Iterator[GridModel]:
         """The models, each as soon as it is complete."""
-        received, cancelled = self._comparison.received, False
+        received, cancelled, news = self._comparison.received, False, News([], {})
         while self._tasks:
             ready, _ = self._ray.wait(list(self._tasks), timeout=_LOOK)
-            news = self._ray.get(self._board.news.remote(received[0] if received else 0))
-            for line in news.lines:
-                self._watch.line(*line)
+            try:
+                news = self._ray.get(self._board.news.remote(received[0] if received else 0))
+            except self._ray.exceptions.RayActorError:  # its node was lost; Ray makes it again on another
+                news = News([], news.works)
+            for text, style in news.lines:
+                self._watch.line(text, style)
             names = {task: job.model.name for task, (job, _) in self._tasks.items()}
             if not received:
                 self._watch.at_work({name: news.works.get(name) for name in names.values()})
@@ -151,11 +154,11 @@ class _Head:
                 if self._take(job, task, files):
                     self._await_files(job.model)
                     yield job.model
-        self._watch.at_work({})
         if received:
             (name, step), *rest = self._stops.items() or [("", 0)]
             others = (f"step {step:,} of {name}" for name, step in rest)
             raise Interrupted(received[0], step, ", ".join([name, *others]))
+        self._watch.at_work({})
         if self._errors:
             raise self._errors[0]
 
