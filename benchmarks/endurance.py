@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -28,18 +29,27 @@ _WARM_UP = 300.0
 _BLOCK = 300.0
 
 
-def large_texts(folder: Path, megabytes: int) -> dict[str, Any]:
-    """Trains the default model on texts of so many MB, and on one of 1 MB for the memory that is the model's own."""
+def large_texts(folder: Path, megabytes: int, *, cached: bool = False) -> dict[str, Any]:
+    """Trains the default model on texts of so many MB, and on one of 1 MB for the memory that is the model's own.
+
+    Where `cached`, their ids are read from a file, and the first step is compared with `sha256sum` of the text.
+    """
+    words = ["--data.cache", "True", "--data.validation-fraction", "0.0001"] if cached else []
     found = dict[str, Any]()
     for kind, letters in _LETTERS.items():
         small, large = folder / "small.txt", folder / "large.txt"
         _write(small, 1, letters)
         _write(large, megabytes, letters)
-        own, _ = _train(small, folder / f"{kind}, small")
-        peak, first = _train(large, folder / f"{kind}, large")
+        own, _ = _train(small, folder / f"{kind}, small", words)
+        summing = time.perf_counter()
+        if cached:
+            subprocess.run(["sha256sum", large], stdout=subprocess.DEVNULL, check=True)
+        summing = time.perf_counter() - summing
+        peak, first = _train(large, folder / f"{kind}, large", words)
         size = large.stat().st_size
         found[kind] = {"bytes": size, "times its size": (peak - own) / size, "seconds to the first step": first}
         found[kind] |= {"peak bytes": peak, "peak bytes on 1 MB": own}
+        found[kind] |= {"seconds of sha256sum": summing} if cached else {}
         print(f"{kind}: {found[kind]['times its size']:.2f} times, first step after {first:.1f} s", file=sys.stderr)
         large.unlink()
     return found
@@ -111,16 +121,19 @@ def _write(path: Path, megabytes: int, letters: str) -> None:
             file.write(letters.encode() + piece)
 
 
-def _train(text: Path, folder: Path) -> tuple[int, float]:
+def _train(text: Path, folder: Path, more: Sequence[str]) -> tuple[int, float]:
     """Peak bytes of a training of a few steps with a validation at its end, and seconds to its first step.
 
     Nothing is compiled before.
     """
     words = ["--data.corpus", str(text), "--run-dir", str(folder), "--train.steps", "20", "--sample.prime", "the "]
+    words += more
+    cache = {"XDG_CACHE_HOME": str(folder.parent / "cache")} if more else {}  # so that ids go with the folder
     began, first = time.perf_counter(), float("nan")
     process = subprocess.Popen(
         command("train", *words),
-        env=environment(folder.with_name(f"{folder.name}, compiled")),  # each compiles, which takes memory too
+        # Each compiles, which takes memory too.
+        env=environment(folder.with_name(f"{folder.name}, compiled")) | cache,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

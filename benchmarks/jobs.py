@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Literal
 
 from benchmarks import floor, parity
-from benchmarks.contenders import JAX_LIBRARIES, Work, make
+from benchmarks.contenders import JAX_LIBRARIES, VARIANTS, Work, make
 from benchmarks.settings import Settings, environment
 from benchmarks.shapes import Size
 
@@ -40,7 +40,7 @@ class Job:
     @property
     def caches(self) -> bool:
         """Whether what it compiles is kept for its next process, without its user asking for that."""
-        return self.contender == "charlstm"
+        return self.contender in VARIANTS
 
     def load(self) -> None:
         """Import the library, which is no part of what is timed."""

@@ -134,7 +134,7 @@ def kill_grid(folder: Path, experiment: Path, words: list[str], kills: int, seed
         done += 1
         print(f"killed {done} of {kills} times, at line {_lines(folder / 'killed')} of {whole}", file=sys.stderr)
     _finish(compare("killed"), compiled)
-    tables = [_table(folder / name) for name in ("alone", "killed")]
+    tables = [table(folder / name) for name in ("alone", "killed")]
     different = [] if tables[0] == tables[1] else ["results.json"]
     for config in sorted((folder / "alone").glob("*/seed-*/config.json")):
         run = config.parent.relative_to(folder / "alone")
@@ -178,7 +178,7 @@ def _lines(comparison: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in comparison.glob("*/seed-*/metrics.jsonl"))
 
 
-def _table(folder: Path) -> dict[str, Any]:
+def table(folder: Path) -> dict[str, Any]:
     """A comparison's results, but for its times and for its folder's name."""
     found = json.loads((folder / "results.json").read_text())
     found.pop("name")

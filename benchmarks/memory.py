@@ -1,7 +1,9 @@
-"""Memory of a process, as Linux counts it."""
+"""Memory of a process, as Linux counts it, or the library that holds a GPU's."""
 
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def resident(pid: int | None = None) -> int | None:
@@ -10,14 +12,26 @@ def resident(pid: int | None = None) -> int | None:
 
 
 def peak() -> int | None:
-    """The most bytes that were in memory at once since the process began; None where there is no /proc."""
-    return _field("VmHWM")
+    """The most bytes that were in memory at once since the process began; None where there is no /proc.
+
+    Of a process that computes on a GPU, the most that its arrays had there.
+    """
+    return _gpu_peak() or _field("VmHWM")
 
 
 def forget_peak() -> None:
     """Let the peak begin again at what is in memory now, where Linux allows it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def _gpu_peak() -> int | None:
+    torch: Any = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    jax: Any = sys.modules.get("jax")
+    statistics = jax and jax.local_devices()[0].memory_stats()  # a CPU keeps none
+    return statistics and statistics["peak_bytes_in_use"]
 
 
 def _field(name: str, pid: int | None = None) -> int | None:

@@ -19,7 +19,7 @@ def rate_table(row: Row, starts: Sequence[Sequence[Measured]], *, markdown: bool
     """Of a row whose jobs took turns, at each of a few starts: a line for each contender, and the machine's rate below.
 
     A process counts by the median of its rounds, and a ratio compares runs of the same round. What is shown is the
-    median over processes, with the least and the most in brackets.
+    median over processes, with the least and the most in brackets. A column without a figure is left out.
     """
     by_job = list(zip(*starts, strict=True))
     baselines = next((each for each in by_job if each[0].job.contender == BASELINE), ())
@@ -48,7 +48,8 @@ def rate_table(row: Row, starts: Sequence[Sequence[Measured]], *, markdown: bool
             ]
         )
     titles = ["contender", "ms a run", "characters/s", f"× {BASELINE}", "% of the floor", "peak MB", "first run, s"]
-    text = render(titles, lines, markdown=markdown)
+    told = [at for at in range(len(titles)) if at == 0 or any(line[at] != NOTHING for line in lines)]
+    text = render([titles[at] for at in told], [[line[at] for at in told] for line in lines], markdown=markdown)
     return "\n".join([row.title, "", text, "", *_notes(row, by_job, rates)]).rstrip()
 
 

@@ -109,7 +109,7 @@ def measure(jobs: Sequence[Job], rounds: int, turn_seconds: float, deadline: Dea
         jobs: each gets a process.
         rounds: turns that each gets.
         turn_seconds: how long a turn is, about; it holds at least one run.
-        deadline: no round but the first is begun near it, and no answer is awaited past it.
+        deadline: near it no model is built, and no round but the first is begun; no answer is awaited past it.
     """
     measured = [Measured(job) for job in jobs]
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def measure(jobs: Sequence[Job], rounds: int, turn_seconds: float, deadline: Dea
         alive = list(zip(workers, measured, strict=True))
         # Libraries are imported side by side, models are built one at a time.
         alive = [each for each in alive if _told(*each, "")]
-        alive = [each for each in alive if _told(*each, "build")]
+        alive = [each for each in alive if _built(*each, deadline)]
         idle = _Idle(workers)
         for number in range(rounds):
             if number and deadline.near:
@@ -127,6 +127,13 @@ def measure(jobs: Sequence[Job], rounds: int, turn_seconds: float, deadline: Dea
     for worker, result in zip(workers, measured, strict=True):
         result.idle_load = idle.load(worker)
     return measured
+
+
+def _built(worker: Worker, result: Measured, deadline: Deadline) -> bool:
+    if deadline.near:
+        result.error = "was not built for lack of time"
+        return False
+    return _told(worker, result, "build")
 
 
 def _told(worker: Worker, result: Measured, line: str) -> bool:

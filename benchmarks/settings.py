@@ -3,7 +3,7 @@
 import os
 from typing import Literal
 
-from charlstm.support.process import _MOST_CPU_DEVICES, cores
+from charlstm.support.process import MOST_CPU_DEVICES, cores
 
 Settings = Literal["shipped", "equal"]
 SETTINGS: dict[Settings, str] = {"shipped": "as shipped", "equal": "equal settings"}
@@ -32,5 +32,5 @@ def environment(settings: Settings, *, jax: bool) -> dict[str, str]:
         kept |= _MALLOC
         if jax:
             flags.append(f"{_VECTORS}=512")
-            kept["JAX_NUM_CPU_DEVICES"] = str(min(cores(), _MOST_CPU_DEVICES))
+            kept["JAX_NUM_CPU_DEVICES"] = str(min(cores(), MOST_CPU_DEVICES))
     return kept | ({"XLA_FLAGS": " ".join(flags)} if flags else {})

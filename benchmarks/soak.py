@@ -2,8 +2,9 @@
 
 python -m benchmarks.soak runs     [--runs 200] [--jobs 2]      runs that are killed and continued, compared to the bit
 python -m benchmarks.soak grid     [--kills 20] [EXPERIMENT]    a comparison that is killed and continued
+python -m benchmarks.soak hosts    [--runs 50]                  runs of two processes, one of which is killed
 python -m benchmarks.soak signals  [--times 5]                  SIGTERM and SIGINT: how soon all is saved
-python -m benchmarks.soak text     [--megabytes 500]            memory and first step on a very large text
+python -m benchmarks.soak text     [--megabytes 500] [--cache]  memory and first step on a very large text
 python -m benchmarks.soak long     [--minutes 60]               memory and speed over time; on an idle machine
 
 What follows `--` after grid goes to `charlstm compare`, such as `-- --cells rnn lstm`. Each prints JSON, writes
@@ -17,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import endurance, kills, machine, stops
+from benchmarks import endurance, hosts, kills, machine, stops
 from benchmarks.aim import ROOT
 from benchmarks.command import Parser, check_writable, checked, count, interruptible
 from charlstm.support.errors import InputError
@@ -58,6 +59,12 @@ def _grid(folder: Path, asked: Any) -> dict[str, Any]:
     return {**found, "holds": {"no difference": not found["different"]}}
 
 
+def _hosts(folder: Path, asked: Any) -> dict[str, Any]:
+    found = hosts.kill_hosts(folder, asked.runs, asked.seed)
+    holds = {"no difference": not found["different"], "one line and exit code 1 within a minute": not found["wrong"]}
+    return {**found, "holds": holds}
+
+
 def _signals(folder: Path, asked: Any) -> dict[str, Any]:
     found = stops.stop_runs(folder, asked.times, asked.seed)
     longest = max(each["longest"] for each in found["seconds"].values())
@@ -65,7 +72,11 @@ def _signals(folder: Path, asked: Any) -> dict[str, Any]:
 
 
 def _text(folder: Path, asked: Any) -> dict[str, Any]:
-    found = endurance.large_texts(folder, asked.megabytes)
+    found = endurance.large_texts(folder, asked.megabytes, cached=asked.cache)
+    if asked.cache:
+        quick = all(each["seconds to the first step"] <= 4 * each["seconds of sha256sum"] for each in found.values())
+        small = all(each["peak bytes"] < 1e9 for each in found.values())
+        return {**found, "holds": {"under 1 GB": small, "first step within 4 times sha256sum": quick}}
     return {
         **found,
         "holds": {
@@ -89,6 +100,7 @@ def _long(folder: Path, asked: Any) -> dict[str, Any]:
 _SOAKS: dict[str, Callable[[Path, Any], dict[str, Any]]] = {
     "runs": _runs,
     "grid": _grid,
+    "hosts": _hosts,
     "signals": _signals,
     "text": _text,
     "long": _long,
@@ -106,8 +118,10 @@ def _parser() -> Parser:
     each["runs"].add_argument("--jobs", type=checked(count), default=2, help="runs that train at the same time")
     each["grid"].add_argument("experiment", nargs="?", type=Path, default=ROOT / "experiments" / "depth.py")
     each["grid"].add_argument("--kills", type=checked(count), default=20)
+    each["hosts"].add_argument("--runs", type=checked(count), default=50)
     each["signals"].add_argument("--times", type=checked(count), default=5, help="each signal in each phase")
     each["text"].add_argument("--megabytes", type=checked(count), default=500)
+    each["text"].add_argument("--cache", action="store_true", help="read the ids from a file, as data.cache does")
     each["long"].add_argument("--minutes", type=checked(count), default=60)
     return parser
 

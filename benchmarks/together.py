@@ -95,7 +95,7 @@ def _together(grid: Grid, seeds: int) -> float:
         folder = Path(name)
         _write(folder / "grid.py", "GRID", "Grid", to_dict(replace(grid, seeds=seeds)))
         script = "import sys; from pathlib import Path; from benchmarks.together import train; train(Path(sys.argv[1]))"
-        return _seconds(folder, "-c", script, str(folder))
+        return seconds(folder, "-c", script, str(folder))
 
 
 def _alone(config: Experiment, seeds: int) -> float:
@@ -104,20 +104,20 @@ def _alone(config: Experiment, seeds: int) -> float:
         _write(folder / "run.py", "CONFIG", "Experiment", to_dict(config))
         numbers = [str(config.seed + number) for number in range(seeds)]
         words = ("-m", "charlstm", "train", "run.py", "--seed")
-        return sum(_seconds(folder, *words, each, "--run-dir", each) for each in numbers)
+        return sum(seconds(folder, *words, each, "--run-dir", each) for each in numbers)
 
 
 def train(folder: Path) -> None:
     """Trains all seeds of the only model of grid.py in a folder; the work of a process of its own."""
     prepare()
-    from charlstm.compare.runner import GridWatch, _Comparison
+    from charlstm.compare.runner import Comparison, GridWatch
     from charlstm.data.dataset import Dataset
     from charlstm.training.signals import Received
 
     grid = load_grid(folder / "grid.py")
     data = Dataset.read(grid.base.data)
     (model,) = grid_models(grid, len(data.vocabulary))
-    _Comparison(grid, folder, data, GridWatch(), Received()).train(model)
+    Comparison(grid, folder, data, GridWatch(), Received()).train(model, range(grid.seeds))
 
 
 def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
@@ -125,7 +125,7 @@ def _write(path: Path, name: str, kind: str, values: dict[str, object]) -> None:
     path.write_text(f"{imports}{name} = from_dict({values!r}, {kind})\n")
 
 
-def _seconds(folder: Path, *words: str) -> float:
+def seconds(folder: Path, *words: str) -> float:
     """Of one Python process, from its start to its end."""
     paths = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "PYTHONPATH": paths}

@@ -4,9 +4,12 @@ The public names are those of `__init__.pyi`. Each is imported when it is first 
 `charlstm --help` never load JAX.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = version("charlstm")
+try:
+    __version__ = version("charlstm")
+except PackageNotFoundError:  # it runs from a source tree
+    __version__ = "0"

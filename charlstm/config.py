@@ -13,6 +13,7 @@ from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, sentence
 CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
 """The recurrent cells by name: None for a built-in one, its class for one that a user registered."""
 MOST = 2**31 - 1  # of anything that is counted: devices count steps, windows and characters in int32
+DYNAMIC_RATE = 5e-5  # of dynamic evaluation
 _MODELS = 1000  # of a comparison
 Cell = Text  # a name in CELLS, checked when a model is made: a config may be read before its cell is registered
 Recurrence = Literal["auto", "native", "fast", "plain", "cudnn"]
@@ -73,6 +74,8 @@ class DataConfig:
     """The part of the text that the reported loss is computed on."""
     held_out: Literal["end", "rows"] = "end"
     """Whether the two parts are the end of the text, or the end of each of B equal stretches of it, as in char-rnn."""
+    cache: Flag = False
+    """Read the ids from a file in the platform's cache folder, not from memory: for a text larger than that."""
 
     def __post_init__(self) -> None:
         if not self.corpus:
@@ -80,6 +83,8 @@ class DataConfig:
         if (held_out := self.validation_fraction + self.test_fraction) >= 1:
             must = "it must be below 1, or nothing is left to train on"
             raise ValueError(f"validation_fraction + test_fraction is {held_out:g}; {must}")
+        if self.cache and self.held_out == "rows":
+            raise ValueError("cache is True; held_out must be 'end', as its rows are put together in memory")
 
     @property
     def stretches(self) -> int:
@@ -100,6 +105,12 @@ class ModelConfig:
     """Probability that a unit of a layer's output is dropped in training; the book's keep probability is 1 - this."""
     dropout_mask: DropoutMask = "step"
     """Whether a new mask is drawn at every step, as in the book, or one mask holds for a window (Gal 2016)."""
+    recurrent_dropout: Probability = 0.0
+    """Probability that a recurrent weight is dropped for a window in training (weight drop: Merity et al. 2017)."""
+    input_dropout: Probability = 0.0
+    """Probability that a character of a window is read as none in training; it is predicted all the same."""
+    carry_dropout: Probability = 0.0
+    """Probability that a row's carry is zero before a window in training, as at the start of a text."""
     forget_bias: Number = 1.0
     """Initial bias of the LSTM's forget gate."""
     recurrence: Recurrence = "auto"
@@ -137,6 +148,8 @@ class OptimizerConfig:
     """Adam's decay of the second moment."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     """Decoupled weight decay of all kernels, as a factor of the learning rate (AdamW)."""
+    average: Probability = 0.0
+    """Decay of a running average of the parameters, which is then what is evaluated and sampled; 0 means none."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -146,7 +159,7 @@ class TrainConfig:
     steps: Count = 1500
     """Updates of the parameters."""
     validate_every: NonNegative = 750
-    """Steps between two exact losses on the validation split."""
+    """Steps between two losses over the whole validation split."""
     checkpoint_every: NonNegative = 250
     """Steps between two checkpoints; the last step always has one."""
     keep_checkpoints: Annotated[Whole, Field(ge=1)] = 3
@@ -155,6 +168,10 @@ class TrainConfig:
     """Steps between two samples, which are written to the run's samples folder."""
     tensorboard: Flag = True
     """Whether TensorBoard event files are written beside metrics.jsonl."""
+    accumulate: Count = 1
+    """Groups of a batch's rows that are read one after the other for an update, in the memory of one; it divides B."""
+    deterministic_sums: Flag = False
+    """Sum gradients over rows in one order: 1, 2, 4 and 8 devices that B divides among give the same bits."""
     patience: NonNegative = 0
     """Stop early once so many validations were made after the one with the lowest loss; 0 means never."""
 
@@ -194,6 +211,9 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.model.recurrence == "cudnn" and self.data.documents == "lines":
             raise ValueError("model.recurrence is 'cudnn'; data.documents lines needs another, such as auto")
+        if self.data.batch_size % self.train.accumulate:
+            must = f"it must divide data.batch_size, {self.data.batch_size}"
+            raise ValueError(f"train.accumulate is {self.train.accumulate}; {must}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -318,7 +318,7 @@ plt.show()
 
 # %% [markdown]
 # `save_run` writes the result as a run, which the command line reads too (`charlstm sample FOLDER`), and `load_run`
-# opens it. `evaluate` predicts each character of a held-out split exactly once.
+# opens it. `evaluate` predicts each character of a held-out split once.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "chapter"
@@ -448,7 +448,7 @@ plt.show()
 # | ids follow the order of a Python set, which changes from process to process | the vocabulary is sorted |
 # | the last target of a window is the window's own first character | it is the first character of the next window |
 # | one cell object stands for all layers of the stack | every layer has parameters of its own, and dropout |
-# | loss is reported on the training text alone | held-out splits are measured exactly |
+# | loss is reported on the training text alone | held-out splits are measured, every character of them |
 # | a prime with an unknown character ends in a `KeyError` | the character is named in one line |
 #
 # Where to go from here: train on [your own text](own_text.md), [program with charlstm](python.md), or read the

@@ -59,7 +59,7 @@ def forward(
     step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[model.config.cell]
     logits = []
     for time in range(ids.shape[1]):
-        shown = np.eye(model.vocabulary_size)[ids[:, time]]
+        shown = np.eye(model.vocabulary_size + 1, model.vocabulary_size)[ids[:, time]]  # id V is no symbol
         for layer in range(model.config.num_layers):
             carry[layer], shown = step(params["stack"][f"layer_{layer}"], shown, carry[layer])
             if nudges is not None:

@@ -65,6 +65,14 @@ def timeless_metrics(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "chars_per_second"} for row in read(folder)]
 
 
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a table, but for the times, which no two comparisons share."""
+    rows = json.loads((folder / "results.json").read_text())["models"]
+    for part in (*rows, *(seed for row in rows for seed in row["seeds"])):
+        del part["seconds"], part["chars_per_second"]
+    return rows
+
+
 def stop_at(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Sends this process a signal while the metrics of `step` are written for the first time."""
     write, sent = Member.write, []

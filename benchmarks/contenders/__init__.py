@@ -25,6 +25,13 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 BASELINE = "pytorch"
 """Whom the others are compared with."""
 JAX_LIBRARIES = [name for name in PACKAGES if name != BASELINE]
+VARIANTS: dict[str, dict[str, str]] = {
+    "charlstm": {},
+    "charlstm-fast": {"recurrence": "fast"},
+    "charlstm-cudnn": {"recurrence": "cudnn"},
+    "charlstm-plain": {"recurrence": "plain"},
+}
+"""charlstm as it is, and, for `benchmarks.card`, with other fields of its model."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,10 @@ def installed(name: str) -> bool:
 def make(name: str) -> Contender:
     """A contender by its name; imports its library and no other."""
     match name:
-        case "charlstm":
+        case _ if name in VARIANTS:
             from benchmarks.contenders.charlstm_ import Charlstm
 
-            return Charlstm()
+            return Charlstm(**VARIANTS[name])
         case "flax-scan":
             from benchmarks.contenders.flax_ import Flax
 

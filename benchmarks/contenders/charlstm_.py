@@ -1,5 +1,6 @@
 """charlstm by its own functions, set up as its program is."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -23,14 +24,16 @@ from charlstm.runs.models import prepare
 class Charlstm:
     """A contender; see `contenders.Contender`."""
 
-    def __init__(self) -> None:
+    def __init__(self, **fields: Any) -> None:
+        """`fields` are those of the model's config that differ from their defaults."""
+        self._fields = fields
         prepare()
 
     def train(self, size: Size, weights: Weights | None = None) -> Work:
-        model, tx = _model(size), make_optimizer(OPTIMIZER, 1)
+        model, tx = self._model(size), make_optimizer(OPTIMIZER, 1)
         state: Any = init_state(model, tx, size.batch)
         if weights is not None:
-            state = state._replace(params=_to_params(weights))
+            state = state._replace(params=to_params(weights))
         step, windows = make_train_step(model, tx), inputs.windows(size)
 
         def run() -> float:
@@ -39,11 +42,11 @@ class Charlstm:
             jax.block_until_ready(state)
             return float(metrics.loss)
 
-        return Work(size.characters, {"": run}, {"": lambda: _to_weights(state.params)})
+        return Work(size.characters, {"": run}, {"": lambda: to_weights(state.params)})
 
     def evaluate(self, size: Size) -> Work:
         layout = Layout.of(size.batch)
-        model = _model(size).on(layout)
+        model = self._model(size).on(layout)
         params = jax.device_put(model.init(jax.random.key(0)), layout.whole)
         carry = jax.device_put(model.zero_carry(size.batch), layout.rows)
 
@@ -63,7 +66,7 @@ class Charlstm:
 
     def sample(self, size: Size, streams: int, length: int) -> Work:
         """Several texts as `charlstm sample --num` draws them."""
-        model = _model(size)
+        model = self._model(size)
         params, prime = model.init(jax.random.key(0)), inputs.prime(size)
         config = SampleConfig(length=length, temperature=inputs.TEMPERATURE)
 
@@ -72,17 +75,18 @@ class Charlstm:
 
         return Work(streams * length, {"": run})
 
+    def _model(self, size: Size) -> Model:
+        return Model(replace(size.model, **self._fields), size.vocabulary)
 
-def _model(size: Size) -> Model:
-    return Model(size.model, size.vocabulary)
 
-
-def _to_params(weights: Weights) -> Any:
+def to_params(weights: Weights) -> Any:
+    """The parameters of a model."""
     layers, head = to_flax(weights)
     return {"stack": {f"layer_{number}": layer for number, layer in enumerate(layers)}, "head": head}
 
 
-def _to_weights(params: Any) -> Weights:
+def to_weights(params: Any) -> Weights:
+    """The inverse of `to_params`."""
     stack = params["stack"]
     return from_flax([stack[f"layer_{number}"] for number in range(len(stack))], params["head"])
 

@@ -1,4 +1,6 @@
-"""PyTorch: `nn.LSTM` over whole windows on all cores, with and without oneDNN; the faster way counts.
+"""PyTorch: `nn.LSTM` over whole windows, through cuDNN on a GPU, else on all cores.
+
+On a CPU it runs with and without oneDNN; the faster way counts.
 
 nn.LSTM takes dense inputs, so symbols are rows of an identity matrix: a lookup is cheaper than making one-hot integers.
 Adam is the fused one. Of nn.LSTM's two biases, which add up, one stays zero: the other libraries have one.
@@ -20,6 +22,7 @@ from benchmarks.shapes import Size
 from charlstm.support.process import cores
 
 _LAYER = ("weight_ih", "weight_hh", "bias_ih")
+_DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class _Net(nn.Module):
@@ -33,6 +36,7 @@ class _Net(nn.Module):
         self.head = nn.Linear(size.hidden, size.vocabulary)
         for layer in range(size.layers):
             nn.init.zeros_(getattr(self.lstm, f"bias_hh_l{layer}").requires_grad_(False))
+        self.to(_DEVICE)
 
     def forward(self, ids: Any, carry: Any) -> tuple[Any, Any]:
         """Ids [T, B] and (h, c), [L, B, H] each -> logits [T, B, V] and (h, c)."""
@@ -51,7 +55,7 @@ class _Net(nn.Module):
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(values.T)))
 
     def weights(self) -> Weights:
-        return [parameter.detach().numpy().T.copy() for parameter in self.trained]
+        return [parameter.detach().cpu().numpy().T.copy() for parameter in self.trained]
 
     def cells(self) -> list[Any]:
         """The layers as cells that share the weights: less overhead where T is 1."""
@@ -90,7 +94,7 @@ class PyTorch:
             adam.step()
             return loss.item()
 
-        ways = _both_backends(run)
+        ways = _ways(run)
         return Work(size.characters, ways, dict.fromkeys(ways, net.weights))
 
     def evaluate(self, size: Size) -> Work:
@@ -103,13 +107,13 @@ class PyTorch:
             logits, carry = net(ids, carry)
             return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
 
-        return Work(size.characters, _both_backends(run))
+        return Work(size.characters, _ways(run))
 
     def sample(self, size: Size, streams: int, length: int) -> Work:
         """The prime is read at once; then one character at a time, by nn.LSTM or by its cells."""
         net = _Net(size, 0).eval()
         cells = net.cells()
-        prime = torch.from_numpy(inputs.prime(size)).long()[:, None].repeat(1, streams)
+        prime = _time_major(inputs.prime(size)[None]).repeat(1, streams)
 
         @torch.inference_mode()
         def by_layers() -> float:
@@ -118,7 +122,7 @@ class PyTorch:
             while len(drawn) < length:
                 logits, carry = net(drawn[-1][None], carry)
                 drawn.append(_draw(logits[0]))
-            return float(torch.stack(drawn).numel())
+            return _length(drawn)
 
         @torch.inference_mode()
         def by_cells() -> float:
@@ -130,18 +134,18 @@ class PyTorch:
                     carry[layer] = cell(hidden, carry[layer])
                     hidden = carry[layer][0]
                 drawn.append(_draw(net.head(hidden)))
-            return float(torch.stack(drawn).numel())
+            return _length(drawn)
 
-        return Work(streams * length, {"nn.LSTMCell": by_cells, **_both_backends(by_layers)})
+        return Work(streams * length, {"nn.LSTMCell": by_cells, **_ways(by_layers)})
 
 
 def _zero_carry(size: Size, batch: int) -> Any:
-    zeros = torch.zeros(size.layers, batch, size.hidden)
+    zeros = torch.zeros(size.layers, batch, size.hidden, device=_DEVICE)
     return zeros, zeros.clone()
 
 
 def _time_major(ids: Any) -> Any:
-    return torch.from_numpy(ids.T).long()
+    return torch.from_numpy(ids.T).to(_DEVICE, torch.long)
 
 
 def _draw(logits: Any) -> Any:
@@ -150,7 +154,15 @@ def _draw(logits: Any) -> Any:
     return (weights / torch.empty_like(weights).exponential_()).argmax(-1)
 
 
-def _both_backends(run: Callable[[], float]) -> dict[str, Callable[[], float]]:
+def _length(drawn: list[Any]) -> float:
+    """How many ids were drawn, once they are here."""
+    return float(torch.stack(drawn).cpu().numel())
+
+
+def _ways(run: Callable[[], float]) -> dict[str, Callable[[], float]]:
+    if _DEVICE.type == "cuda":
+        return {"nn.LSTM, cuDNN": run}
+
     def with_onednn(enabled: bool) -> float:
         torch.backends.mkldnn.enabled = enabled  # oneDNN's former name; its own context manager warns of other devices
         return run()

@@ -86,6 +86,17 @@ def evaluate(
     return Evaluation(total / characters, characters)
 
 
+def evaluate_cold(model: Model, params: Params, ids: np.ndarray, length: int) -> Evaluation:
+    """The mean loss over a text in windows of `length` characters, each read from the zero carry.
+
+    So models without a state are scored: a window's first character is given, and its last one predicts the first of
+    the next. The text's own first character is not predicted.
+    """
+    lines = [ids[start : start + length + 1] for start in range(0, len(ids) - 1, length)]
+    losses = np.concatenate([np.zeros(0), *character_nats(model, params, lines)])
+    return Evaluation(float(losses.mean()) if len(losses) else float("nan"), len(losses))
+
+
 def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """[R, length] ids from each start on, and which of them lie inside the text."""
     at = starts[:, None] + np.arange(length)

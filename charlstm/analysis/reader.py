@@ -92,10 +92,12 @@ def compiled_read(model: Model, params: Params, ids: Array, carry: Carry, newlin
     return None, model.apply(params, ids, carry, resets=starts(ids, newline))[1]
 
 
-@compiled
-def compiled_nats(model: Model, params: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[Array, Carry]:
+def window_nats(model: Model, params: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[Array, Carry]:
     """The nats [B, T] of each id, and the carry after them."""
     # Each character is predicted from the state before it: the window's logits, moved by one.
     first = model.head(params, model.top(carry))
     logits, carry = model.apply(params, ids, carry, resets=starts(ids, newline))
     return nats(jnp.concatenate([first[:, None], logits[:, :-1]], 1), ids), carry
+
+
+compiled_nats = compiled(window_nats)

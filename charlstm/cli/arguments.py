@@ -1,7 +1,9 @@
 """What a person can type after each command, and an experiment's CONFIG or GRID. No JAX here, so --help is quick."""
 
 import os
+import re
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +11,8 @@ import tyro
 
 from charlstm.cli.experiments import load_experiment, load_grid
 from charlstm.cli.parsing import TEXT, asks_for_help, check_corpus_alone, join_values, option_of, parse, shown, value_of
-from charlstm.config import Axes, DataConfig, Experiment, Grid, Weights, check_cell
+from charlstm.config import DYNAMIC_RATE, Axes, DataConfig, Experiment, Grid, Weights, check_cell
+from charlstm.support import hosts
 from charlstm.support.errors import InputError
 from charlstm.support.files import user_path
 
@@ -29,6 +32,12 @@ class Train:
     """A run whose parameters a new one begins with, by symbol; without an EXPERIMENT, its model is taken too."""
     allow_change: bool = False
     """Let a run continue with another learning rate, schedule, dropout and such, and record it."""
+    coordinator_address: Annotated[str | None, shown("HOST:PORT", "found by JAX under Slurm, Open MPI, ...")] = None
+    """Train on several hosts: where process 0 listens. The same for all processes; docs/hosts.md."""
+    num_processes: Annotated[int | None, shown("N", "found, too")] = None
+    """How many processes train together; 1 alone trains by itself, whatever started it."""
+    process_id: Annotated[int | None, shown("I", "found, too")] = None
+    """Which of them this is, from 0."""
     config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
         default_factory=Experiment
     )
@@ -42,6 +51,8 @@ class Compare:
     """A Python file that defines GRID, a comparison's folder, which continues it, or its grid.json."""
     run_dir: Annotated[Path | None, shown("DIR", "runs/ and the experiment's name")] = None
     """The comparison's folder."""
+    on: Annotated[str | None, shown("ray[://HOST:PORT]", "this process, model by model")] = None
+    """Train models side by side, as tasks of Ray: in the cluster at an address or in RAY_ADDRESS, or by these cores."""
     axes: Annotated[Axes, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(default_factory=Axes)
     config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
         default_factory=Experiment
@@ -56,13 +67,17 @@ class _OnRun:
 
 @dataclass(kw_only=True)
 class Eval(_OnRun):
-    """The exact loss over all of a split, or over a text of your own."""
+    """The loss over all of a split, or over a text of your own."""
 
     split: Literal["train", "validation", "test"] = "validation"  # Which part of the run's text.
     text: Annotated[Path | None, shown("FILE", "the run's own text")] = None  # Your own: a file, folder or quoted glob.
     corpus: Annotated[str | None, shown("FILE", "as in the run's config")] = None
     """Where the run's own text is now, if it was moved."""
     exact: bool = False  # Read the text as one row: slower, and a function of text and parameters alone.
+    cold: Annotated[int | None, shown("N", "none")] = None
+    """Read windows of N characters, each from an empty state, as models that have none are scored."""
+    dynamic: bool = False  # Read the text as one row, and learn from each 32 characters once they were predicted.
+    dynamic_rate: float = DYNAMIC_RATE  # How fast: a factor of gradients over the root of Adam's second moments.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
     weights: Weights = "float32"  # int8 gives the loss of the rounded weights that sample --weights int8 draws from.
@@ -180,8 +195,36 @@ def train_arguments(words: list[str]) -> tuple[Path, Train, list[str]]:
     return folder, parsed, notes
 
 
-def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
-    """The comparison's folder; its grid under what was typed; and lines worth telling."""
+_OWN = ("--run-dir", "--init-from", "--data.corpus", "--coordinator-address", "--num-processes", "--process-id")
+"""What may be typed otherwise in each of the processes that train together."""
+
+
+def find_place(words: list[str]) -> tuple[hosts.Place | None, list[str]]:
+    """This process's place among those that train together, None for one alone, and the words that all share."""
+    words = join_values(Train, words)
+    if asks_for_help(words):
+        return None, []
+    address, count, number = map(partial(value_of, words), ("--coordinator-address", "--num-processes", "--process-id"))
+    place = hosts.typed_place(address, count, number)
+    if place is None and count is None and (found := hosts.launcher()):
+        place = hosts.find_place(found)
+    shared = sorted(word for word in words if word.startswith("--") and option_of(word) not in _OWN)
+    return (place if place and place.count > 1 else None), shared
+
+
+def follow_arguments(words: list[str]) -> str | None:
+    """Where another process than the first reads the text, if typed; its experiment's file is run, for cells."""
+    words = join_values(Train, words)
+    path = next((user_path(word) for word in words if not word.startswith("-")), None)
+    if path and path.suffix == ".py":
+        load_experiment(path)
+    if (typed := value_of(words, "--data.corpus")) is None:
+        return None
+    return find_text(DataConfig(corpus=typed), words).corpus
+
+
+def compare_arguments(words: list[str]) -> tuple[Path, Grid, str | None, list[str]]:
+    """The comparison's folder; its grid under what was typed; what it runs on; and lines worth telling."""
     if words and words[0] in ("-h", "--help"):
         parse(Compare, words)
     if not words or words[0].startswith("-"):
@@ -199,6 +242,8 @@ def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
     axes = Axes(**{each.name: getattr(grid, each.name) for each in fields(Axes)})
     default = Compare(experiment=path, axes=axes, config=grid.base)
     parsed = parse(Compare, words, default)
+    if parsed.on not in (None, "ray") and not re.fullmatch(r"ray://[^\s/]+:\d+", parsed.on):
+        raise InputError(f"--on is {parsed.on!r}; it must be ray, or ray://HOST:PORT of a cluster's head")
     for cell in (*parsed.axes.cells, *parsed.axes.learning_rates, parsed.axes.baseline_cell):
         check_cell(cell)
     grid, folder = replace(grid, base=parsed.config, **vars(parsed.axes)), _folder(words, path)
@@ -207,7 +252,7 @@ def compare_arguments(words: list[str]) -> tuple[Path, Grid, list[str]]:
         from charlstm.runs.folder import GRID
 
         folder, notes = choose_folder(experiment_name(path), find_text(grid.base.data, words), GRID)
-    return folder, grid, notes
+    return folder, grid, parsed.on, notes
 
 
 def find_text(data: DataConfig, words: list[str]) -> DataConfig:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,17 @@ from pydantic import ValidationError
 from charlstm.cli import arguments, reading
 from charlstm.cli.experiments import run_file
 from charlstm.cli.parsing import parse
-from charlstm.cli.terminal import finish_output, keep_streams, print_note, print_notes, to_json, write
+from charlstm.cli.terminal import (
+    finish_output,
+    keep_output_apart,
+    keep_streams,
+    print_note,
+    print_notes,
+    to_json,
+    write,
+)
 from charlstm.config import explain
-from charlstm.support import process
+from charlstm.support import hosts, process, star
 from charlstm.support.errors import InputError, Interrupted, TrainingError, did_you_mean
 from charlstm.support.files import inside
 
@@ -40,25 +49,34 @@ def run(words: Sequence[str]) -> int:
         code = _dispatch(list(words))
         print(end="", flush=True)  # what fails, fails here
         return code
-    except ValidationError as error:
-        return _fail(explain(error), 2)
-    except (InputError, TrainingError) as error:
-        return _fail(str(error), 2 if isinstance(error, InputError) else 1)
-    except Interrupted as stop:
-        print(f"{stop}; the same command continues from there", file=sys.stderr)
-        return 128 + stop.signal_number
-    except KeyboardInterrupt:
-        return _fail("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has seen enough; a training has ended before it writes any
         return 0
-    except OSError as error:
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
-    except Exception as error:
-        if "Unable to initialize backend" in str(error):
-            return _fail(f"JAX cannot start: {error}", 2)
-        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):  # the latter is XLA's
+    except (Exception, KeyboardInterrupt) as error:
+        if (told := _told(error)) is None:
+            if type(error).__name__ == "JaxRuntimeError":
+                star.wait_for_loss()  # of a process, from which it may come
+            star.end(f"{type(error).__name__}: {error}", 1)
             raise
-        return _fail("there is too little memory; lower --data.batch-size, --data.seq-length or --model.hidden-size", 1)
+        return _fail(*told)
+
+
+def _told(error: BaseException) -> tuple[str, int] | None:
+    """What a person reads of an error, and the exit code; None for one that nobody expects."""
+    if isinstance(error, ValidationError):
+        return explain(error), 2
+    if isinstance(error, InputError | TrainingError):
+        return str(error), 2 if isinstance(error, InputError) else 1
+    if isinstance(error, Interrupted):
+        return f"{error}; the same command continues from there", 128 + error.signal_number
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 128 + signal.SIGINT
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1
+    if "Unable to initialize backend" in str(error):
+        return f"JAX cannot start: {error}", 2
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the latter is XLA's
+        return "there is too little memory; lower --data.batch-size, --data.seq-length or --model.hidden-size", 1
+    return None
 
 
 def _end_if_interrupted(lost: Any) -> None:
@@ -69,7 +87,9 @@ def _end_if_interrupted(lost: Any) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print_notes([message])
+    if star.speaks():
+        print_notes([message])
+    star.end(message, code)  # after it is printed: a launcher kills all where one ends with another code than 0
     return code
 
 
@@ -88,6 +108,9 @@ def _dispatch(words: list[str]) -> int:
         print(charlstm.__version__)
         return 0
     commands = {usage.split()[0]: command for usage, (_, command) in _COMMANDS.items()}
+    if words[0] not in ("train", "corpora") and (found := hosts.launcher()):
+        what = f"{found.name} started this as one of several processes, and `charlstm {words[0]}` is one process"
+        raise InputError(f"{what}; start it once, as with srun -n 1 or mpirun -n 1 (`charlstm train` takes several)")
     if words[0] not in commands:
         hint = did_you_mean(words[0], commands) or f"; there are {', '.join(commands)}"
         raise InputError(f"there is no command {words[0]!r}{hint}")
@@ -109,6 +132,26 @@ A first run: charlstm train"""
 
 
 def _train(words: list[str]) -> None:
+    place, shared = arguments.find_place(words)
+    if place is None:
+        return _train_here(words)
+    keep_output_apart()
+    tell = print_note if place.speaks else lambda _: None
+    star.join(place, shared, {name: version(name) for name in ("charlstm", "jax")}, tell)
+    process.prepare(tell=tell)  # before a text is read, since JAX waits five minutes for the devices of the others
+    (_follow if place.number else _train_here)(words)
+    return star.leave()
+
+
+def _follow(words: list[str]) -> None:
+    """Train as another process says, which has the run."""
+    corpus = arguments.follow_arguments(words)
+    from charlstm.training.follow import follow
+
+    follow(corpus, signals=True)
+
+
+def _train_here(words: list[str]) -> None:
     folder, asked, notes = arguments.train_arguments(words)
     config = replace(asked.config, data=arguments.find_text(asked.config.data, words))
     print_notes(notes)
@@ -132,16 +175,20 @@ def _init_from(asked: arguments.Train, folder: Path) -> Any:
 
 
 def _compare(words: list[str]) -> None:
-    folder, grid, notes = arguments.compare_arguments(words)
+    folder, grid, on, notes = arguments.compare_arguments(words)
     grid = replace(grid, base=replace(grid.base, data=arguments.find_text(grid.base.data, words)))
     print_notes(notes)
-    process.prepare(tell=print_note)
+    process.prepare(start=on is None, tell=print_note)
+    if on is not None:
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # GPUs are for the tasks
     from charlstm.cli.progress import GridProgress
     from charlstm.compare.runner import run_grid
     from charlstm.report.tables import show
 
     with GridProgress() as watch:
-        found = run_grid(grid, folder, watch=watch, signals=True)
+        found = run_grid(grid, folder, on=on, watch=watch, signals=True)
     show(found)
     write(f"\nthe table as Markdown, CSV and JSON: {folder}/results.*\n")
     for what, draw in (("plots", _draw_plots), ("page", _draw_page)):
@@ -199,7 +246,7 @@ def _corpora(words: list[str]) -> None:
         write("[\n" + ",\n".join(map(to_json, rows)) + "\n]\n")
         return
     for entry in catalogue():
-        write(f"{entry.name:<20} {entry.characters:>9,} characters  {entry.title} ({entry.place})\n")
+        write(f"{entry.name:<20} {entry.characters:>11,} characters  {entry.title} ({entry.place})\n")
     own = "any UTF-8 file of your own, compressed too, a folder of them, or a quoted glob"
     print(f"\n{own}: charlstm train --data.corpus PATH")
 

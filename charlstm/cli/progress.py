@@ -1,15 +1,15 @@
 """How a training or a comparison gets on, on a terminal or line by line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from charlstm.analysis.evaluate import Evaluation
 from charlstm.cli import summary
 from charlstm.cli.terminal import Reporter, write
+from charlstm.compare.comparison import GridWatch, Work
 from charlstm.compare.grid import GridModel
 from charlstm.compare.results import Results
-from charlstm.compare.runner import GridWatch
 from charlstm.compare.statistics import RESULT
 from charlstm.core.loss import bits
 from charlstm.core.network import Model
@@ -62,11 +62,12 @@ class GridProgress(ExitStack, GridWatch):
 
     def __init__(self) -> None:
         super().__init__()
-        self._reporter, self._best = Reporter(), ""
+        self._reporter, self._best, self._beside = Reporter(), "", dict[str, float]()
         self.line = self._reporter.line
 
     def begin_grid(self, models: Sequence[GridModel], seeds: int, folder: Path, data: Dataset) -> None:
         self._names, self._folder = [each.name for each in models], folder
+        self._steps = models[0].config.train.steps
         self._unit = models[0].config.data.symbols[:4]
         self._work = {
             each.name: count_operations(each.config.model, len(data.vocabulary)) * each.config.train.steps
@@ -84,10 +85,18 @@ class GridProgress(ExitStack, GridWatch):
         return nullcontext()
 
     def advance(self, step: int, loss: float, chars_per_second: float) -> None:
-        name, steps = self._model.name, self._model.config.train.steps
-        place = f"{name} ({self._names.index(name) + 1} of {len(self._names)}) step {step:,} of {steps:,}"
-        state = f"{place}: loss {loss:.3f}  {chars_per_second:,.0f} {self._unit}s/s{self._best}"
-        self._reporter.advance(self._done(step / steps), state)
+        name = self._model.name
+        place = f"{name} ({self._names.index(name) + 1} of {len(self._names)})"
+        state = f"{place} {self._state(Work(step, loss, chars_per_second, ''))}{self._best}"
+        self._reporter.advance(self._done(step / self._steps), state)
+
+    def at_work(self, works: Mapping[str, Work | None]) -> None:
+        parts = {name: work.step / self._steps for name, work in works.items() if work}
+        self._reporter.parts({name: (parts[name], self._state(work)) for name, work in works.items() if work})
+        self._beside = {name: part * self._work[name] for name, part in parts.items()}
+        waiting = f", {len(works) - len(parts)} waiting" if len(works) > len(parts) else ""
+        done = f"{len(self._finished)} of {len(self._names)} models trained"
+        self._reporter.advance(self._done(), f"{done}{waiting}{self._best}")
 
     def end_model(self, model: GridModel, found: Results) -> None:
         write_tables(found, self._folder)
@@ -95,10 +104,15 @@ class GridProgress(ExitStack, GridWatch):
             self._best = "; best {1} {0:.4f}".format(*min(known))
         if model.name not in self._finished:
             self._finished.add(model.name)
+            self._beside.pop(model.name, None)
             self.line(summary.model_line(next(row for row in found.models if row.name == model.name)))
         self._reporter.skip_to(self._done())
 
+    def _state(self, work: Work) -> str:
+        loss = "" if work.loss is None else f": loss {work.loss:.3f}  {work.chars_per_second:,.0f} {self._unit}s/s"
+        return f"step {work.step:,} of {self._steps:,}{loss}{f'  on {work.host}' if work.host else ''}"
+
     def _done(self, part: float = 0) -> float:
-        """Operations, of the models that are finished and of `part` of the current one."""
+        """Operations, of the models that are finished, of `part` of the current one, and of those side by side."""
         current = part * self._work[self._model.name] if part else 0
-        return current + sum(self._work[name] for name in self._finished)
+        return current + sum(self._work[name] for name in self._finished) + sum(self._beside.values())

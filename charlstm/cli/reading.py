@@ -25,7 +25,6 @@ def evaluate(words: list[str]) -> None:
     """`charlstm eval`."""
     asked = parse(Eval, words)
     process.prepare(tell=print_note)
-    from charlstm.analysis.evaluate import evaluate
     from charlstm.analysis.gradient_reach import gradient_reach
     from charlstm.cli.summary import reach_table
     from charlstm.data import corpora
@@ -46,17 +45,23 @@ def evaluate(words: list[str]) -> None:
         ids, skipped = _known_ids(found, what, asked.skip_unknown)
         source = {"split": None, "text": what}
     newline = found.run.newline
-    result = evaluate(found.model, found.params, ids, rows=1 if asked.exact else None, newline=newline)
     try:
+        dynamic = asked.dynamic_rate if asked.dynamic else None
+        result = found.evaluate_ids(ids, exact=asked.exact, cold=asked.cold, dynamic=dynamic)
         reach = gradient_reach(found.model, found.params, ids, newline=newline) if asked.lags else None
     except ValueError as error:
         raise InputError(str(error)) from None
     if asked.json:
-        values = {"run": str(asked.run), "step": found.step, **source, "exact": asked.exact, "weights": asked.weights}
+        how = {"exact": asked.exact, "cold": asked.cold, "dynamic": dynamic, "weights": asked.weights}
+        values = {"run": str(asked.run), "step": found.step, **source, **how}
         values |= {"skipped": skipped} | result._asdict() | {"bits_per_char": result.bits_per_char}
         write(to_json(values | ({"lags": reach.norms.tolist(), "reach": reach.reach()} if reach else {})) + "\n")
         return
     how = "in one row" if asked.exact else "in warmed rows"
+    if asked.cold is not None:
+        how = f"in windows of {counted(asked.cold, unit)}, each from an empty state"
+    if asked.dynamic:
+        how = f"in one row, learned from at a rate of {asked.dynamic_rate:g}"
     how += ", weights as int8" if asked.weights == "int8" else ""
     over = f"over {counted(result.characters, unit)} {how}{_left_out(skipped)}"
     write(f"{what}, step {found.step:,}: {result.loss:.5f} nats, {result.bits_per_char:.5f} bits per {unit} {over}\n")

@@ -155,10 +155,12 @@ def reach_table(found: GradientReach) -> list[str]:
 
 
 def _devices(layout: Layout) -> str:
-    first = layout.mesh.devices.flat[0]
+    first, processes = layout.mesh.devices.flat[0], layout.processes
+    each = layout.devices // processes
     if first.platform == "cpu":
-        used = "the CPU" if layout.devices == 1 else f"{layout.devices} cores of the CPU"
+        used = "the CPU" if each == 1 else f"{each} cores of the CPU"
     else:
-        used = first.device_kind if layout.devices == 1 else f"{layout.devices} x {first.device_kind}"
-    idle = jax.local_device_count() - layout.devices
+        used = first.device_kind if each == 1 else f"{each} x {first.device_kind}"
+    used += f" in each of {processes} processes" if processes > 1 else ""
+    idle = (jax.device_count() if processes > 1 else jax.local_device_count()) - layout.devices
     return used if not idle else f"{used}; {idle} idle, since data.batch_size must share out evenly"

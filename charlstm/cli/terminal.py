@@ -6,13 +6,21 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from charlstm.support.clock import Clock
 from charlstm.support.files import one_line, printable
@@ -84,6 +92,14 @@ def keep_streams() -> None:
     sys.stderr = io.TextIOWrapper(lasting, sys.stderr.encoding, line_buffering=True)
 
 
+def keep_output_apart() -> None:
+    """Keeps what libraries in C++ write to standard output out of it, such as Gloo's greeting of each connection."""
+    with suppress(OSError, ValueError):  # a stream without a file is no library's
+        apart = os.dup(sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = os.fdopen(apart, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
 def finish_output() -> None:
     """Drops what cannot be written to standard output; Python would complain of it at its end, and exit with 120."""
     try:
@@ -98,6 +114,8 @@ class Reporter:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._last_line = -math.inf
+        self._parts: Mapping[str, tuple[float, str]] = {}
+        self._rows = dict[str, TaskID]()
 
     def line(self, text: str, style: str | None = None) -> None:
         """One line, printed above the bar; nothing in it is markup."""
@@ -122,6 +140,21 @@ class Reporter:
             with self._progress if self._console.is_terminal else nullcontext():
                 yield
 
+    def parts(self, states: Mapping[str, tuple[float, str]]) -> None:
+        """What goes on side by side, by its name: the part that is done, and how things are; in bars of their own.
+
+        Where no bar is drawn, the next of the lines that are told now and then has one for each below it.
+        """
+        self._parts = states
+        if not self._console.is_terminal:
+            return
+        for name in {*self._rows} - {*states}:
+            self._progress.remove_task(self._rows.pop(name))
+        for name, (done, state) in states.items():
+            if name not in self._rows:
+                self._rows[name] = self._progress.add_task(name, total=1.0)
+            self._progress.update(self._rows[name], completed=done, description=f"{name} {state}")
+
     def skip_to(self, done: float) -> None:
         """Moves the bar over what this process did not do, which says nothing about the time that is left."""
         self._progress.tasks[0].completed = done
@@ -135,4 +168,5 @@ class Reporter:
             self._last_line = now
             step = f"step {done:,} of {task.total:,}: " if self._counts_steps else ""
             left = f"; {timedelta(seconds=task.time_remaining)} left" if task.time_remaining else ""
-            self.line(f"{step}{state}{left}")
+            told = (f"\n  {name} {state}" for name, (_, state) in self._parts.items())
+            self.line(f"{step}{state}{left}{''.join(told)}")

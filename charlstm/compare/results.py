@@ -120,7 +120,7 @@ class ModelResult:
     validation: Interval | None = None
     test: Interval | None = None
     difference: Interval | None = None
-    """Of the test loss, this model's minus the baseline's, paired by seed."""
+    """Of the test loss, this model's minus the baseline's."""
     published: Finite | None = None
     """The test loss that a paper reports."""
     baseline: Line | None = None

@@ -1,7 +1,7 @@
 """What is measured of a comparison's runs, and its table: means with intervals over seeds, and differences.
 
-Intervals are Student's t over seeds, and those of a difference are of the differences seed by seed (Student 1908). They
-say how much of a figure is the seed's doing, not the text's: all runs read the same one.
+Intervals are Student's t over seeds, and Welch's (1947) for a difference: two models share no more of a seed than its
+number. They say how much of a figure is the seed's doing, not the text's: all runs read the same one.
 """
 
 import math
@@ -69,9 +69,19 @@ def interval(values: Sequence[float]) -> Interval | None:
     return Interval(mean=mean, low=low, high=high, n=len(values))
 
 
-def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval | None:
-    """Mean and t interval of ours minus theirs, paired by seed; seeds that one of them lacks are left out."""
-    return interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval | None:
+    """The mean of ours minus that of theirs, and Welch's interval; `n` is the smaller number. None without either."""
+    if not (ours and theirs):
+        return None
+    mean, n = statistics.fmean(ours) - statistics.fmean(theirs), min(len(ours), len(theirs))
+    if n == 1:
+        return Interval(mean=mean, n=n)
+    variances, freedoms = [float(stats.sem(each)) ** 2 for each in (ours, theirs)], [len(ours) - 1, len(theirs) - 1]
+    variance, half = sum(variances), 0.0
+    if variance:  # Satterthwaite's degrees of freedom
+        shares = sum((each / variance) ** 2 / freedom for each, freedom in zip(variances, freedoms, strict=True))
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, 1 / shares)) * math.sqrt(variance)
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
 def furthest_reach(norms: Sequence[Sequence[float]]) -> tuple[int, bool]:
@@ -176,7 +186,7 @@ def _row(model: GridModel, runs: Mapping[str, Sequence[_Finished]], vocabulary_s
         chars_per_second=statistics.fmean(speeds) if speeds else None,
         validation=interval(list(figures("validation").values())),
         test=interval(list(test.values())),
-        difference=difference(test, theirs),
+        difference=difference(list(test.values()), list(theirs.values())),
         published=model.published,
         baseline=model.baseline,
         reach=interval([lag for lag, _ in reaches]),

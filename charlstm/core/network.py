@@ -10,7 +10,7 @@ A model is a value, its parameters are a tree, and everything else is a pure fun
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from jax.sharding import Mesh
 
 from charlstm import config as registry
 from charlstm.config import ModelConfig, Weights
-from charlstm.core.cells import BUILT_IN
+from charlstm.core.cells import BUILT_IN, reset
+from charlstm.core.dropout import Masks, add_row_of_zeros, drop_weights, keep_mask, output_masks
 from charlstm.core.fast import cudnn, native
 from charlstm.core.fast.loop import fuse, run_layer
 from charlstm.core.fast.products import are_ids, product
@@ -32,8 +33,6 @@ from charlstm.core.sharding import Layout
 Params = Any
 Carry = tuple[Any, ...]
 """One entry a layer: (c, h) for lstm, h for gru and rnn, each [B, H]; a `RegisteredCarry` for a cell of one's own."""
-Masks = Sequence[Array] | None
-"""Per layer: 0 where an output is dropped, 1/keep where it stays; [T, B, H], or [1, B, H] for a window's mask."""
 Backend = Literal["native", "fast", "flax", "cudnn"]
 
 
@@ -62,6 +61,8 @@ class Model:
             object.__setattr__(self, "flax_cell", FLAX_CELLS.get(self.config.cell) or registry.CELLS[self.config.cell])
         if self.backend is None:
             object.__setattr__(self, "backend", _resolve_backend(self.config, self.mesh))
+        if self.config.recurrent_dropout and self.config.cell not in BUILT_IN:
+            raise ValueError(f"recurrent_dropout is for {', '.join(BUILT_IN)}; it must be 0 for {self.config.cell!r}")
 
     def on(self, layout: Layout) -> "Model":
         """This model for rows that lie as `layout` says."""
@@ -117,7 +118,10 @@ class Model:
         Returns:
             logits [B, T, V] in float32 or wider, one row for each id read, and the carry after the window.
         """
-        masks = None if dropout_key is None else self.dropout_masks(dropout_key, ids.shape, params)
+        masks = None
+        if dropout_key is not None:
+            masks = output_masks(dropout_key, self.config, ids.shape, params["head"]["kernel"].dtype)
+            params, ids, carry = self.drop_read(dropout_key, params, ids, carry)
         if self.backend == "flax":
             logits, carry = self._over_time(partial(self._stack.apply, {"params": params}), ids, carry, masks, resets)
         else:
@@ -165,16 +169,20 @@ class Model:
             after.append(last)
         return tuple(after)
 
-    def dropout_masks(self, key: Array, shape: tuple[int, ...], params: Params) -> Masks:
-        """The masks of each layer's output, in the parameters' dtype, for ids [B, T]; None without dropout."""
-        if self.config.dropout == 0:
-            return None
-        batch, time = shape
-        # 16 random bits a unit, where float32 uniforms take 32; keep is rounded to them, and scaled exactly.
-        keep = min(max(round((1 - self.config.dropout) * 2**16), 1), 2**16 - 1)
-        size = (time if self.config.dropout_mask == "step" else 1), batch, self.config.hidden_size
-        keys, dtype = jax.random.split(key, self.config.num_layers), params["head"]["kernel"].dtype
-        return [(jax.random.bits(each, size, jnp.uint16) < keep).astype(dtype) * (2**16 / keep) for each in keys]
+    def drop_read(self, key: Array, params: Params, ids: Array, carry: Carry) -> tuple[Params, Array, Carry]:
+        """What a window of training reads: parameters, ids and a carry of which some are dropped."""
+        config, stack, names = self.config, dict(params["stack"]), self.cell.recurrent_kernels
+        weights_key, ids_key, carry_key = (jax.random.fold_in(key, number) for number in range(3))
+        for layer in range(config.num_layers if config.recurrent_dropout else 0):
+            layer_key, name = jax.random.fold_in(weights_key, layer), f"layer_{layer}"
+            stack[name] = drop_weights(layer_key, config.recurrent_dropout, stack[name], names)
+        if config.input_dropout:  # id V is one-hot in none of V places
+            ids = jnp.where(keep_mask(ids_key, ids.shape, config.input_dropout), ids, self.vocabulary_size)
+            if self.backend != "flax":  # the others look a row up
+                stack["layer_0"] = add_row_of_zeros(stack["layer_0"], self.cell.input_kernels)
+        if config.carry_dropout:
+            carry = reset(carry, ~keep_mask(carry_key, ids.shape[:1], config.carry_dropout))
+        return {**params, "stack": stack}, ids, carry
 
     @property
     def _stack(self) -> FlaxStack:

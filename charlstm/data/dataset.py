@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from charlstm.config import DataConfig
 from charlstm.data import corpora
+from charlstm.data.mapped import map_ids
 from charlstm.data.vocabulary import Vocabulary
 from charlstm.data.windows import WindowedText, check_length, split
 from charlstm.support.schema import STRICT, Text, Whole
@@ -33,9 +35,9 @@ class Fingerprint:
     @classmethod
     def read(cls, config: DataConfig) -> "Fingerprint":
         """The fingerprint of a config's text; InputError if it is not there, or is not text."""
-        digest = hashlib.sha256()
-        length = sum(map(len, _hashed(corpora.pieces(config.corpus, config.symbols, config.separator), digest)))
-        return cls(config.corpus, digest.hexdigest(), length)
+        digest, lengths = hashlib.sha256(), list[int]()
+        deque(_hashed(_pieces(config), digest, lengths), maxlen=0)
+        return cls(config.corpus, digest.hexdigest(), sum(lengths))
 
     def is_of(self, other: "Fingerprint") -> bool:
         """Whether both are of one text, whatever it is called."""
@@ -54,17 +56,23 @@ class Dataset:
     config: DataConfig
 
     @classmethod
-    def read(cls, config: DataConfig) -> "Dataset":
-        """The text of a config; InputError if it is not there, is not text, or is shorter than one window."""
-        digest = hashlib.sha256()
-        pieces = corpora.pieces(config.corpus, config.symbols, config.separator)
-        vocabulary = Vocabulary.of(_hashed(pieces, digest))
-        ids = encode_pieces(vocabulary, pieces)
-        check_length(len(ids), config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
+    def read(cls, config: DataConfig, tell: Callable[[str], object] = lambda line: None) -> "Dataset":
+        """The text of a config; InputError if it is not there, is not text, or is shorter than one window.
+
+        `tell` gets a line before ids are written to the disk.
+        """
+        digest, lengths, pieces = hashlib.sha256(), list[int](), _pieces(config)
+        vocabulary = Vocabulary.of(_hashed(pieces, digest, lengths))
+        length = sum(lengths)
+        check_length(length, config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
+        if config.cache:
+            ids = map_ids(digest.hexdigest(), length, vocabulary.dtype, map(vocabulary.encode, pieces), tell)
+        else:
+            ids = encode_pieces(vocabulary, pieces)
         train, validation, test = split(ids, config.validation_fraction, config.test_fraction, config.stretches)
         newline = vocabulary.newline(config.documents)
         windows = WindowedText(train, config.batch_size, config.seq_length, newline)
-        fingerprint = Fingerprint(config.corpus, digest.hexdigest(), len(ids))
+        fingerprint = Fingerprint(config.corpus, digest.hexdigest(), length)
         return cls(vocabulary, windows, validation, test, fingerprint, config)
 
     def ids(self, split: str) -> NDArray[Any]:
@@ -101,8 +109,13 @@ def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str], *, skip_unknown
     return ids[:end]
 
 
-def _hashed(pieces: Iterable[str], digest: Any) -> Iterator[str]:
-    """The pieces of a text, each added to the hash of its UTF-8 as it passes."""
+def _pieces(config: DataConfig) -> Iterable[str]:
+    return corpora.pieces(config.corpus, config.symbols, config.separator, limited=not config.cache)
+
+
+def _hashed(pieces: Iterable[str], digest: Any, lengths: list[int]) -> Iterator[str]:
+    """The pieces of a text, each added to the hash of its UTF-8 as it passes, and its length to `lengths`."""
     for piece in pieces:
         digest.update(piece.encode("utf-8", "surrogatepass"))
+        lengths.append(len(piece))
         yield piece

@@ -40,9 +40,13 @@ class Vocabulary:
     @classmethod
     def of(cls, text: str | Iterable[str]) -> "Vocabulary":
         """The distinct characters of a text, which may come in pieces."""
-        seen = np.zeros(0x110000, bool)  # by code point
+        seen, new = np.zeros(0x110000, bool), bytes([1]) * 256  # by code point
         for piece in [text] if isinstance(text, str) else text:
-            seen[_code_points(piece)] = True
+            if piece.isascii() and 1 not in piece.encode().translate(new):
+                continue  # several times as fast as what follows, as is the way of `encode`
+            if not seen.take(codes := _code_points(piece), mode="clip").all():  # far faster than to set each
+                seen[codes] = True
+            new = (~seen[:256]).tobytes()
         return cls(tuple(map(chr, np.flatnonzero(seen).tolist())))
 
     def __len__(self) -> int:
@@ -60,12 +64,14 @@ class Vocabulary:
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[Any]:
         """The ids of a text, [N] in `dtype`; InputError if it has unknown characters, unless they are skipped."""
+        if text.isascii() and len(self) < 256 and len(self) not in (found := text.encode().translate(self._ascii)):
+            return np.frombuffer(found, np.uint8).copy()
         ids = self._look_up(_code_points(text))
-        if not (known := ids >= 0).all():
+        if not (known := ids != len(self)).all():
             if not skip_unknown:
                 raise InputError(f"{not_known(self.unknown(text))}; {_INSTEAD}")
             ids = ids[known]
-        return ids.astype(self.dtype)
+        return ids.astype(self.dtype, copy=False)
 
     def decode(self, ids: ArrayLike) -> str:
         """The text of ids, [N] of any integer type; ValueError if they are not one row of whole numbers below V."""
@@ -90,7 +96,7 @@ class Vocabulary:
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that the vocabulary lacks, in order of appearance."""
         codes = _code_points(text)
-        return list(dict.fromkeys(map(chr, codes[self._look_up(codes) < 0].tolist())))
+        return list(dict.fromkeys(map(chr, codes[self._look_up(codes) == len(self)].tolist())))
 
     def to_json(self) -> bytes:
         """The characters as JSON."""
@@ -124,14 +130,19 @@ class Vocabulary:
         return np.array([ord(each) for each in self.characters], "<u4")
 
     @cached_property
-    def _ids(self) -> NDArray[np.int32]:
-        """Id of each code point, -1 if it has none; the last entry stands for all code points beyond."""
-        table = np.full(ord(self.characters[-1]) + 2, -1, np.int32)
-        table[self._codes] = np.arange(len(self), dtype=np.int32)
+    def _ids(self) -> NDArray[Any]:
+        """Id of each code point, V if it has none; the last entry stands for all code points beyond."""
+        table = np.full(ord(self.characters[-1]) + 2, len(self), np.min_scalar_type(len(self)))
+        table[self._codes] = np.arange(len(self))
         return table
 
-    def _look_up(self, codes: NDArray[np.uint32]) -> NDArray[np.int32]:
-        return self._ids[np.minimum(codes, np.uint32(len(self._ids) - 1))]
+    @cached_property
+    def _ascii(self) -> bytes:
+        """Id of each ASCII character, or V, where that is below 256: a table for `bytes.translate`."""
+        return self._look_up(np.arange(256)).astype(np.uint8).tobytes()
+
+    def _look_up(self, codes: NDArray[Any]) -> NDArray[Any]:
+        return self._ids.take(codes, mode="clip")
 
 
 def named(character: str) -> str:

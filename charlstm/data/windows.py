@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charlstm.data.mapped import forget
 from charlstm.support.errors import InputError
+
+_ALL = slice(None)
 
 
 class Splits(NamedTuple):
@@ -83,21 +86,28 @@ class WindowedText:
         """(N - 1) // (B * T), at least 1; the 1 is the last target, which is no input. N // (B * T) for documents."""
         return (len(self.ids) - (self.newline is None)) // (self.batch_size * self.seq_length)
 
-    def windows(self, start: int = 0, steps: int | None = None) -> Iterator[Window]:
-        """The windows from cursor `start` on: `steps` of them, or without end."""
-        return map(self.window, itertools.count(start) if steps is None else range(start, start + steps))
+    def windows(self, start: int = 0, steps: int | None = None, rows: slice = _ALL) -> Iterator[Window]:
+        """The windows from cursor `start` on, or some of their rows: `steps` of them, or without end."""
+        cursors = itertools.count(start) if steps is None else range(start, start + steps)
+        return (self.window(cursor, rows) for cursor in cursors)
 
-    def window(self, cursor: int) -> Window:
-        """The window that follows `cursor` windows since the start of training, at the same cost for any cursor."""
+    def window(self, cursor: int, rows: slice = _ALL) -> Window:
+        """The window that follows `cursor` windows since the start of training, at the same cost for any cursor.
+
+        Where only some `rows` are asked for, nothing else of the text is read.
+        """
         if cursor < 0:
             raise ValueError(f"a cursor counts windows from 0, not {cursor}")
         row_length = self.windows_per_epoch * self.seq_length
         column = cursor % self.windows_per_epoch * self.seq_length
-        at = row_length * np.arange(self.batch_size)[:, None] + np.arange(column, column + self.seq_length)
+        at = row_length * np.arange(self.batch_size)[rows, None] + np.arange(column, column + self.seq_length)
         if self.newline is None:
-            return Window(self._take(at), self._take(at + 1), np.bool_(column == 0))
-        inputs = np.where(at > 0, self._take(at - 1), np.int32(self.newline))
-        return Window(inputs, self._take(at), np.bool_(column == 0), inputs == self.newline)
+            found = Window(self._take(at), self._take(at + 1), np.bool_(column == 0))
+        else:
+            inputs = np.where(at > 0, self._take(at - 1), np.int32(self.newline))
+            found = Window(inputs, self._take(at), np.bool_(column == 0), inputs == self.newline)
+        forget(self.ids)
+        return found
 
     def _take(self, at: NDArray[np.int64]) -> NDArray[np.int32]:
         return self.ids[at].astype(np.int32)

@@ -73,7 +73,9 @@ def explain(models: Sequence[ModelResult], symbol: str, confidence: float) -> li
         lines.append("The test loss is that of the step with the best validation loss.")
     if "difference" in known:
         names = ", ".join(dict.fromkeys(model.baseline for model in models if model.baseline))
-        lines.append(f"Difference: test loss minus the baseline's ({names}), paired by seed; negative is better.")
+        lines.append(
+            f"Difference: test loss minus the baseline's ({names}), with Welch's interval; negative is better."
+        )
     if "published" in known:
         lines.append("Published: the test loss that a paper reports, and ours minus it; negative is better.")
     if "reach" in known:

@@ -67,9 +67,15 @@ def blank(like: Any) -> Any:
     return jax.tree.map(fill, like)
 
 
+def fields_of(state: Any) -> dict[str, Any]:
+    """The fields of a state by name; those that are None stay out, as in versions that lacked them."""
+    named = dict(state._asdict() if hasattr(state, "_asdict") else state)
+    return {name: tree for name, tree in named.items() if tree is not None}
+
+
 def split(state: Any) -> dict[str, Any]:
     """The items of a state: its params, if it has any, apart from its other fields."""
-    fields = dict(state._asdict() if hasattr(state, "_asdict") else state)
+    fields = fields_of(state)
     items = {"params": fields.pop("params"), "state": fields} if "params" in fields else {"state": state}
     return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
 

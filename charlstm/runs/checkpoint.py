@@ -61,18 +61,24 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._arrays = _NumpyHandler()
         # A registry of one type reads nothing else from a stranger's file.
         types = ocp.type_handlers.create_type_handler_registry((np.ndarray, self._arrays))
-        self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+        # Of several processes that train together one saves, and whoever reads does so alone: Orbax need not meet them.
+        here = jax.process_index()
+        alone: Any = {
+            "multiprocessing_options": ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+        }
+        tree = partial(ocp.PyTreeCheckpointHandler, type_handler_registry=types, **alone)
+        self._reader = ocp.Checkpointer(tree(), **alone)
         self._writer = None
         if not read_only:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._identity = identity(self._folder)
             sweep(self._folder)
-            params, state = (ocp.PyTreeCheckpointHandler(type_handler_registry=types) for _ in range(2))
-            record = ocp.JsonCheckpointHandler(filename=RECORD)
-            handler = ocp.CompositeCheckpointHandler(params=params, state=state, integrity=record)
+            record = ocp.JsonCheckpointHandler(filename=RECORD, **alone)
+            items: Any = {"params": tree(), "state": tree(), "integrity": record}
+            handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**alone), **items)
             # Where a folder cannot be made, the threads that write to it would keep the process for five minutes.
             options = ocp.AsyncOptions(create_directories_asynchronously=False)
-            self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
+            self._writer = ocp.AsyncCheckpointer(handler, async_options=options, **alone)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -234,9 +240,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if os.path.lexists(self._path(step) / "params"):
             items = {name: self._read(step, name, tree) for name, tree in arrays.split(blank).items()}
             fields = items.pop("state", {}) | items
-            host = fields if isinstance(like, dict) else like._replace(**fields)
         else:  # an old checkpoint, or a state without params
-            host = self._read(step, "state", blank, params_only)
+            fields = self._read(step, "state", arrays.fields_of(blank), params_only)
+        host = fields if isinstance(like, dict) else like._replace(**fields)
         arrays.check_bits(records, host)
         return arrays.to_device(host, like)
 

@@ -23,11 +23,12 @@ _PACKAGES = ("charlstm", "jax", "flax", "orbax-checkpoint")
 WRITTEN_BY = "written_by"
 """The key beside the config's own and those of `Story`: versions by package, those `before` that wrote it up to a step,
 `run` (its id), and `program` if a program of its own made it."""
-_OF_NO_UPDATE = ("train.", "sample.", "model.recurrence")
+_OF_NO_UPDATE = ("train.", "sample.", "model.recurrence", "data.cache")
 """Beginnings of the names of fields from which no update follows."""
 Versions = dict[str, str | int]
 _FREE = {
     "data.corpus",  # whoever reads the text compares its SHA-256
+    "data.cache",  # where the same ids are read from
     "model.recurrence",  # all loops compute the same values
     *("train.steps", "train.patience", "train.validate_every", "train.checkpoint_every", "train.keep_checkpoints"),
     *("train.sample_every", "train.tensorboard"),
@@ -35,7 +36,8 @@ _FREE = {
 }
 """No update depends on these; on the steps, those of a schedule do, as ever."""
 _ALLOWED = {
-    *("model.dropout", "model.dropout_mask", "model.remat", "model.dtype"),
+    *("model.dropout", "model.dropout_mask", "model.recurrent_dropout", "model.input_dropout", "model.carry_dropout"),
+    *("model.remat", "model.dtype", "train.accumulate", "train.deterministic_sums"),
     *(f"optimizer.{each.name}" for each in fields(OptimizerConfig)),
 }
 """The updates to come depend on these. All others are part of the state, or of what was read."""
@@ -90,8 +92,9 @@ def continued(
         new = replace(new, model=replace(new.model, recurrence=old.model.recurrence))
     changed = {name: (was, now) for name, was, now in _differences(old, new) if name not in _FREE}
     fixed = [name for name in changed if name not in _ALLOWED]
-    if 0 in changed.get("optimizer.weight_decay", ()):
-        fixed.append("optimizer.weight_decay")  # without it, the optimizer's state has another form
+    for name in ("optimizer.weight_decay", "optimizer.average"):
+        if 0 in changed.get(name, ()):  # without it, the state has another form
+            fixed.append(name)
     told = ", ".join(f"{name} was {changed[name][0]!r} and is {changed[name][1]!r}" for name in fixed or changed)
     if fixed or (changed and not allow_change):
         never = "this cannot change once a run has begun, so"

@@ -12,7 +12,16 @@ import jax
 import optax
 from numpy.typing import NDArray
 
-from charlstm.analysis.evaluate import SCORED_ROWS, Evaluation, Score, all_nats, character_nats, evaluate
+from charlstm.analysis.dynamic import descend, evaluate_dynamic
+from charlstm.analysis.evaluate import (
+    SCORED_ROWS,
+    Evaluation,
+    Score,
+    all_nats,
+    character_nats,
+    evaluate,
+    evaluate_cold,
+)
 from charlstm.analysis.reader import on_one
 from charlstm.analysis.sample import Stop, TextSampler
 from charlstm.analysis.settings import under_settings
@@ -152,12 +161,12 @@ class TrainedRun:
                 prime, text = (to_readable(part, symbols) for part in (first, text))
                 yield ScoredSample(prime, text, seed, Score.of(each[len(first) :]))
 
-    def evaluate(self, split: str = "validation", *, exact: bool = False) -> Evaluation:
-        """The exact loss over a split of the run's own text: every character is predicted once.
+    def evaluate(self, split: str = "validation", **how: Any) -> Evaluation:
+        """The loss over a split of the run's own text: every character is predicted once.
 
         Args:
             split: "train", "validation" or "test".
-            exact: read the text as one row: slower, and a function of text and parameters alone.
+            **how: at most one of ``exact``, ``cold`` and ``dynamic``, as in `evaluate_ids`.
 
         Returns:
             ``.loss`` in nats per character, ``.bits_per_char`` and ``.characters``.
@@ -165,8 +174,39 @@ class TrainedRun:
         Raises:
             InputError: the split is empty, or the text is not the one that the run read.
         """
-        rows = 1 if exact else None
-        return evaluate(self.model, self.params, self.ids(split), rows=rows, newline=self.run.newline)
+        return self.evaluate_ids(self.ids(split), **how)
+
+    def evaluate_ids(
+        self, ids: NDArray[Any], *, exact: bool = False, cold: int | None = None, dynamic: float | None = None
+    ) -> Evaluation:
+        """The loss over a text of ids [N], read in one of four ways; by default in rows that are warmed up.
+
+        Args:
+            ids: of the run's vocabulary.
+            exact: read the text as one row: slower, and a function of text and parameters alone.
+            cold: read windows of so many characters, each from the zero carry.
+            dynamic: read the text as one row, and learn from it at this rate on the way, as in `analysis.dynamic`.
+
+        Raises:
+            ValueError: more than one way is asked for, or a number is out of bounds.
+            InputError: dynamic, and the run has no state of Adam's to restore.
+        """
+        if exact + (cold is not None) + (dynamic is not None) > 1:
+            raise ValueError("exact, cold and dynamic are ways of reading a text; ask for one")
+        newline = self.run.newline
+        if cold is not None:
+            if cold < 1 or newline is not None:
+                must = "it must be at least 1" if cold < 1 else "documents are read from the empty state already"
+                raise ValueError(f"cold is {cold}; {must}")
+            return evaluate_cold(self.model, self.params, ids, cold)
+        if dynamic is not None:
+            if not dynamic >= 0:
+                raise ValueError(f"dynamic is {dynamic}; its rate must be at least 0")
+            if not self.step:
+                raise ValueError("dynamic needs the second moments of a checkpoint, and the parameters are fresh")
+            tx = descend(optax.tree.get(self.state().optimizer, "nu"), dynamic)
+            return evaluate_dynamic(self.model, self.params, ids, tx, newline=newline)
+        return evaluate(self.model, self.params, ids, rows=1 if exact else None, newline=newline)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:
         """The loss of each line on its own: how likely the model finds it.
@@ -209,16 +249,17 @@ class TrainedRun:
         return ids
 
     @under_settings
-    def state(self, tx: optax.GradientTransformation | None = None) -> TrainState:
+    def state(self, tx: optax.GradientTransformation | None = None, average: bool | None = None) -> TrainState:
         """The state after `step` updates, to continue from.
 
         Args:
             tx: the optax transformation that the run was trained with; by default the one in its config.
+            average: whether its parameters are an average; by default as its config says.
 
         Raises:
             InputError: the checkpoint is of another optimizer, or damaged.
         """
-        like = jax.eval_shape(partial(first_state, self.config, self.model, tx))
+        like = jax.eval_shape(partial(first_state, self.config, self.model, tx, average))
         with Checkpoints(self.run.folder / CHECKPOINTS, keep=1, read_only=True, run=self.run.id) as checkpoints:
             try:
                 return checkpoints.restore(self.step, like)

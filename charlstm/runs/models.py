@@ -12,7 +12,7 @@ from charlstm.core.fast.native import bind
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.size import count_parameters
-from charlstm.core.step import TrainState, init_state
+from charlstm.core.step import Options, TrainState, init_state
 from charlstm.runs.folder import Run
 from charlstm.support import native, process
 from charlstm.support.errors import InputError
@@ -56,10 +56,18 @@ def other_backend(run: Run, model: Model) -> list[str]:
     return [f"this run began with backend {run.backend} and goes on with {model.backend}: last bits may differ"]
 
 
-def first_state(config: Experiment, model: Model, tx: optax.GradientTransformation | None = None) -> TrainState:
-    """The state before the first update; `tx` takes the place of the optimizer that the config describes."""
+def first_state(
+    config: Experiment, model: Model, tx: optax.GradientTransformation | None = None, average: bool | None = None
+) -> TrainState:
+    """The state before the first update; `tx` and `average` take the place of what the config says of them."""
     chain = tx or make_optimizer(config.optimizer, config.train.steps)
-    return init_state(model, chain, config.data.batch_size, config.seed)
+    average = config.optimizer.average > 0 if average is None else average
+    return init_state(model, chain, config.data.batch_size, config.seed, average=average)
+
+
+def options_of(config: Experiment) -> Options:
+    """How updates are made."""
+    return Options(config.optimizer.average, config.train.accumulate, config.train.deterministic_sums)
 
 
 def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> None:
@@ -67,7 +75,8 @@ def check_memory(config: Experiment, vocabulary_size: int, states: int = 1) -> N
     model = config.model
     carry = config.data.batch_size * model.hidden_size * model.num_layers * (2 if model.cell == "lstm" else 1)
     count = count_parameters(model, vocabulary_size)
-    needed = 4 * (3 * count + carry) * states  # Adam keeps two moments of each parameter
+    copies = 3 + (config.optimizer.average > 0)  # Adam keeps two moments of each parameter
+    needed = 4 * (copies * count + carry) * states
     if needed > memory():
         needs = f"{needed / 2**30:,.1f} GiB{f' for {states} states of it' if states > 1 else ''}"
         raise InputError(

@@ -15,8 +15,8 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.
 
 
 @contextmanager
-def only_writer(folder: Path, say: Callable[[str], object] | None = None) -> Iterator[None]:
-    """Locks a run's folder while the block runs; raises InputError if another process has locked it.
+def only_writer(folder: Path, say: Callable[[str], object] | None = None, patience: float = 0) -> Iterator[None]:
+    """Locks a run's folder while the block runs; InputError if another process has it locked for `patience` seconds.
 
     The lock is the system's, and ends with the process. Where the file system has none (Lustre without -o flock, some
     FUSE mounts) or this process may not make one, the block runs without, and `say` gets a line about it.
@@ -26,7 +26,7 @@ def only_writer(folder: Path, say: Callable[[str], object] | None = None) -> Ite
     # Without fcntl it is a SoftFileLock, a mere file, which would outlive a killed process.
     why = "this system has none" if issubclass(FileLock, SoftFileLock) else ""
     path = folder.absolute() / LOCK
-    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    lock = FileLock(path, timeout=patience, fallback_to_soft=False)
     if path.is_file() and path.stat().st_size:
         raise InputError(f"{path} holds something, and is not the lock of a run; move it away")
     try:

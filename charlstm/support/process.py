@@ -19,7 +19,7 @@ from charlstm.support.errors import InputError
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _CACHE_AT_LEAST_SECONDS = 0.1
 """Programs that compile faster than this are compiled again each time."""
-_MOST_CPU_DEVICES = 4
+MOST_CPU_DEVICES = 4
 """More cores help inside of each product, where rows would get too few; two were measured, not four."""
 _KNOWN_FLAG = r"--xla_(cpu_prefer_vector_width|force_host_platform_device_count|backend_optimization_level)=\d{1,4}"
 
@@ -107,4 +107,4 @@ def _make_devices_of_cores() -> None:
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # a process that has computed already keeps the devices that it has
-            jax.config.update("jax_num_cpu_devices", min(cores(), _MOST_CPU_DEVICES))
+            jax.config.update("jax_num_cpu_devices", min(cores(), MOST_CPU_DEVICES))

@@ -6,7 +6,7 @@ follows them, so that a run that continues from it has the lines of all its step
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -19,20 +19,18 @@ from charlstm.core.network import Model
 from charlstm.core.sharding import Layout
 from charlstm.core.step import Metrics, TrainState
 from charlstm.data.windows import Window
-from charlstm.runs.folder import SAMPLES, Run
+from charlstm.runs.folder import SAMPLES, Run, as_training_errors
 from charlstm.runs.loading import TrainedRun
 from charlstm.runs.metrics import ended_early
 from charlstm.support.clock import Clock
 from charlstm.training.member import Member
+from charlstm.training.peers import Peers
 from charlstm.training.seeds import Program
 from charlstm.training.signals import Received
 
 Callback = Callable[[int, TrainState, Metrics], object]
 _LIVE = 1.0
 """Seconds after which others can read what was written."""
-_SLOW = 0.5
-"""Seconds of a call from which on the next is begun after its metrics are read: devices wait for the host, which takes
-no time beside that, and people and signals do not wait for another call."""
 
 
 class Watch:
@@ -62,7 +60,7 @@ class Loop:
     """Updates, and what is due after them. Metrics are read one call late, so that no fast device waits for the host.
 
     The S members have states of one step. `diverged` is called with a run whose numbers are no longer finite, and what
-    was not; the others go on. Callbacks are for one run alone.
+    was not; the others go on. Callbacks are for one run alone, and so are `peers`, of whom only the leader has files.
     """
 
     def __init__(
@@ -74,8 +72,9 @@ class Loop:
         watch: Watch,
         diverged: Callable[[Member, str], None],
         callbacks: Sequence[Callback] = (),
+        peers: Peers | None = None,
     ) -> None:
-        self.members, self.step = members, int(states[0].step)
+        self.members, self.step, self._peers = members, int(states[0].step), peers or Peers(Received())
         self._program, self._data, self._watch, self._callbacks = program, data, watch, callbacks
         self._config: Experiment = members[0].run.config
         self._validation_ids = np.asarray(getattr(data, "validation", ()))
@@ -85,7 +84,11 @@ class Loop:
         self._clock, self._shown = Clock(), -math.inf
         self._saved = self.step
         # Earlier versions let a signal leave what was due after a step for later.
-        self._left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
+        with self._turn() as told:
+            if self._peers.leads:
+                left = [place for place, member in enumerate(members) if self.step > 0 and self._was_left(member)]
+                told.update(left=left)
+        self._left: list[int] = told["left"]
         self.was_finished = not self._left and (self.step >= self._config.train.steps or bool(self.early))
 
     def run(self, received: Received) -> list[TrainState]:
@@ -100,7 +103,7 @@ class Loop:
             looked = self._since = self._clock()
             self._stop_if(received)
             self._do_what_is_due(self._left)
-            stream: Iterator[Window] = iter(self._data.train.windows(self._cursor))
+            stream: Iterator[Window] = self._program.windows(self._data.train, self._cursor)
             windows = self._program.put_windows(stream) if self.step < steps else None
             while self.step < steps and self._steady() and not self.early:
                 if windows is None:
@@ -114,18 +117,28 @@ class Loop:
                 for callback in self._callbacks:
                     callback(self.step, self._states, metrics)
                 before, looked = looked, self._clock()
-                if looked - before > _SLOW:
+                self._peers.took(looked - before)
+                if self._peers.slow:
                     self._drain()
                 self._do_what_is_due(self._steady())
                 self._stop_if(received)
             self._drain()
-            for member in self.members:
-                member.checkpoints.wait()  # while a signal still waits for it
+            with self._turn():
+                self._wait()  # while a signal still waits for it
         return self._program.take(self._states)
 
-    @property
-    def early(self) -> str:
+    @contextmanager
+    def _turn(self) -> Iterator[dict[str, Any]]:
+        """Surrounds what the leader alone does with its files, and tells the others what came of it."""
+        with self._peers.turn() as told, as_training_errors(self.members[0].run.folder):
+            yield told
+            if self._peers.leads:
+                told.update(early=self._ended_early(), saved=self._saved)
+        self.early: str = told["early"]
         """Why training stops before its last step, where `train.patience` says so: a function of what is on disk."""
+        self._saved = told["saved"]
+
+    def _ended_early(self) -> str:
         return ended_early(self.members[0].run, self.members[0].metrics.validations, self.step)
 
     @property
@@ -156,7 +169,15 @@ class Loop:
             return
         self._drain()
         self._show()
-        model, states = self._program.model, self._program.take(self._states)
+        states = self._program.take(self._states)
+        with self._turn():
+            if self._peers.leads:
+                self._sample_validate_save(places, states)
+        self._show()
+        self._since = self._clock()
+
+    def _sample_validate_save(self, places: Sequence[int], states: Sequence[TrainState]) -> None:
+        (samples, validates, saves), model = self._due(), self._program.model
         for place in [place for place in self._steady() if place in places]:
             member, params = self.members[place], states[place].params
             if samples:
@@ -164,11 +185,9 @@ class Loop:
                 member.run.write_sample(self.step, TrainedRun(member.run, model, params, self.step).sample())
             if validates:
                 found = evaluate(model, params, self._validation_ids, newline=member.run.newline)
-                saves |= self._record_validation(member, found) or bool(self.early)
+                saves |= self._record_validation(member, found) or bool(self._ended_early())
         if saves:
             self._save(places, states)
-        self._show()
-        self._since = self._clock()
 
     def _record_validation(self, member: Member, found: Evaluation) -> bool:
         """Writes a run's validation loss, and says whether it is the lowest so far."""
@@ -200,6 +219,7 @@ class Loop:
         if self._pending is None:
             return
         (last, metrics), self._pending = self._pending, None
+        self._peers.hear()
         chunk, runs, data = self._program.chunk, len(self.members), self._config.data
         # A program with fillers has more rows than runs.
         losses, norms, *rates = (np.asarray(each, np.float64).reshape(-1, chunk) for each in jax.tree.leaves(metrics))
@@ -212,7 +232,8 @@ class Loop:
                     break
                 if not (math.isfinite(loss) and math.isfinite(norm)):
                     what = "gradient" if math.isfinite(loss) else "loss"
-                    self._diverge(member, step - 1, f"the {what} is not finite at step {step:,}")
+                    with self._peers.turn():  # all see it in the same step
+                        self._diverge(member, step - 1, f"the {what} is not finite at step {step:,}")
                     break
                 rate = float(rates[0][place, at]) if rates else None
                 epoch = windows and (self._cursor - self.step + step) / windows
@@ -236,11 +257,17 @@ class Loop:
     def _stop_if(self, received: Received) -> None:
         if received:
             self._drain()
-            if self._saved != self.step:
-                self._save(self._steady(), self._program.take(self._states))
-            for member in self.members:
-                member.checkpoints.wait()
-            received.check(self.step)
+            states = self._program.take(self._states) if self._saved != self.step else []
+            with self._turn():
+                if states and self._peers.leads:
+                    self._save(self._steady(), states)
+                self._wait()
+                received.check(self.step)
+
+    def _wait(self) -> None:
+        """Returns once everything is on disk."""
+        for member in self.members if self._peers.leads else ():
+            member.checkpoints.wait()
 
 
 def _is_due(step: int, every: int) -> bool:

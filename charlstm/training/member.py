@@ -73,7 +73,7 @@ def open_member(
         raise InputError(f"checkpoint {restored.step} in {folder} holds the state after step {step}; move it away")
     for note in notes:
         line(note, "yellow")
-    if before and before != devices:
+    if before and before != devices and not train.deterministic_sums:
         line(
             f"up to step {step:,} this run had {before} device{'s' if before > 1 else ''}, and now it has {devices}:"
             " its losses agree with those of an unbroken run to about 1e-5, not to the bit",

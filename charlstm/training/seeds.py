@@ -9,22 +9,34 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
+from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from charlstm.config import TrainConfig
+from charlstm.config import Experiment, TrainConfig
 from charlstm.core.network import Model
 from charlstm.core.sharding import ROWS, Layout
-from charlstm.core.step import Loss, Metrics, TrainState, jit_update, make_update, state_layout, window_layout
-from charlstm.data.windows import Window
+from charlstm.core.step import (
+    PLAIN,
+    Loss,
+    Metrics,
+    Options,
+    TrainState,
+    jit_update,
+    make_update,
+    state_layout,
+    window_layout,
+)
+from charlstm.data.windows import Window, WindowedText
 from charlstm.runs.arrays import to_device, to_host
+from charlstm.support.errors import InputError
+from charlstm.training.peers import JoinedPeers, Peers
 
 LONGEST_CHUNK = 10
 """Updates of a call: more would save little, and make a signal wait."""
@@ -39,14 +51,25 @@ class OneRun:
     chunk = 1
 
     def __init__(
-        self, model: Model, tx: optax.GradientTransformation, layout: Layout, loss: Loss, schedule: Any
+        self,
+        model: Model,
+        tx: optax.GradientTransformation,
+        layout: Layout,
+        loss: Loss,
+        schedule: Any,
+        options: Options = PLAIN,
     ) -> None:
         self.model, self._layout, self.row_devices = model, layout, layout.devices
-        self.update = jit_update(make_update(model.on(layout), tx, loss=loss, schedule=schedule), layout)
+        update = make_update(model.on(layout), tx, loss=loss, schedule=schedule, options=options)
+        self.update = jit_update(update, layout)
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
         """The states of the S runs, in the form that `update` takes, on the devices."""
         return jax.device_put(states[0], state_layout(self._layout))
+
+    def windows(self, train: Any, cursor: int) -> Iterator[Window]:
+        """The windows of a text from a cursor on, as `put_windows` takes them."""
+        return iter(train.windows(cursor))
 
     def put_windows(self, windows: Iterator[Window]) -> Window | None:
         """The next K windows, on the devices; None where there are no more."""
@@ -56,6 +79,85 @@ class OneRun:
     def take(self, states: TrainState) -> list[TrainState]:
         """The inverse of `put`."""
         return [states]
+
+
+class SharedRun(OneRun):
+    """One run whose rows the devices of several processes share. Each cuts the windows of its own rows."""
+
+    def __init__(self, peers: JoinedPeers, model: Model, tx: Any, layout: Layout, *how: Any) -> None:
+        super().__init__(model, tx, layout, *how)
+        self._peers, step, whole = peers, self.update, layout.whole
+
+        def train_step(state: TrainState, window: Window, flags: Array) -> tuple[TrainState, Metrics, Array]:
+            return *step(state, window), flags.max(0)
+
+        takes, gives = (state_layout(layout), window_layout(layout), layout.rows), (state_layout(layout), whole, whole)
+        self._update = jax.jit(train_step, in_shardings=takes, out_shardings=gives, donate_argnums=0)
+        self._whole_carry = jax.jit(lambda carry: carry, out_shardings=whole)
+        self.update = self._update_and_tell
+
+    def _update_and_tell(self, states: TrainState, window: Window) -> tuple[TrainState, Metrics]:
+        states, metrics, flags = self._update(states, window, self._peers.flags(self._layout))
+        self._peers.told(flags)
+        return states, metrics
+
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        """A state that every process holds whole."""
+        host, layouts = to_host(states[0]), state_layout(self._layout)
+        parts = (
+            jax.tree.map(partial(_put, sharding), bits, like)
+            for bits, like, sharding in zip(host, states[0], layouts, strict=True)
+        )
+        return TrainState(*parts)
+
+    def windows(self, train: Any, cursor: int) -> Iterator[Window]:
+        """As of `OneRun`, but this process's rows alone, which are all that a text is read for."""
+        if isinstance(train, WindowedText):
+            return train.windows(cursor, rows=self._layout.own(train.batch_size))
+        return map(self._own_rows, train.windows(cursor))
+
+    def _own_rows(self, window: Window) -> Window:
+        own = self._layout.own(len(window.inputs))
+        resets = None if window.resets is None else window.resets[own]
+        return Window(window.inputs[own], window.targets[own], window.starts_epoch, resets)
+
+    def put_windows(self, windows: Iterator[Window]) -> Window | None:
+        window = next(windows, None)
+        if window is None:
+            return None
+        # A row's place follows from its process.
+        put = jax.make_array_from_process_local_data
+        layouts = window_layout(self._layout)._replace(resets=None if window.resets is None else self._layout.rows)
+        return jax.tree.map(put, layouts, window)
+
+    def take(self, states: TrainState) -> list[TrainState]:
+        # Gloo takes two collectives of a CPU's for one where they are not waited for, as nothing orders them.
+        carry = jax.block_until_ready(self._whole_carry(states.carry))
+        return [jax.tree.map(lambda leaf: leaf.addressable_data(0), states._replace(carry=carry))]
+
+
+def _put(sharding: Any, bits: np.ndarray, like: Any) -> Array:
+    """An array from a copy of all of it in each process."""
+    array = jax.make_array_from_callback(bits.shape, sharding, lambda part: bits[part])
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(array, dtype=like.dtype) if is_key else array
+
+
+def lay_out(config: Experiment, options: Options) -> Layout:
+    """The devices of all processes that share the rows; raises InputError where these cannot share them evenly."""
+    rows = options.shared(config.data.batch_size)
+    try:
+        return Layout.of(rows, every_process=True)
+    except ValueError:
+        groups = f" in {options.accumulate} groups" if options.accumulate > 1 else ""
+        rows = f"the {config.data.batch_size:,} rows of a batch{groups}"
+        what = f"{jax.process_count()} processes cannot share {rows} evenly"
+        raise InputError(f"{what}; give another --data.batch-size, or start another number of processes") from None
+
+
+def one_run(peers: Peers, *how: Any) -> OneRun:
+    """The program of one run, on the devices of all processes; `how` as `OneRun` takes it."""
+    return SharedRun(peers, *how) if isinstance(peers, JoinedPeers) else OneRun(*how)
 
 
 @dataclass(frozen=True)
@@ -70,6 +172,7 @@ class SeedProgram:
     schedule: optax.Schedule
     runs: int
     chunk: int
+    options: Options = PLAIN
     row_devices = 1
 
     @cached_property
@@ -80,6 +183,9 @@ class SeedProgram:
     def put(self, states: Sequence[TrainState]) -> TrainState:
         fillers = [states[-1]] * (-self.runs % jax.local_device_count())
         return jax.device_put(jax.tree.map(lambda *parts: jnp.stack(parts), *states, *fillers), self.layout.rows)
+
+    def windows(self, train: Any, cursor: int) -> Iterator[Window]:
+        return iter(train.windows(cursor))
 
     def put_windows(self, windows: Iterator[Window]) -> Window | None:
         """Inputs and targets [K, B, T], starts [K]."""
@@ -100,7 +206,8 @@ class SeedProgram:
     @cached_property
     def update(self) -> Any:
         """Maps states, which it donates, and windows to the states after K updates and metrics [S, K]."""
-        layout, update = self.layout, make_update(self.model, self.tx, schedule=self.schedule)
+        layout = self.layout
+        update = make_update(self.model, self.tx, schedule=self.schedule, options=self.options)
 
         def train_seeds(states: TrainState, windows: Window) -> tuple[TrainState, Metrics]:
             def one(state: TrainState) -> tuple[TrainState, Metrics]:

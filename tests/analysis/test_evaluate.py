@@ -1,7 +1,8 @@
 """Law 7: every character of a text is predicted exactly once, whatever the rows and the windows."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model, wide_params
 
+import charlstm
 from charlstm.analysis import evaluate as module
 from charlstm.analysis.evaluate import MAX_ROWS, WARMUP, default_rows, evaluate
+from charlstm.analysis.recall import accuracy
+from charlstm.cli.experiments import load_grid
 from charlstm.config import Cell, ModelConfig, OptimizerConfig
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
@@ -156,3 +160,17 @@ def test_a_text_is_cut_only_where_warming_up_is_cheap():
     assert default_rows(1) == default_rows(8 * module.WARMUP - 1) == 1
     assert default_rows(8 * module.WARMUP) == 2
     assert default_rows(10**9) == module.MAX_ROWS
+
+
+@pytest.mark.slow
+def test_warmed_rows_move_the_loss_little_where_a_text_is_remembered_as_far_back_as_the_model_can(tmp_path: Path):
+    """A trained LSTM that uses what stands 64 characters back, with the sizes of experiments/recall.py."""
+    base = load_grid(Path("experiments/recall.py")).base
+    config = replace(base, model=replace(base.model, cell="lstm", hidden_size=64))
+    charlstm.train(config, tmp_path / "run")
+    run = charlstm.load_run(tmp_path / "run")
+    recalled = accuracy(run.model, run.params, run.vocabulary, (64,)).accuracy
+    assert recalled[0] > 0.9
+    ids = run.ids("validation")
+    assert default_rows(len(ids)) > 8
+    assert run.evaluate().loss == pytest.approx(run.evaluate(exact=True).loss, abs=1e-3)

@@ -11,7 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import growth, inputs, int8, profile, report, rounds, spreads, startup, summary, sweep, table, together
+import charlstm
+from benchmarks import (
+    expected,
+    growth,
+    inputs,
+    int8,
+    profile,
+    report,
+    rounds,
+    spreads,
+    startup,
+    summary,
+    sweep,
+    table,
+    together,
+)
 from benchmarks.__main__ import main
 from benchmarks.contenders import PACKAGES, installed
 from benchmarks.deadline import Deadline
@@ -363,3 +378,25 @@ def test_a_profile_counts_the_kernels_of_a_step(capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[0] == "kernel" and len(lines) == 7
     assert sum(calls for _, calls in profile.kernel_times(SMALL, 2).values()) >= 2 * SMALL.layers * SMALL.time
+
+
+@pytest.mark.slow
+def test_expected_losses_are_those_of_the_runs_that_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    how = ["--corpora", "recall_32", "--sizes", "1x4", "--steps", "2,4", "--folder", str(tmp_path)]
+    assert expected.main(how) == 0
+    table = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()[2:]]
+    assert [row[1:3] for row in rows] == [["1 × 4", "2"], ["1 × 4", "4"]]
+    assert f"{charlstm.load_run(tmp_path / 'recall_32-1x4-4').evaluate().loss:.3f}" in table
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoints/*")}
+    assert expected.main(how) == 0
+    assert capsys.readouterr().out == table
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoints/*")} == before
+
+
+@pytest.mark.parametrize("sizes", ["1", "1x2x3", "1xa", "0x4"])
+def test_expected_losses_need_sizes(sizes: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        expected.main(["--sizes", sizes])
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -161,7 +161,7 @@ def test_a_value_of_any_command_may_begin_with_dashes() -> None:
     assert (asked.sample.prime, asked.data.corpus, asked.seed) == ("-- comment", "--a text", 3)
     assert folder == Path("-run")
     file = str(REPOSITORY / "experiments" / "depth.py")
-    _, grid, _ = compare_arguments([file, "--sample.prime", "-- x", "--cells", "rnn", "lstm", "--seeds", "2"])
+    _, grid, _, _ = compare_arguments([file, "--sample.prime", "-- x", "--cells", "rnn", "lstm", "--seeds", "2"])
     assert (grid.base.sample.prime, grid.cells, grid.seeds) == ("-- x", ("rnn", "lstm"), 2)
 
 

@@ -114,8 +114,8 @@ def test_a_comparison_s_folder_is_its_experiment() -> None:
     Path("depth").mkdir()
     grid = Grid(cells=("gru",), seeds=2, base=Experiment(optimizer=OptimizerConfig(learning_rate=0.5)))
     write_json(Path("depth/grid.json"), to_dict(grid))
-    assert compare_arguments(["depth"]) == (Path("depth"), grid, [])
-    folder, asked, _ = compare_arguments(["depth/grid.json", "--seeds", "3"])
+    assert compare_arguments(["depth"]) == (Path("depth"), grid, None, [])
+    folder, asked, _, _ = compare_arguments(["depth/grid.json", "--seeds", "3"])
     assert (folder, asked) == (Path("runs/depth-again"), dataclasses.replace(grid, seeds=3))
 
 

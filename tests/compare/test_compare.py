@@ -1,6 +1,5 @@
 """A comparison through the command line: what it leaves, that its seeds are runs, and that a stop changes no figure."""
 
-import json
 import re
 import shutil
 import signal
@@ -13,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from small_runs import SMALL, TEXT, bits, stop_at, timeless_metrics
+from small_runs import SMALL, TEXT, bits, figures, stop_at, timeless_metrics
 
 from charlstm import cli
-from charlstm.compare import runner
+from charlstm.compare import comparison
 from charlstm.config import Experiment
 from charlstm.core.network import Model
 from charlstm.core.step import TrainState
@@ -67,14 +66,6 @@ def options(folder: Path, **fields: Any) -> list[str]:
 
 def words(folder: Path, output: Path, **fields: Any) -> list[str]:
     return ["compare", str(folder / "small.py"), "--run-dir", str(output), *options(folder, **fields)]
-
-
-def figures(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a table, but for the times, which no two comparisons share."""
-    rows = json.loads((folder / "results.json").read_text())["models"]
-    for part in (*rows, *(seed for row in rows for seed in row["seeds"])):
-        del part["seconds"], part["chars_per_second"]
-    return rows
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -184,7 +175,7 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
     script = textwrap.dedent("""
         import os, signal, sys
         from charlstm import cli
-        from charlstm.compare import runner as compare
+        from charlstm.compare import comparison as compare
         from charlstm.runs import checkpoint
         from charlstm.training.member import Member
 
@@ -211,8 +202,8 @@ def test_a_kill_changes_no_figure(template: Path, whole: Path, tmp_path: Path, m
         elif moment in ("result.json", "measures.json"):
             compare.write_json = dying(compare.write_json, lambda path, value: path.name == moment)
         else:
-            comparison = compare._Comparison
-            comparison.train = dying(comparison.train, lambda *args: models.append(args) or len(models) == 1)
+            each = compare.Comparison
+            each.train = dying(each.train, lambda *args: models.append(args) or len(models) == 1)
         cli.run(sys.argv[2:])
     """)
     folder = tmp_path / "killed"
@@ -244,7 +235,7 @@ def test_a_model_that_diverges_is_a_row_and_stops_nothing(
 
 def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: Path, tmp_path: Path) -> None:
     """It is stopped and goes on after that, too."""
-    folder, first = tmp_path / "diverged", runner.first_state
+    folder, first = tmp_path / "diverged", comparison.first_state
 
     def poisoned(config: Experiment, model: Model) -> TrainState:
         state = first(config, model)
@@ -252,7 +243,7 @@ def test_a_seed_that_diverges_leaves_the_other_as_it_is(template: Path, whole: P
         return state._replace(params=broken) if config.seed == 1 and model.config.cell == "rnn" else state
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "first_state", poisoned)
+        patch.setattr(comparison, "first_state", poisoned)
         stop_at(patch, 9, signal.SIGINT)
         assert cli.run(words(template, folder)) == 130
     assert cli.run(words(template, folder)) == 0

@@ -15,6 +15,7 @@ from reference import CELLS, assert_trees_close, random_carry, random_ids, rando
 from small_models import applied, value_and_gradients
 
 from charlstm.config import Cell
+from charlstm.core.dropout import output_masks
 from charlstm.core.loss import nats
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -111,7 +112,7 @@ def test_logits_carry_and_loss_equal_numpy(cell: Cell, seed: int, scale: float):
         params, carry = random_params(model, seed, scale, np.float64), random_carry(model, seed, 2, np.float64)
         ids, key = random_ids(model, seed, 2, 5), jax.random.key(seed)
         logits, after = applied(model)(params, ids, carry, key)
-        masks = model.dropout_masks(key, ids.shape, params)
+        masks = output_masks(key, model.config, (2, 5), np.float64)
         assert masks is not None and all((np.asarray(mask) == 0).any() for mask in masks)
         wanted_logits, wanted_after = reference.forward(model, params, ids, carry, masks)
         assert_trees_close((logits, list(after)), (wanted_logits, wanted_after), 1e-12)
@@ -177,7 +178,7 @@ def test_the_fast_loop_makes_no_one_hot_row(cell: Cell):
     wide = re.compile(r"\w+\[(?:\d+,)*37\]")
 
     def hidden(params: Any) -> Any:
-        masks = model.dropout_masks(jax.random.key(0), ids.shape, params)
+        masks = output_masks(jax.random.key(0), model.config, (2, 5), np.float32)
         return model.read(model.fuse(params), jnp.asarray(ids), model.zero_carry(2), masks)[0].sum()
 
     body = {"stack": params["stack"], "head": {"kernel": params["head"]["kernel"][:, :1], "bias": np.zeros(1)}}

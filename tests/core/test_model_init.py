@@ -12,6 +12,7 @@ import pytest
 from reference import CELLS, assert_trees_equal, random_ids, random_params, small_model
 
 from charlstm.config import Cell, DropoutMask
+from charlstm.core.dropout import output_masks
 from charlstm.core.network import Model
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,7 @@ by_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 def masks(model: Model, seed: int = 0, batch: int = 64, time: int = 32) -> list[Any]:
-    drawn = model.dropout_masks(jax.random.key(seed), (batch, time), random_params(model, 0))
+    drawn = output_masks(jax.random.key(seed), model.config, (batch, time), np.float32)
     assert drawn is not None
     return [np.asarray(mask) for mask in drawn]
 

@@ -29,7 +29,7 @@ from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
-from charlstm.core.step import init_state, jit_update, make_update
+from charlstm.core.step import init_state, jit_update, make_train_step, make_update
 from charlstm.data.windows import WindowedText
 from charlstm.runs.metrics import read
 
@@ -196,3 +196,48 @@ def test_a_run_goes_on_with_fewer_devices(folder: Path, count: int):
         assert "up to step 10 this run had 8 devices, and now it has 2" in told
     ours, theirs = ([row["loss"] for row in read(each)] for each in (folder / f"on-{count}", folder / "whole"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("recurrence", ["auto", "fast"])
+def test_sums_in_one_order_have_the_same_bits_on_any_number_of_devices(tmp_path: Path, recurrence: str):
+    """With dropout of all kinds, an average, and a run that moves from two devices to four on the way."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    how = {"data__batch_size": B, "train__sample_every": 0, "train__deterministic_sums": True}
+    how |= {"model__recurrent_dropout": 0.2, "model__input_dropout": 0.1, "model__carry_dropout": 0.1}
+    how |= {"optimizer__average": 0.9, "optimizer__schedule": "constant", "model__recurrence": recurrence}
+
+    def train(name: str, count: int, steps: int = 12) -> None:
+        asked = words(tmp_path / "text.txt", tmp_path / name, **how, train__steps=steps)
+        told = with_devices(count, "-m", "charlstm", *asked)
+        assert count == 1 or f"on {count} cores of the CPU" in told
+        assert "this run had" not in told
+
+    train("one", 1)
+    train("eight", 8)
+    train("moved", 2, steps=4)
+    train("moved", 4)
+    losses = {name: [row["loss"] for row in read(tmp_path / name) if "split" not in row] for name in ("one", "eight")}
+    assert losses["one"] == losses["eight"]
+    assert bits(tmp_path / "one", 12) == bits(tmp_path / "eight", 12) == bits(tmp_path / "moved", 12)
+
+
+def test_groups_of_rows_on_devices_equal_the_rows_together():
+    losses = {}
+    for count in (1, 2):
+        script = "import json, test_sharding as t; t.print_grouped()"
+        losses[count] = json.loads(with_devices(count, "-c", script).splitlines()[-1])
+    np.testing.assert_allclose(losses[2], losses[1], rtol=0, atol=1e-6)
+
+
+def print_grouped() -> None:
+    """Losses of four groups of rows, without dropout, once they are seen to be those of one."""
+    model, tx = Model(replace(CONFIG.model, dropout=0.0), V), make_optimizer(CONFIG.optimizer, CONFIG.train.steps)
+    found = {}
+    for groups in (1, 4):
+        state, step = init_state(model, tx, B, 0), make_train_step(model, tx, accumulate=groups)
+        found[groups] = []
+        for cursor in range(10):
+            state, metrics = step(state, WINDOWS.window(cursor))
+            found[groups].append(float(metrics.loss))
+    np.testing.assert_allclose(found[4], found[1], rtol=0, atol=1e-6)
+    print(json.dumps(found[4]), file=sys.stderr)

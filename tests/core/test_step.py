@@ -149,3 +149,44 @@ def test_every_step_draws_dropout_masks_of_its_own(steps: Any):
     assert len({loss(number, steps[1]) for number in range(5)}) == 5
     assert loss(1, steps[1]) == loss(1, steps[1])
     assert len({loss(number, steps[0]) for number in range(5)}) == 1
+
+
+def test_averaged_parameters_follow_those_that_updates_change(steps: Any):
+    tx = make_optimizer(CONFIG.optimizer, CONFIG.train.steps)
+    state, plain = init_state(MODEL, tx, B, CONFIG.seed, average=True), first_state(CONFIG, MODEL)
+    step, wanted = make_train_step(MODEL, tx, average=0.8), jax.tree.map(np.asarray, plain.params)
+    for number in range(40):
+        window = TEXT.window(number)
+        (state, _), (plain, _) = step(state, window), steps[0](plain, window)
+        decay = min(0.8, (1 + number) / (10 + number))
+        wanted = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * np.float64(new), wanted, plain.params)
+        assert_trees_close(state.params, wanted, 1e-6)
+    assert_trees_equal(state.iterate, plain.params)
+    assert_trees_equal(state.optimizer, plain.optimizer)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("how", [{"accumulate": 2}, {"accumulate": 4}, {"deterministic_sums": True}])
+def test_rows_in_groups_are_one_update(cell: Cell, how: dict[str, Any]):
+    """Of parameters, carry and loss, from a carry and with resets that are not zero."""
+    model, tx = Model(ModelConfig(cell=cell, hidden_size=6, num_layers=2), V), optax.sgd(0.5)
+    text = WindowedText(np.random.default_rng(0).integers(V, size=4 * 3 * T + 1), 4, T, newline=2)
+    states = []
+    for step in (make_train_step(model, tx), make_train_step(model, tx, **how)):
+        state = init_state(model, tx, 4, 0)
+        for number in range(5):
+            state, metrics = step(state, text.window(number))
+        states.append((state.params, state.carry, metrics.loss, metrics.grad_norm))  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert_trees_close(states[1], states[0], 1e-6)
+
+
+def test_groups_of_rows_draw_masks_of_their_own():
+    model, tx = Model(ModelConfig(hidden_size=64, dropout=0.5, dropout_mask="window"), V), optax.sgd(1.0)
+    state, step = init_state(model, tx, 2, 0), make_train_step(model, tx, accumulate=2)
+    same = TEXT.window(0)
+    window = Window(np.repeat(same.inputs[:1], 2, 0), np.repeat(same.targets[:1], 2, 0), same.starts_epoch)
+    state, _ = step(state, window)
+    hidden = np.asarray(state.carry[0][1])
+    assert_trees_close(hidden[0], hidden[1], 1e-6)  # what a layer hands on is not dropped
+    head = np.asarray(state.params["head"]["kernel"] - init_state(model, tx, 2, 0).params["head"]["kernel"])
+    assert np.mean(np.abs(head).max(1) == 0) == pytest.approx(0.25, abs=0.15)  # dropped in both groups

@@ -21,6 +21,7 @@ ANY_CHARACTER = st.characters(min_codepoint=0, max_codepoint=0x10FFFF, categorie
     categories=["Cs"]
 )
 ANY_TEXT = st.text(ANY_CHARACTER, min_size=1)
+ASCII = st.text(st.characters(codec="ascii"), min_size=1)
 
 
 @given(ANY_TEXT)
@@ -41,7 +42,27 @@ def test_ids_follow_code_points(text: str):
     assert vocabulary.encode("".join(vocabulary.characters)).tolist() == list(range(len(vocabulary)))
 
 
-@given(ANY_TEXT, ANY_TEXT)
+@given(st.lists(ASCII | ANY_TEXT, min_size=1))
+def test_a_text_in_pieces_has_the_ids_of_the_whole(pieces: list[str]):
+    """ASCII has a way of its own."""
+    vocabulary, whole = Vocabulary.of(iter(pieces)), "".join(pieces)
+    characters = sorted(set(whole))
+    assert vocabulary.characters == tuple(characters)
+    ids = np.concatenate([vocabulary.encode(each) for each in pieces])
+    assert ids.tolist() == [characters.index(each) for each in whole]
+
+
+@pytest.mark.parametrize("size", [254, 255, 256, 257])
+def test_ascii_is_known_or_not_beside_as_many_characters_as_a_byte_tells_apart(size: int):
+    known = [chr(code) for code in range(size + 1) if code != ord("a")]
+    vocabulary = Vocabulary(tuple(known))
+    assert vocabulary.encode("bcd~").tolist() == [known.index(each) for each in "bcd~"]
+    assert vocabulary.encode("bad", skip_unknown=True).tolist() == [known.index(each) for each in "bd"]
+    with pytest.raises(InputError, match=r"not in the vocabulary: 'a' \(U\+0061\)"):
+        vocabulary.encode("bad")
+
+
+@given(ANY_TEXT, ASCII | ANY_TEXT)
 def test_unknown_characters_are_named_in_order_or_skipped(text: str, other: str):
     vocabulary = Vocabulary.of(text)
     unknown = list(dict.fromkeys(each for each in other if each not in text))

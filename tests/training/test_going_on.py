@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import TEXT, bits, short_words, stop_at, timeless_metrics, train_whole
+from small_runs import LAST, TEXT, bits, short_words, stop_at, timeless_metrics, train_whole
 
 from benchmarks.kills import differences
 from charlstm import cli
@@ -47,6 +47,17 @@ def stopped(text: Path, folder: Path, step: int, **fields: object) -> Path:
         stop_at(patch, step, signal.SIGTERM)
         assert cli.run(short_words(text, folder, **fields)) == 143
     return folder
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_ids_may_be_read_from_a_file_or_from_memory_at_any_time(
+    text: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = stopped(text, tmp_path / "run", 6, data__cache=first)
+    assert cli.run(short_words(text, folder, data__cache=not first)) == 0
+    assert bits(folder, LAST) == bits(whole, LAST)
+    assert timeless_metrics(folder) == timeless_metrics(whole)
 
 
 def test_a_folder_is_enough_to_go_on(text: Path, whole: Path, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from small_runs import TEXT, stop_at, timeless_metrics, train_whole, words
 
 from benchmarks.kills import differences
 from charlstm import cli
 from charlstm.runs.folder import Run
-from charlstm.runs.loading import TrainedRun
+from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.runs.metrics import read
 from charlstm.support.lock import only_writer
 from charlstm.training import loop, train
@@ -299,3 +300,57 @@ def test_a_broken_newest_checkpoint_falls_back_and_says_so(
 def test_tensorboard_files_can_be_left_out_or_written(text: Path, tmp_path: Path) -> None:
     assert cli.run(words(text, tmp_path / "run", train__tensorboard=True, train__steps=4)) == 0
     assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_run_is_evaluated_in_four_ways(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = load_run(whole)
+    exact, still = run.evaluate(exact=True), run.evaluate(dynamic=0.0)
+    assert still.loss == pytest.approx(exact.loss, rel=1e-6)
+    assert run.evaluate(dynamic=1e-3).loss != still.loss
+    cold = run.evaluate(cold=16)
+    assert cold.characters == exact.characters - 1
+    assert cold.loss != exact.loss
+    for options, how in (
+        ([], "in warmed rows"),
+        (["--exact"], "in one row"),
+        (["--cold", "16"], "in windows of 16 characters, each from an empty state"),
+        (["--dynamic", "--dynamic-rate", "1e-3"], "in one row, learned from at a rate of 0.001"),
+    ):
+        assert cli.run(["eval", str(whole), *options]) == 0
+        assert how in capsys.readouterr().out
+    assert cli.run(["eval", str(whole), "--cold", "16", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["cold"], values["dynamic"], values["loss"]) == (16, None, cold.loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--cold", "0"], "cold is 0; it must be at least 1"),
+        (["--dynamic", "--dynamic-rate", "-1"], "dynamic is -1.0; its rate must be at least 0"),
+        (["--dynamic", "--dynamic-rate", "nan"], "dynamic is nan"),
+        (["--exact", "--dynamic"], "exact, cold and dynamic are ways of reading a text; ask for one"),
+        (["--dynamic", "--checkpoint", "fresh"], "dynamic needs the second moments of a checkpoint"),
+    ],
+)
+def test_a_way_of_evaluating_that_cannot_be_is_refused(
+    whole: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    assert cli.run(["eval", str(whole), *options]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_averaged_run_that_stopped_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
+    """Law 5, with all that is dropped: sampled, evaluated and kept is the average."""
+    how = {"optimizer__average": 0.9, "model__recurrent_dropout": 0.3}
+    how |= {"model__input_dropout": 0.1, "model__carry_dropout": 0.2}
+    assert cli.run(words(text, tmp_path / "whole", **how)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 9, signal.SIGTERM)
+        assert cli.run(words(text, tmp_path / "parts", **how)) == 143
+    assert cli.run(words(text, tmp_path / "parts", **how)) == 0
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    run = load_run(tmp_path / "whole", "latest")
+    state = run.state()
+    assert jax.tree.all(jax.tree.map(lambda one, other: bool((one == other).all()), run.params, state.params))
+    assert not jax.tree.all(jax.tree.map(lambda one, other: bool((one == other).all()), run.params, state.iterate))
