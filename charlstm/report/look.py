@@ -230,5 +230,8 @@ def _moment(found: TrainedRun, text: str, nats: NDArray[Any], at: int) -> Moment
 
 
 def _distinct(units: list[UnitScore]) -> list[UnitScore]:
-    """The units, each once: an lstm's as the better of its h and c."""
-    return list({(each.layer, each.unit): each for each in reversed(units)}.values())[::-1][:UNITS]
+    """The first units, each once: an lstm's as whichever of its h and c comes first."""
+    found: dict[tuple[int, int], UnitScore] = {}
+    for each in units:
+        found.setdefault((each.layer, each.unit), each)
+    return list(found.values())[:UNITS]

@@ -27,8 +27,11 @@ class UnitScore(NamedTuple):
     unit: int
     part: str
     """What of the unit: its output "h", or tanh(c) of an lstm's cell state "c"."""
+    chosen: float
+    """Its correlation with the feature on the first half, by which units are ranked; negative where it falls as that
+    rises."""
     score: float
-    """Its correlation with the feature on the half that did not choose it; negative where it falls as that rises."""
+    """Its correlation on the second half; 0 where it has the other sign there."""
     control: float
     """The largest score, by amount, of the best of H random directions of this layer, in any of several draws."""
 
@@ -83,7 +86,7 @@ class UnitFeatures:
                         self._sums[key] = self._sums[key].plus(sums) if key in self._sums else sums
 
     def scores(self, seed: int = 0) -> list[UnitScore]:
-        """Every unit beside every feature that was measured, the best of each feature first."""
+        """Every unit beside every feature that was measured; of each feature, the largest `chosen` first."""
         found: list[UnitScore] = []
         for part, layer in sorted({key[:2] for key in self._sums}):
             sums = [self._sums.get((part, layer, half)) for half in (0, 1)]
@@ -97,12 +100,11 @@ class UnitFeatures:
             chosen, score = first.along(units), second.along(units)
             control = self._control(first, second, np.random.default_rng([seed, layer, _PARTS.index(part)]))
             for unit, column in np.ndindex(*score.shape):
-                # The half that chooses decides the sign; a unit that turns around on the other follows nothing.
-                kept = score[unit, column] if score[unit, column] * chosen[unit, column] > 0 else 0.0
-                what = self.names[column], layer, unit, part
-                found.append(UnitScore(*what, float(kept), float(control[column])))
+                one, other = float(chosen[unit, column]), float(score[unit, column])
+                kept = other if one * other > 0 else 0.0
+                found.append(UnitScore(self.names[column], layer, unit, part, one, kept, float(control[column])))
         order = {name: place for place, name in enumerate(self.names)}
-        return sorted(found, key=lambda each: (order[each.feature], -abs(each.score)))
+        return sorted(found, key=lambda each: (order[each.feature], -abs(each.chosen)))
 
     def _control(self, first: "_Correlation", second: "_Correlation", rng: np.random.Generator) -> NDArray[Any]:
         """[F], the best score of any group of H directions, each with its direction chosen on the first half."""
@@ -140,7 +142,7 @@ class _Correlation(NamedTuple):
 
 
 def unit_features(blocks: Iterable[Block], features: Mapping[str, NDArray[Any]]) -> list[UnitScore]:
-    """Scores all units by all features: the largest `UnitScore` of each feature first.
+    """Scores all units by all features: of each feature in turn, the unit that is chosen first.
 
     Args:
         blocks: of `activations`, all of a text.
