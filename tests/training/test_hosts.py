@@ -25,7 +25,7 @@ from charlstm import cli
 from charlstm.runs.loading import load_run
 from charlstm.runs.metrics import read
 
-FIELDS: dict[str, Any] = {"data__batch_size": 12}
+FIELDS: dict[str, Any] = {"data__batch_size": 12, "optimizer__schedule": "constant"}
 ENDLESS: dict[str, Any] = {
     "train__steps": 100_000,
     "train__validate_every": 0,
@@ -128,6 +128,15 @@ def test_a_signal_to_one_stops_all_after_one_step(folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
+def test_deterministic_sums_are_those_of_one_device(folder: Path, tmp_path: Path) -> None:
+    """To the bit, on two processes of two devices each."""
+    same: dict[str, Any] = {"data__batch_size": 8, "train__deterministic_sums": True}
+    assert codes(together(folder, tmp_path, **same)) == [0, 0]
+    assert cli.run(words(folder / "text.txt", tmp_path / "one", **same)) == 0
+    assert bits(tmp_path / "one", 24) == bits(tmp_path / "host-0" / "run", 24)
+
+
+@pytest.mark.slow
 def test_a_run_moves_between_one_host_and_two(folder: Path, tmp_path: Path) -> None:
     half: dict[str, Any] = {"train__steps": 12}
     whole = folder / "host-0" / "run"
@@ -175,7 +184,7 @@ def test_what_process_0_cannot_do_is_one_line_in_all(folder: Path, tmp_path: Pat
     ends = together(folder, tmp_path, data__batch_size=5)
     assert codes(ends) == [2, 2]
     for each in ends:
-        assert each.said.count("\n") == 1 and "2 processes cannot share 5 rows evenly; give a" in each.said
+        assert each.said.count("\n") == 1 and "2 processes cannot share the 5 rows of a batch evenly; give" in each.said
     (tmp_path / "host-0" / "run").write_text("a file")
     ends = together(folder, tmp_path)
     assert codes(ends) == [2, 2]
