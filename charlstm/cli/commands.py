@@ -135,13 +135,14 @@ A first run: charlstm train"""
 def _train(words: list[str]) -> None:
     place, shared = arguments.find_place(words)
     if place is None:
-        return _train_here(words)
+        _train_here(words)
+        return
     keep_output_apart()
     tell = print_note if place.speaks else lambda _: None
     star.join(place, shared, {name: version(name) for name in ("charlstm", "jax")}, tell)
     process.prepare(tell=tell)  # before a text is read, since JAX waits five minutes for the devices of the others
     (_follow if place.number else _train_here)(words)
-    return star.leave()
+    star.leave()
 
 
 def _follow(words: list[str]) -> None:
