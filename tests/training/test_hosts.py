@@ -216,10 +216,10 @@ def test_patience_and_divergence_end_all(folder: Path, tmp_path: Path) -> None:
     assert codes(ends) == [0, 0] and "it ended early, after step 6 of 24" in ends[0].said
     again = together(folder, tmp_path, **still)
     assert codes(again) == [0, 0] and "this run is finished" in again[0].said
-    far: dict[str, Any] = {"optimizer__learning_rate": 1e30, "optimizer__grad_clip": 1e30, "optimizer__warmup_steps": 0}
+    far: dict[str, Any] = {"optimizer__learning_rate": 1e38, "optimizer__warmup_steps": 0, "train__checkpoint_every": 1}
     ends = together(folder, tmp_path / "far", **far)
     assert codes(ends) == [1, 1]
-    assert all("is not finite at step" in each.said and each.said.count("Traceback") == 0 for each in ends)
+    assert all("not finite" in each.said and "Traceback" not in each.said for each in ends)
 
 
 PROGRAM = """
@@ -252,7 +252,7 @@ state = charlstm.train(config, "run", tx=tx, callbacks=[lambda step, state, metr
 assert len(steps) == 5 and int(state.step) == 5 and state.carry[0][0].shape == (4, 8)
 if number == 0:
     assert charlstm.load_run("run", "latest").step == 5
-print([float(jax.numpy.sum(leaf)) for leaf in jax.tree.leaves(state.params)], steps)
+print("found", [float(jax.numpy.sum(leaf)) for leaf in jax.tree.leaves(state.params)], steps)
 """
 
 
@@ -267,9 +267,10 @@ def test_a_program_that_joined_by_itself_trains(folder: Path, tmp_path: Path) ->
         line = [sys.executable, "-c", PROGRAM, address, str(number), str(folder / "text.txt")]
         how: Any = {"cwd": tmp_path / str(number), "env": surroundings, "stdout": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(line, **how))
-    found = [process.communicate(timeout=300)[0].splitlines()[-1] for process in processes]
+    said = [process.communicate(timeout=300)[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert found[0] == found[1]
+    (ours,), (theirs,) = ([line for line in lines if line.startswith("found")] for lines in said)
+    assert ours == theirs
     assert os.listdir(tmp_path / "1") == []
 
 
