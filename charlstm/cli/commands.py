@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from charlstm.cli import arguments, reading
 from charlstm.cli.experiments import run_file
-from charlstm.cli.parsing import parse
+from charlstm.cli.parsing import option_of, parse
 from charlstm.cli.terminal import (
     finish_output,
     keep_output_apart,
@@ -108,7 +108,8 @@ def _dispatch(words: list[str]) -> int:
         print(charlstm.__version__)
         return 0
     commands = {usage.split()[0]: command for usage, (_, command) in _COMMANDS.items()}
-    if words[0] not in ("train", "corpora") and (found := hosts.launcher()):
+    on_ray = any(option_of(word) == "--on" for word in words)  # Ray's own way to start under Slurm
+    if words[0] not in ("train", "corpora") and not on_ray and (found := hosts.launcher()):
         what = f"{found.name} started this as one of several processes, and `charlstm {words[0]}` is one process"
         raise InputError(f"{what}; start it once, as with srun -n 1 or mpirun -n 1 (`charlstm train` takes several)")
     if words[0] not in commands:
@@ -134,13 +135,14 @@ A first run: charlstm train"""
 def _train(words: list[str]) -> None:
     place, shared = arguments.find_place(words)
     if place is None:
-        return _train_here(words)
+        _train_here(words)
+        return
     keep_output_apart()
     tell = print_note if place.speaks else lambda _: None
     star.join(place, shared, {name: version(name) for name in ("charlstm", "jax")}, tell)
     process.prepare(tell=tell)  # before a text is read, since JAX waits five minutes for the devices of the others
     (_follow if place.number else _train_here)(words)
-    return star.leave()
+    star.leave()
 
 
 def _follow(words: list[str]) -> None:

@@ -19,10 +19,10 @@ from charlstm.support.errors import InputError
 from charlstm.support.files import one_line
 from charlstm.support.hosts import PATIENCE, Place
 
-_HEARTBEAT = 30
-"""Seconds after which JAX ends the others where a process stands still, or is gone before it has connected here."""
-_LOST = 20
-"""Seconds within which a host without power is noticed."""
+_HEARTBEAT = 50
+"""Seconds within which JAX ends the others where a process stands still, and after half of which it may."""
+_LOST = 15
+"""Seconds within which a host without power is noticed here, which is before that."""
 _LONGEST = 2**16
 """Bytes of a message at most."""
 _SHOW_CURSOR = b"\x1b[?25h\n"

@@ -70,10 +70,9 @@ class _Turn(NamedTuple):
     def failed(cls, error: Exception) -> "_Turn":
         if isinstance(error, Interrupted):
             return cls({}, str(error), 128 + error.signal_number, error.step)
-        known = isinstance(error, InputError | TrainingError)
-        return cls(
-            {}, str(error) if known else f"{type(error).__name__}: {error}", 2 if isinstance(error, InputError) else 1
-        )
+        if isinstance(error, InputError | TrainingError):
+            return cls({}, str(error), 2 if isinstance(error, InputError) else 1)
+        return cls({}, f"{type(error).__name__}: {error}", 1)
 
     def raised_by(self, process: str) -> Exception:
         """What the other processes raise."""

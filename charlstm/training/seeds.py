@@ -145,13 +145,12 @@ def _put(sharding: Any, bits: np.ndarray, like: Any) -> Array:
 
 def lay_out(config: Experiment, options: Options) -> Layout:
     """The devices of all processes that share the rows; raises InputError where these cannot share them evenly."""
-    rows = options.shared(config.data.batch_size)
+    rows = config.data.batch_size
     try:
-        return Layout.of(rows, every_process=True)
+        return Layout.of(options.shared(rows), every_process=True)
     except ValueError:
         groups = f" in {options.accumulate} groups" if options.accumulate > 1 else ""
-        rows = f"the {config.data.batch_size:,} rows of a batch{groups}"
-        what = f"{jax.process_count()} processes cannot share {rows} evenly"
+        what = f"{jax.process_count()} processes cannot share the {rows:,} rows of a batch{groups} evenly"
         raise InputError(f"{what}; give another --data.batch-size, or start another number of processes") from None
 
 

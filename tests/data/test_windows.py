@@ -48,6 +48,17 @@ def test_any_cursor_depends_on_its_place_in_the_epoch_alone(each: WindowedText, 
     assert bool(window.starts_epoch) == (cursor % each.windows_per_epoch == 0)
 
 
+@given(texts(), st.integers(0, 50), st.integers(0, 6))
+def test_rows_that_are_cut_apart_are_those_of_the_window(each: WindowedText, cursor: int, cut: int):
+    """As processes share them."""
+    whole = each.window(cursor)
+    parts = [each.window(cursor, rows) for rows in (slice(cut), slice(cut, None))]
+    for name in ("inputs", "targets"):
+        together = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(together, getattr(whole, name))
+    assert {bool(part.starts_epoch) for part in parts} == {bool(whole.starts_epoch)}
+
+
 @given(texts())
 def test_window_has_the_shapes_and_types_that_a_step_is_compiled_for(each: WindowedText):
     window = each.window(0)

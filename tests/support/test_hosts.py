@@ -184,3 +184,5 @@ def test_other_commands_are_for_one_process(
         error = capsys.readouterr().err
         assert f"`charlstm {command}` is one process; start it once" in error and error.count("\n") == 1
     assert cli.run(["corpora"]) == 0
+    assert cli.run(["compare", "--on", "ray"]) == 2  # Ray has a way of its own to start in a step of Slurm's
+    assert "is one process" not in capsys.readouterr().err
