@@ -14,7 +14,7 @@ from charlstm.config import Cell, DataConfig, Experiment, ModelConfig, Optimizer
 from charlstm.core.loss import nats
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
-from charlstm.core.step import TrainState, init_state, make_train_step
+from charlstm.core.step import Options, TrainState, init_state, make_train_step, make_update
 from charlstm.data.windows import Window, WindowedText
 
 V, B, T = 7, 2, 5
@@ -190,3 +190,15 @@ def test_groups_of_rows_draw_masks_of_their_own():
     assert_trees_close(hidden[0], hidden[1], 1e-6)  # what a layer hands on is not dropped
     head = np.asarray(state.params["head"]["kernel"] - init_state(model, tx, 2, 0).params["head"]["kernel"])
     assert np.mean(np.abs(head).max(1) == 0) == pytest.approx(0.25, abs=0.15)  # dropped in both groups
+
+
+def test_rows_in_groups_take_the_memory_of_one():
+    model, tx = Model(ModelConfig(hidden_size=32, num_layers=2, recurrence="fast"), V), optax.sgd(0.5)
+    window = WindowedText(np.random.default_rng(0).integers(V, size=16 * 64 + 1), 16, 64).window(0)
+    state = jax.eval_shape(lambda: init_state(model, tx, 16, 0))
+
+    def temporaries(groups: int) -> int:
+        update = jax.jit(make_update(model, tx, options=Options(accumulate=groups)))
+        return update.lower(state, window).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8) < 0.3 * temporaries(1)
