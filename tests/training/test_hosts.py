@@ -119,7 +119,7 @@ def test_a_lost_process_ends_all_and_the_run_goes_on_to_the_bit(folder: Path, tm
 def test_a_signal_to_one_stops_all_after_one_step(folder: Path, tmp_path: Path, number: int) -> None:
     warn = after_steps(tmp_path, 3, number, signal.SIGTERM)
     ends = together(folder, tmp_path, act=warn, **ENDLESS)
-    assert codes(ends) == [143, 143]
+    assert codes(ends) == [143, 143], ends
     stopped = {line for each in ends for line in each.said.splitlines() if "stopped after step" in line}
     assert len(stopped) == 1
     last = max(row["step"] for row in read(tmp_path / "host-0" / "run"))
@@ -148,7 +148,7 @@ def test_a_run_moves_between_one_host_and_two(folder: Path, tmp_path: Path) -> N
     shutil.rmtree(run)
     shutil.move(tmp_path / "begun", run)
     ends = together(folder, tmp_path)
-    assert codes(ends) == [0, 0]
+    assert codes(ends) == [0, 0], ends
     assert "up to step 12 this run had 1 device, and now it has 4" in ends[0].said
     for each in (tmp_path / "alone", run):
         found = [row["loss"] for row in read(each)]
@@ -171,7 +171,7 @@ def test_wrong_input_on_one_host_is_one_line_in_all(folder: Path, tmp_path: Path
     other, says = wrong_words(folder)[kind]
     begun = time.monotonic()
     ends = together(folder, tmp_path, other)
-    assert codes(ends) == [2, 2]
+    assert codes(ends) == [2, 2], ends
     assert time.monotonic() - begun < 120
     for each in ends:
         assert each.said.count("\n") == 1 and says in each.said
@@ -182,12 +182,12 @@ def test_wrong_input_on_one_host_is_one_line_in_all(folder: Path, tmp_path: Path
 @pytest.mark.slow
 def test_what_process_0_cannot_do_is_one_line_in_all(folder: Path, tmp_path: Path) -> None:
     ends = together(folder, tmp_path, data__batch_size=5)
-    assert codes(ends) == [2, 2]
+    assert codes(ends) == [2, 2], ends
     for each in ends:
         assert each.said.count("\n") == 1 and "2 processes cannot share the 5 rows of a batch evenly; give" in each.said
     (tmp_path / "host-0" / "run").write_text("a file")
     ends = together(folder, tmp_path)
-    assert codes(ends) == [2, 2]
+    assert codes(ends) == [2, 2], ends
     assert "run folder" in ends[1].said and "process 0" in ends[1].said and ends[1].said.count("\n") == 1
 
 
@@ -203,7 +203,7 @@ def test_a_full_disk_ends_all_with_its_line(folder: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr("benchmarks.hosts.subprocess.Popen", limited)
     ends = together(folder, tmp_path, model__hidden_size=32, train__validate_every=0, train__sample_every=0)
-    assert codes(ends) == [1, 1]
+    assert codes(ends) == [1, 1], ends
     for each in ends:
         (line,) = [line for line in each.said.splitlines() if line.startswith("charlstm: ")]
         assert "a checkpoint could not be written" in line and "File too large" in line
@@ -218,7 +218,7 @@ def test_patience_and_divergence_end_all(folder: Path, tmp_path: Path) -> None:
     assert codes(again) == [0, 0] and "this run is finished" in again[0].said
     far: dict[str, Any] = {"optimizer__learning_rate": 1e38, "optimizer__warmup_steps": 0, "train__checkpoint_every": 1}
     ends = together(folder, tmp_path / "far", **far)
-    assert codes(ends) == [1, 1]
+    assert codes(ends) == [1, 1], ends
     assert all("not finite" in each.said and "Traceback" not in each.said for each in ends)
 
 
@@ -284,7 +284,7 @@ def test_processes_with_other_numbers_of_devices_use_as_many_of_each(folder: Pat
     assert [ends[0].code, ends[2].code] == [1, 1]
     assert all("process 1 (" in each.said and "was lost" in each.said for each in (ends[0], ends[2]))
     ends = start_together(tmp_path, [mine] * 3, surroundings)
-    assert codes(ends) == [0, 0, 0]
+    assert codes(ends) == [0, 0, 0], ends
     assert "on 2 cores of the CPU in each of 3 processes; 3 idle" in ends[0].said
     ours, theirs = ([row["loss"] for row in read(each / "host-0" / "run")] for each in (tmp_path, folder))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
