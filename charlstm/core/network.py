@@ -171,10 +171,11 @@ class Model:
 
     def drop_read(self, key: Array, params: Params, ids: Array, carry: Carry) -> tuple[Params, Array, Carry]:
         """What a window of training reads: parameters, ids and a carry of which some are dropped."""
-        config, stack, names = self.config, dict(params["stack"]), self.cell.recurrent_kernels
+        config, stack = self.config, dict(params["stack"])
         weights_key, ids_key, carry_key = (jax.random.fold_in(key, number) for number in range(3))
         for layer in range(config.num_layers if config.recurrent_dropout else 0):
             layer_key, name = jax.random.fold_in(weights_key, layer), f"layer_{layer}"
+            names = self.cell.recurrent_kernels
             stack[name] = drop_weights(layer_key, config.recurrent_dropout, stack[name], names)
         if config.input_dropout:  # id V is one-hot in none of V places
             ids = jnp.where(keep_mask(ids_key, ids.shape, config.input_dropout), ids, self.vocabulary_size)
