@@ -279,8 +279,8 @@ def test_a_program_that_joined_by_itself_trains(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_processes_with_other_numbers_of_devices_use_as_many_of_each(folder: Path, tmp_path: Path) -> None:
-    """And three of them can be lost and found as two can."""
+def test_three_processes_leave_devices_idle_that_cannot_share(folder: Path, tmp_path: Path) -> None:
+    """Four rows each, on three devices each; and of three, both others end where one is lost."""
     three = surroundings() | {"JAX_NUM_CPU_DEVICES": "3"}
     mine = train_words(folder)
     kill = after_steps(tmp_path, 2, 1, signal.SIGKILL)
