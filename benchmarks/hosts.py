@@ -100,7 +100,9 @@ def kill_hosts(folder: Path, runs: int, seed: int) -> dict[str, Any]:
         for _ in range(chance.randint(1, 2)):
             kill = _Kill(mine, chance.randrange(2), chance.uniform(0, whole / 2))
             ends = _train(mine, surroundings, kill)
-            if kill.seconds is not None:  # it had not ended before
+            if (
+                kill.seconds is not None and ends[1 - kill.victim].code
+            ):  # 0 where training was over, and both had parted
                 killed[kill.victim] += 1
                 longest = max(longest, kill.seconds)
                 wrong += [f"{mine.name}: {found}"] if (found := kill.complaint(ends)) else []

@@ -53,8 +53,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if (told := _told(error)) is None:
-            if type(error).__name__ == "JaxRuntimeError":
-                star.wait_for_loss()  # of a process, from which it may come
+            star.wait_for_loss()  # of a process, from which it may come: JAX raises errors of several kinds then
             star.end(f"{type(error).__name__}: {error}", 1)
             raise
         return _fail(*told)

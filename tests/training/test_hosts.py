@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from small_runs import TEXT, bits, timeless_metrics, words
 
+from benchmarks.aim import command
 from benchmarks.hosts import Act, Ended, start_together, two_devices
 from benchmarks.kills import differences
 from charlstm import cli
@@ -38,6 +39,7 @@ LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds a text, and host-0/run, which two processes made."""
+    assert jax.device_count() == 1  # of this process, from now on
     folder = tmp_path_factory.mktemp("hosts")
     (folder / "text.txt").write_text(TEXT)
     assert codes(together(folder, folder)) == [0, 0]
@@ -57,8 +59,11 @@ def together(
 ) -> list[Ended]:
     """Two processes train in `place`; the second with words of its own, where they are given."""
     mine = train_words(folder, **fields)
-    surroundings = two_devices(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
-    return start_together(place, [mine, *(other or [mine])], surroundings, act)
+    return start_together(place, [mine, *(other or [mine])], surroundings(), act)
+
+
+def surroundings() -> dict[str, str]:
+    return two_devices(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
 def codes(ends: list[Ended]) -> list[int]:
@@ -81,7 +86,6 @@ def after_steps(place: Path, count: int, number: int, sent: signal.Signals) -> A
 
 def test_two_processes_are_one_device(folder: Path, tmp_path: Path) -> None:
     """With dropout: the masks are the same numbers. Process 1 makes no file."""
-    assert jax.device_count() == 1
     assert cli.run(words(folder / "text.txt", tmp_path / "one", **FIELDS)) == 0
     run = folder / "host-0" / "run"
     ours, theirs = ([row["loss"] for row in read(each)] for each in (run, tmp_path / "one"))
@@ -132,7 +136,8 @@ def test_deterministic_sums_are_those_of_one_device(folder: Path, tmp_path: Path
     """To the bit, on two processes of two devices each."""
     same: dict[str, Any] = {"data__batch_size": 8, "train__deterministic_sums": True}
     assert codes(together(folder, tmp_path, **same)) == [0, 0]
-    assert cli.run(words(folder / "text.txt", tmp_path / "one", **same)) == 0
+    alone = command(*words(folder / "text.txt", tmp_path / "one", **FIELDS | same))
+    subprocess.run(alone, env=surroundings() | {"JAX_NUM_CPU_DEVICES": "1"}, check=True, capture_output=True)
     assert bits(tmp_path / "one", 24) == bits(tmp_path / "host-0" / "run", 24)
 
 
@@ -260,12 +265,11 @@ print("found", [float(jax.numpy.sum(leaf)) for leaf in jax.tree.leaves(state.par
 def test_a_program_that_joined_by_itself_trains(folder: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    surroundings = two_devices(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
     processes = []
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         line = [sys.executable, "-c", PROGRAM, address, str(number), str(folder / "text.txt")]
-        how: Any = {"cwd": tmp_path / str(number), "env": surroundings, "stdout": subprocess.PIPE, "text": True}
+        how: Any = {"cwd": tmp_path / str(number), "env": surroundings(), "stdout": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(line, **how))
     said = [process.communicate(timeout=300)[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -275,15 +279,15 @@ def test_a_program_that_joined_by_itself_trains(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_processes_with_other_numbers_of_devices_use_as_many_of_each(folder: Path, tmp_path: Path) -> None:
-    """And three of them can be lost and found as two can."""
-    surroundings = two_devices(Path(os.environ["JAX_COMPILATION_CACHE_DIR"])) | {"JAX_NUM_CPU_DEVICES": "3"}
+def test_three_processes_leave_devices_idle_that_cannot_share(folder: Path, tmp_path: Path) -> None:
+    """Four rows each, on three devices each; and of three, both others end where one is lost."""
+    three = surroundings() | {"JAX_NUM_CPU_DEVICES": "3"}
     mine = train_words(folder)
     kill = after_steps(tmp_path, 2, 1, signal.SIGKILL)
-    ends = start_together(tmp_path, [mine] * 3, surroundings, kill)
+    ends = start_together(tmp_path, [mine] * 3, three, kill)
     assert [ends[0].code, ends[2].code] == [1, 1]
     assert all("process 1 (" in each.said and "was lost" in each.said for each in (ends[0], ends[2]))
-    ends = start_together(tmp_path, [mine] * 3, surroundings)
+    ends = start_together(tmp_path, [mine] * 3, three)
     assert codes(ends) == [0, 0, 0], ends
     assert "on 2 cores of the CPU in each of 3 processes; 3 idle" in ends[0].said
     ours, theirs = ([row["loss"] for row in read(each / "host-0" / "run")] for each in (tmp_path, folder))
