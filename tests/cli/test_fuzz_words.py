@@ -34,6 +34,7 @@ KINDS = {
     "eval": arguments.Eval,
     "score": arguments.Score,
     "sample": arguments.Sample,
+    "look": arguments.Look,
     "compare": arguments.Compare,
     "report": arguments.Report,
     "export": arguments.Export,
@@ -131,7 +132,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.report.page.write_page", _page)
         patch.setattr("charlstm.runs.export.tensors", lambda *_: {})
         patch.setattr("charlstm.runs.export.write_atomic", lambda *_: None)
-        patch.setattr("charlstm.analysis.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
+        for name in ("evaluate", "evaluate_cold", "evaluate_dynamic"):
+            patch.setattr(loading, name, lambda *_, **__: Evaluation(1.5, 3))
+        patch.setattr(loading.TrainedRun, "state", lambda _: SimpleNamespace(optimizer={"nu": {}}))
+        patch.setattr("charlstm.report.look.look", lambda *_: None)
+        patch.setattr("charlstm.report.look.as_json", lambda _: {})
+        patch.setattr("charlstm.report.look_page.write_look", lambda *_: None)
         found_reach = GradientReach(np.array([[1.0, 0.5, 0.001]]))
         patch.setattr("charlstm.analysis.gradient_reach.gradient_reach", lambda *_, **__: found_reach)
         patch.setattr("charlstm.analysis.sample.streams", lambda *args: ([np.array([1, 2])] for _ in range(args[4])))
@@ -211,6 +217,10 @@ def test_all_commands_are_tried() -> None:
 def test_each_command_is_answered(place: Path) -> None:
     for words in (
         ["eval", "run"],
+        ["eval", "run", "--cold", "4"],
+        ["eval", "run", "--dynamic"],
+        ["look", "run"],
+        ["look", "run", "--json"],
         ["score", "run", "text"],
         ["sample", "run"],
         ["sample", "run", "--json"],

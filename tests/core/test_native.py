@@ -202,6 +202,13 @@ def test_ids_that_are_none_are_clamped_as_in_jax(cell: str):
     assert_trees_close(run(cell, layer, wild, carry, None), run(cell, layer, jnp.clip(wild, 0, 4), carry, None), 0)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
+def test_ids_of_any_type_are_read(dtype: Any):
+    model = small_model("lstm", recurrence="native")
+    params, carry, ids, _ = inputs_of(model, 0, 2, 5)
+    assert_trees_equal(applied(model)(params, ids.astype(dtype), carry), applied(model)(params, ids, carry))
+
+
 def test_wider_numbers_take_the_loop_in_jax():
     model = small_model("lstm", recurrence="native")
     with jax.enable_x64(True):

@@ -92,7 +92,7 @@ def run_layer(
         mesh: the devices that share B, along its only axis; None where one device holds all of it.
     """
     run: Any = partial(_layer, Spec(cell, dtype is not None))
-    inputs = inputs if are_ids(inputs) else inputs.astype(jnp.float32)
+    inputs = inputs.astype(jnp.int32 if are_ids(inputs) else jnp.float32)  # the core's only types
     if mesh is not None:  # XLA cannot look into a foreign call to partition it
         rows, later = PartitionSpec(*mesh.axis_names), PartitionSpec(None, *mesh.axis_names)
         specs: Any = {"in_specs": (PartitionSpec(), later, rows, later), "out_specs": (later, rows)}
