@@ -104,3 +104,15 @@ def test_weights_of_a_cell_of_one_s_own_are_not_dropped(monkeypatch: pytest.Monk
     monkeypatch.setitem(config.CELLS, "own", nn.MGUCell)
     with pytest.raises(ValueError, match="recurrent_dropout is for rnn, gru, lstm"):
         Model(ModelConfig(cell="own", recurrent_dropout=0.5), 7)
+
+
+def test_a_cell_of_one_s_own_reads_what_is_left(monkeypatch: pytest.MonkeyPatch):
+    from flax import linen as nn
+
+    monkeypatch.setitem(config.CELLS, "own", nn.MGUCell)
+    model = Model(ModelConfig(cell="own", hidden_size=4, input_dropout=0.5, carry_dropout=0.5), 7)
+    params, ids, key = model.init(jax.random.key(0)), jnp.asarray(random_ids(model, 0, 3, 5)), jax.random.key(1)
+    carry = jax.tree.map(lambda part: part + 1, model.zero_carry(3))
+    dropped = model.drop_read(key, params, ids, carry)
+    assert (dropped[1] == 7).any() and (dropped[1] != 7).any()
+    assert_trees_close(applied(model)(params, ids, carry, key), applied(model)(*dropped), 1e-6)
