@@ -175,7 +175,7 @@ def test_eval_on_any_bytes_says_a_figure_or_one_line(
         return Evaluation(1.5, len(ids))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charlstm.analysis.evaluate.evaluate", evaluate)
+        patch.setattr(loading, "evaluate", evaluate)
         told = run("eval", place.run(symbols), "--text", str(place.text), *(["--json"] if as_json else []))
     text, vocabulary = expected(content, symbols), place.runs[symbols].run.vocabulary
     unknown = vocabulary.unknown(text or "")

@@ -399,7 +399,7 @@ def test_a_command_on_any_json_ends_well_or_says_one_line(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "Checkpoints", _Checkpoints)
         patch.setattr("charlstm.training.train.open_member", _begin)
-        patch.setattr("charlstm.analysis.evaluate.evaluate", lambda *_, **__: Evaluation(1.5, 3))
+        patch.setattr(loading, "evaluate", lambda *_, **__: Evaluation(1.5, 3))
         patch.setattr("charlstm.report.plots.plots", lambda *_: [])
         try:
             told = run(*COMMANDS[command](place))
