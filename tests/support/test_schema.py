@@ -93,7 +93,9 @@ def test_configs_are_frozen_and_their_hashes_agree(config: Experiment) -> None:
 FIELDS = flat(Experiment())
 OUTSIDE = {
     **{name: [0, -1, MOST + 1, 10**30] for name in ("data.batch_size", "data.seq_length", "train.steps")},
-    **{name: [-0.1, 1, 1e300] for name in ("data.test_fraction", "model.dropout", "optimizer.b1", "optimizer.b2")},
+    **{name: [-0.1, 1, 1e300] for name in ("data.test_fraction", "optimizer.b1", "optimizer.b2", "optimizer.average")},
+    **{f"model.{name}": [-0.1, 1] for name in ("dropout", "recurrent_dropout", "input_dropout", "carry_dropout")},
+    "train.accumulate": [0, -1, MOST + 1],
     **{name: [-1, 2**32] for name in ("seed", "sample.seed")},
     **{name: [-1] for name in ("train.validate_every", "train.checkpoint_every", "train.sample_every", "sample.top_n")},
     "train.patience": [-1],
@@ -167,6 +169,7 @@ def test_a_whole_number_is_a_float_where_one_belongs() -> None:
         ({"data": {"corpus": 3}}, "data.corpus is 3; it must be text"),
         ({"data": {"test_fraction": 0.97}}, "data.validation_fraction + test_fraction is 1.02; it must be below 1"),
         ({"model": {"cell": "gru", "recurrence": "cudnn"}}, "model.recurrence is 'cudnn'; it must be auto, fast or"),
+        ({"train": {"accumulate": 5}}, "train.accumulate is 5; it must divide data.batch_size, 32"),
     ],
 )
 def test_a_message_says_what_is_wrong_and_what_to_do(values: Any, line: str) -> None:
@@ -196,7 +199,7 @@ def test_construction_is_checked_like_reading(fields: dict[str, Any], line: str)
 
 def test_every_field_has_its_bounds_or_its_choices_tested() -> None:
     unbounded = {"model.cell", "model.forget_bias", "model.remat", "train.tensorboard", "sample.prime"}
-    unbounded |= {"data.separator", "data.cache"}
+    unbounded |= {"data.separator", "data.cache", "train.deterministic_sums"}
     others = {"data.validation_fraction", "optimizer.decay_every", "optimizer.weight_decay", "sample.length"}
     assert set(FIELDS) == {*OUTSIDE, *CHOICES, *unbounded, *others}
     assert all(each.kw_only for each in fields(Experiment))
