@@ -92,9 +92,8 @@ def continued(
         new = replace(new, model=replace(new.model, recurrence=old.model.recurrence))
     changed = {name: (was, now) for name, was, now in _differences(old, new) if name not in _FREE}
     fixed = [name for name in changed if name not in _ALLOWED]
-    for name in ("optimizer.weight_decay", "optimizer.average"):
-        if 0 in changed.get(name, ()):  # without it, the state has another form
-            fixed.append(name)
+    # The state has another form without these.
+    fixed += [each for each in ("optimizer.weight_decay", "optimizer.average") if 0 in changed.get(each, ())]
     told = ", ".join(f"{name} was {changed[name][0]!r} and is {changed[name][1]!r}" for name in fixed or changed)
     if fixed or (changed and not allow_change):
         never = "this cannot change once a run has begun, so"
