@@ -20,13 +20,12 @@ SEEDS = st.integers(0, 2**32 - 1)
 by_cell = pytest.mark.parametrize("cell", CELLS)
 
 
-@by_cell
-@pytest.mark.parametrize("newline", [None, 2])
+@pytest.mark.parametrize(("cell", "newline"), [("rnn", None), ("gru", 2), ("lstm", None)])
 @settings(max_examples=3)
-@given(seed=SEEDS, characters=st.sampled_from([1, 32, 75]))
-def test_a_rate_of_zero_gives_the_exact_loss(cell: Cell, newline: int | None, seed: int, characters: int):
+@given(seed=SEEDS)
+def test_a_rate_of_zero_gives_the_exact_loss(cell: Cell, newline: int | None, seed: int):
     model = small_model(cell, layers=2)
-    params, ids = random_params(model, seed), random_ids(model, seed, characters)
+    params, ids = random_params(model, seed), random_ids(model, seed, 75)
     still = descend(jax.tree.map(np.ones_like, params), 0.0)
     found = evaluate_dynamic(model, params, ids, still, newline=newline)
     wanted = evaluate(model, params, ids, rows=1, newline=newline)

@@ -31,7 +31,7 @@ DROPPING: dict[str, Any] = {"recurrent_dropout": 0.4, "input_dropout": 0.3, "car
 by_cell = pytest.mark.parametrize("cell", CELLS)
 
 
-@by_cell
+@pytest.mark.parametrize("cell", ["rnn", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gru", "lstm"))])
 @settings(max_examples=4)
 @given(seed=SEEDS)
 def test_what_is_read_equals_numpy_and_every_backend_reads_the_same(cell: Cell, seed: int):
