@@ -34,7 +34,7 @@ def test_a_rate_of_zero_gives_the_exact_loss(cell: Cell, newline: int | None, se
     assert found.loss == pytest.approx(wanted.loss, rel=1e-6)
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(seed=SEEDS)
 def test_each_window_is_predicted_by_what_the_windows_before_it_made_of_the_parameters(seed: int):
     """In NumPy and by plain gradient descent, two windows and a part of one."""
