@@ -24,6 +24,8 @@ _BATCH = 4096  # rows that are written together
 def evaluate(words: list[str]) -> None:
     """`charlstm eval`."""
     asked = parse(Eval, words)
+    if asked.exact + (asked.cold is not None) + asked.dynamic > 1:
+        raise InputError("--exact, --cold and --dynamic each read a text in a way of its own; give one of them")
     process.prepare(tell=print_note)
     from charlstm.analysis.gradient_reach import gradient_reach
     from charlstm.cli.summary import reach_table
@@ -44,13 +46,14 @@ def evaluate(words: list[str]) -> None:
         what = str(asked.text)
         ids, skipped = _known_ids(found, what, asked.skip_unknown)
         source = {"split": None, "text": what}
-    newline = found.run.newline
+    newline, dynamic = found.run.newline, asked.dynamic_rate if asked.dynamic else None
     try:
-        dynamic = asked.dynamic_rate if asked.dynamic else None
         result = found.evaluate_ids(ids, exact=asked.exact, cold=asked.cold, dynamic=dynamic)
         reach = gradient_reach(found.model, found.params, ids, newline=newline) if asked.lags else None
     except ValueError as error:
-        raise InputError(str(error)) from None
+        field, _, rest = str(error).partition(" is ")
+        option = {"cold": "--cold is ", "dynamic": "--dynamic-rate is "}.get(field)
+        raise InputError(f"{option}{rest}" if option else str(error)) from None
     if asked.json:
         how = {"exact": asked.exact, "cold": asked.cold, "dynamic": dynamic, "weights": asked.weights}
         values = {"run": str(asked.run), "step": found.step, **source, **how}

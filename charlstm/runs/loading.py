@@ -1,5 +1,6 @@
 """A config or a run's folder as a model: to train, to sample from and to evaluate."""
 
+import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -200,10 +201,12 @@ class TrainedRun:
                 raise ValueError(f"cold is {cold}; {must}")
             return evaluate_cold(self.model, self.params, ids, cold)
         if dynamic is not None:
-            if not dynamic >= 0:
-                raise ValueError(f"dynamic is {dynamic}; its rate must be at least 0")
+            if not 0 <= dynamic < math.inf:
+                raise ValueError(f"dynamic is {dynamic}; it must be at least 0 and finite")
             if not self.step:
-                raise ValueError("dynamic needs the second moments of a checkpoint, and the parameters are fresh")
+                raise ValueError(
+                    "a dynamic evaluation needs a checkpoint's second moments, and the parameters are fresh"
+                )
             tx = descend(optax.tree.get(self.state().optimizer, "nu"), dynamic)
             return evaluate_dynamic(self.model, self.params, ids, tx, newline=newline)
         return evaluate(self.model, self.params, ids, rows=1 if exact else None, newline=newline)

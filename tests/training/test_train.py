@@ -326,11 +326,11 @@ def test_a_run_is_evaluated_in_four_ways(whole: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--cold", "0"], "cold is 0; it must be at least 1"),
-        (["--dynamic", "--dynamic-rate", "-1"], "dynamic is -1.0; its rate must be at least 0"),
-        (["--dynamic", "--dynamic-rate", "nan"], "dynamic is nan"),
-        (["--exact", "--dynamic"], "exact, cold and dynamic are ways of reading a text; ask for one"),
-        (["--dynamic", "--checkpoint", "fresh"], "dynamic needs the second moments of a checkpoint"),
+        (["--cold", "0"], "--cold is 0; it must be at least 1"),
+        (["--dynamic", "--dynamic-rate", "-1"], "--dynamic-rate is -1.0; it must be at least 0 and finite"),
+        (["--dynamic", "--dynamic-rate", "nan"], "--dynamic-rate is nan"),
+        (["--exact", "--dynamic"], "--exact, --cold and --dynamic each read a text"),
+        (["--dynamic", "--checkpoint", "fresh"], "a dynamic evaluation needs a checkpoint's second moments"),
     ],
 )
 def test_a_way_of_evaluating_that_cannot_be_is_refused(
