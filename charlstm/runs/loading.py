@@ -203,10 +203,9 @@ class TrainedRun:
         if dynamic is not None:
             if not 0 <= dynamic < math.inf:
                 raise ValueError(f"dynamic is {dynamic}; it must be at least 0 and finite")
-            if not self.step:
-                raise ValueError(
-                    "a dynamic evaluation needs a checkpoint's second moments, and the parameters are fresh"
-                )
+            if not self.step or self.run.program:
+                why = "a program made this run in its own way" if self.step else "fresh parameters have none"
+                raise ValueError(f"a dynamic evaluation needs the second moments of charlstm's optimizer; {why}")
             tx = descend(optax.tree.get(self.state().optimizer, "nu"), dynamic)
             return evaluate_dynamic(self.model, self.params, ids, tx, newline=newline)
         return evaluate(self.model, self.params, ids, rows=1 if exact else None, newline=newline)

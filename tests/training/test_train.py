@@ -330,7 +330,7 @@ def test_a_run_is_evaluated_in_four_ways(whole: Path, capsys: pytest.CaptureFixt
         (["--dynamic", "--dynamic-rate", "-1"], "--dynamic-rate is -1.0; it must be at least 0 and finite"),
         (["--dynamic", "--dynamic-rate", "nan"], "--dynamic-rate is nan"),
         (["--exact", "--dynamic"], "--exact, --cold and --dynamic each read a text"),
-        (["--dynamic", "--checkpoint", "fresh"], "a dynamic evaluation needs a checkpoint's second moments"),
+        (["--dynamic", "--checkpoint", "fresh"], "a dynamic evaluation needs the second moments"),
     ],
 )
 def test_a_way_of_evaluating_that_cannot_be_is_refused(
