@@ -24,7 +24,7 @@ from small_runs import short_words as words
 
 from benchmarks.kills import differences
 from charlstm import cli
-from charlstm.compare import runner as compare
+from charlstm.compare import comparison, runner
 from charlstm.core.optimizer import make_optimizer
 from charlstm.core.step import init_state
 from charlstm.runs import folder as runs
@@ -372,8 +372,8 @@ def compared(template: Path, folder: Path) -> list[str]:
 
 FULL_GRID = {
     "in-a-checkpoint": (Checkpoints, "save", lambda _, step, *__: step == LAST),
-    "in-a-result": (compare, "write_json", lambda path, _: path.name == "result.json"),
-    "at-the-start": (compare, "write_json", lambda path, _: path.name == "grid.json"),
+    "in-a-result": (comparison, "write_json", lambda path, _: path.name == "result.json"),
+    "at-the-start": (runner, "write_json", lambda path, _: path.name == "grid.json"),
 }
 
 
