@@ -10,7 +10,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from charlstm.analysis.reader import compiled_nats, compiled_read, keep_rows, place, read_all, read_windows, windows
+from charlstm.analysis.reader import (
+    Placed,
+    compiled_nats,
+    compiled_read,
+    keep_rows,
+    place,
+    read_all,
+    read_windows,
+    windows,
+)
 from charlstm.analysis.settings import under_settings
 from charlstm.core.loss import bits
 from charlstm.core.network import Model, Params
@@ -64,20 +73,8 @@ def evaluate(
     characters = len(ids)
     if characters == 0:
         return Evaluation(float("nan"), 0)
-    rows = default_rows(characters) if rows is None else min(rows, max(characters // WARMUP, 1))
-    length = -(-characters // rows)
-    rows = -(-characters // length)  # ceilings can leave whole rows empty
-    rows += -rows % min(rows, jax.local_device_count())  # rows past the text's end, so that all devices have as many
-    starts = np.arange(rows) * length
-    placed, params, first, sharding = place(model, params, rows, newline)
-    carry = first
-    if rows > 1:
-        warm = min(WARMUP, length)
-        before, _ = _rows(ids, starts - warm, warm)
-        read = partial(compiled_read(placed), params, newline=newline)
-        carry = read_all(read, windows(before, window), carry, sharding)
-        carry = keep_rows(carry, np.arange(rows) > 0, first)  # nothing stands before the first row
-    targets, counted = _rows(ids, starts, length)
+    (placed, params, carry, sharding), starts, length = warmed_rows(model, params, ids, rows, window, newline)
+    targets, counted = rows_of(ids, starts, length)
     predict = partial(compiled_nats(placed), params, newline=newline)
     predictions = read_windows(predict, windows(targets, window), carry, sharding)
     total = 0.0
@@ -97,7 +94,28 @@ def evaluate_cold(model: Model, params: Params, ids: np.ndarray, length: int) ->
     return Evaluation(float(losses.mean()) if len(losses) else float("nan"), len(losses))
 
 
-def _rows(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def warmed_rows(
+    model: Model, params: Params, ids: np.ndarray, rows: int | None, window: int, newline: int | None
+) -> tuple[Placed, np.ndarray, int]:
+    """A text cut into rows, as `evaluate` says: the carry before each, where each starts, [R], and their length."""
+    characters = len(ids)
+    rows = default_rows(characters) if rows is None else min(rows, max(characters // WARMUP, 1))
+    length = -(-characters // rows)
+    rows = -(-characters // length)  # ceilings can leave whole rows empty
+    rows += -rows % min(rows, jax.local_device_count())  # rows past the text's end, so that all devices have as many
+    starts = np.arange(rows) * length
+    placed = place(model, params, rows, newline)
+    if rows > 1:
+        warm = min(WARMUP, length)
+        before, _ = rows_of(ids, starts - warm, warm)
+        read = partial(compiled_read(placed.model), placed.params, newline=newline)
+        carry = read_all(read, windows(before, window), placed.carry, placed.rows)
+        # Nothing stands before the first row.
+        placed = placed._replace(carry=keep_rows(carry, np.arange(rows) > 0, placed.carry))
+    return placed, starts, length
+
+
+def rows_of(ids: np.ndarray, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """[R, length] ids from each start on, and which of them lie inside the text."""
     at = starts[:, None] + np.arange(length)
     inside = (at >= 0) & (at < len(ids))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, random_ids, random_params, small_model
 
+from charlstm.analysis import evaluate as module
 from charlstm.analysis.evaluate import all_nats
-from charlstm.analysis.inside import activations as module
 from charlstm.analysis.inside.activations import Block, activations, gate_saturation
 from charlstm.config import Cell
 from charlstm.core.network import Model

@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from charlstm.analysis.evaluate import WARMUP
-from charlstm.analysis.reader import compiled, compiled_read, keep_rows, place, read_all, read_windows, starts, windows
+from charlstm.analysis.evaluate import rows_of, warmed_rows
+from charlstm.analysis.reader import compiled, read_windows, starts
 from charlstm.analysis.settings import under_settings
 from charlstm.core.cells import BUILT_IN, reset
 from charlstm.core.fast.loop import FusedLayer, fuse
@@ -56,22 +56,15 @@ def activations(
         window: characters of each row in a block, T.
         newline: the id that ends each of the text's documents; None where the text is one.
     """
-    rows = min(rows, max(len(ids) // WARMUP, 1))
-    length = -(-len(ids) // rows)
-    rows = -(-len(ids) // max(length, 1))  # ceilings can leave whole rows empty
-    first = np.arange(rows)[:, None] * length
-    placed, params, carry, sharding = place(model, params, rows, newline)
-    if rows > 1:
-        warm = np.maximum(first + np.arange(-min(WARMUP, length), 0), 0)
-        read = partial(compiled_read(placed), params, newline=newline)
-        after = read_all(read, windows(ids[warm], window), carry, sharding)
-        carry = keep_rows(after, np.arange(rows) > 0, carry)  # nothing stands before the first row
+    if not len(ids):
+        return
+    (placed, params, carry, sharding), first, length = warmed_rows(model, params, ids, rows, window, newline)
     read = partial(_read(placed), params, newline=newline)
     for start in range(0, length, window):
-        at = first + np.arange(start, min(start + window, length))
-        now = ids[np.minimum(at, len(ids) - 1)]
+        at = first[:, None] + np.arange(start, min(start + window, length))
+        now, counted = rows_of(ids, first + start, at.shape[1])
         ((hidden, cell, gates), logits, losses), carry = next(read_windows(read, [now], carry, sharding))
-        inside = len(ids) > at.T  # [T, B]
+        inside = counted.T  # [T, B]
 
         def kept(array: Any, inside: Any = inside) -> NDArray[Any]:  # of [T, L, B, H]
             return np.moveaxis(np.asarray(array), 1, 0)[:, inside]
