@@ -15,22 +15,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.command import Parser, check_writable, checked, count, interruptible
+from benchmarks.command import check_writable, in_turns, interruptible
 from benchmarks.kills import table
 from benchmarks.spreads import Spread
 from benchmarks.table import spread
-from benchmarks.together import seconds
+from benchmarks.together import DEPTH, seconds
 from charlstm.cli.arguments import load_grid
 from charlstm.config import Grid
 from charlstm.support.errors import InputError
-
-_DEPTH = Path(__file__).resolve().parents[1] / "experiments" / "depth.py"
 
 
 def main(words: Sequence[str]) -> int:
     """Compare both ways in turns, print and write; the exit code is 1 where their tables differ."""
     end = words.index("--") if "--" in words else len(words)
-    asked = _parser().parse_args(words[:end])
+    asked = in_turns("beside", "Models side by side against models in turn.", 5, DEPTH).parse_args(words[:end])
     try:
         check_writable("--out", asked.out)
         shared = [*_fields(load_grid(asked.experiment), asked), *words[end + 1 :]]
@@ -71,16 +69,6 @@ def _fields(grid: Grid, asked: Any) -> list[str]:
             every = max(asked.steps * getattr(train, name) // train.steps, 1)
             words += [f"--train.{name.replace('_', '-')}", str(every)]
     return words
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks.beside", description="Models side by side against models in turn.")
-    parser.add_argument("experiment", nargs="?", type=Path, default=_DEPTH, help="by default experiments/depth.py")
-    parser.add_argument("--seeds", type=checked(count), default=5)
-    parser.add_argument("--steps", type=checked(count), help="fewer than the experiment's, for a quick look")
-    parser.add_argument("--rounds", type=checked(count), default=3, help="turns of both ways")
-    parser.add_argument("--out", type=Path, default=Path("beside.json"), help="where the raw seconds are written")
-    return parser
 
 
 if __name__ == "__main__":

@@ -22,6 +22,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+def in_turns(prog: str, description: str, seeds: int, experiment: Path) -> Parser:
+    """The parser of a command that takes two ways of training an experiment in turns."""
+    parser = Parser(prog=f"python -m benchmarks.{prog}", description=description)
+    parser.add_argument(
+        "experiment", nargs="?", type=Path, default=experiment, help=f"by default experiments/{experiment.name}"
+    )
+    parser.add_argument("--seeds", type=checked(count), default=seeds)
+    parser.add_argument("--steps", type=checked(count), help="fewer than the experiment's, for a quick look")
+    parser.add_argument("--rounds", type=checked(count), default=3, help="turns of both ways")
+    parser.add_argument("--out", type=Path, default=Path(f"{prog}.json"), help="where the raw seconds are written")
+    return parser
+
+
 def interruptible(command: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
     """The exit code of a command, or that of Ctrl-C; the workers are gone by then."""
     try:

@@ -26,6 +26,9 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/expected"), metavar="DIR")
     asked = parser.parse_args(words)
+    from charlstm.runs.models import prepare
+
+    prepare()
     corpora = asked.corpora.split(",")
     rows = [
         [f"{layers} × {hidden}", f"{steps:,}", *(_train(asked.folder, each, layers, hidden, steps) for each in corpora)]
@@ -40,9 +43,7 @@ def _train(folder: Path, corpus: str, layers: int, hidden: int, steps: int) -> s
     """Trains, unless it was done, to a validation loss after the last update: nats, and bits in brackets."""
     import charlstm
     from charlstm.config import DataConfig, Experiment, ModelConfig, TrainConfig
-    from charlstm.runs.models import prepare
 
-    prepare()
     path = folder / f"{corpus}-{layers}x{hidden}-{steps}"
     config = Experiment(
         data=DataConfig(corpus=corpus),

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import machine
-from benchmarks.command import Parser, check_writable, checked, count, interruptible
+from benchmarks.command import Parser, check_writable, in_turns, interruptible
 from benchmarks.spreads import Spread
 from benchmarks.table import spread
 from charlstm.cli.arguments import load_grid
@@ -33,7 +33,7 @@ from charlstm.support.errors import InputError
 from charlstm.support.schema import to_dict
 
 _ROOT = Path(__file__).resolve().parents[1]
-_DEPTH = _ROOT / "experiments" / "depth.py"
+DEPTH = _ROOT / "experiments" / "depth.py"
 
 
 def main(words: Sequence[str]) -> int:
@@ -137,13 +137,8 @@ def seconds(folder: Path, *words: str) -> float:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks.together", description="Seeds together against one after the other.")
-    parser.add_argument("experiment", nargs="?", type=Path, default=_DEPTH, help="by default experiments/depth.py")
+    parser = in_turns("together", "Seeds together against one after the other.", 8, DEPTH)
     parser.add_argument("--cell", choices=list(CELLS), default="lstm")
-    parser.add_argument("--seeds", type=checked(count), default=8)
-    parser.add_argument("--steps", type=checked(count), help="fewer than the experiment's, for a quick look")
-    parser.add_argument("--rounds", type=checked(count), default=3, help="turns of both ways")
-    parser.add_argument("--out", type=Path, default=Path("together.json"), help="where the raw seconds are written")
     return parser
 
 

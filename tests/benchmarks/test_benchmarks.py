@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import assert_refused
 
 import charlstm
 from benchmarks import (
@@ -361,16 +362,6 @@ def test_a_wrong_word_of_a_sweep_is_one_line(words: list[str], said: str, capsys
 def test_a_peer_that_is_asked_for_and_missing_is_named(monkeypatch: Any, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setitem(PACKAGES, "keras", ("no_such_package",))
     assert_refused(main, ["--peers", "keras"], "pip install -e '.[bench]'", capsys)
-
-
-def assert_refused(command: Any, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        code = command(words)
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    assert code == 2 and captured.out == ""
-    assert len(captured.err.splitlines()) == 1 and said in captured.err
 
 
 def test_a_profile_counts_the_kernels_of_a_step(capsys: pytest.CaptureFixture[str]):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from refusals import assert_refused
 
 from benchmarks.card import WHEELS, page
 from benchmarks.card.__main__ import _part, main
@@ -137,13 +138,7 @@ def test_without_a_gpu_a_rehearsal_is_proposed(bare: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_wrong_argument_is_one_line_and_exit_code_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
-    try:
-        code = main(words)
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    assert code == 2 and captured.out == ""
-    assert len(captured.err.splitlines()) == 1 and said in captured.err
+    assert_refused(main, words, said, capsys)
 
 
 class Words:
