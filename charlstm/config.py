@@ -20,6 +20,7 @@ Recurrence = Literal["auto", "native", "fast", "plain", "cudnn"]
 Dtype = Literal["float32", "bfloat16"]
 DropoutMask = Literal["step", "window"]
 Weights = Literal["float32", "int8"]
+Method = Literal["adam", "muon"]
 Schedule = Literal["constant", "cosine", "step"]
 Symbols = Literal["characters", "bytes"]
 Documents = Literal["none", "lines"]
@@ -128,8 +129,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
-    """Global-norm clipping, then Adam, under a learning-rate schedule."""
+    """Global-norm clipping, then Adam or Muon, under a learning-rate schedule."""
 
+    method: Method = "adam"
+    """Adam, or Muon for square kernels, such as the recurrent ones, with Adam for all other parameters."""
     learning_rate: Rate = 6e-3
     """The highest rate of the schedule."""
     schedule: Schedule = "cosine"
@@ -143,7 +146,7 @@ class OptimizerConfig:
     grad_clip: Annotated[Number, Field(gt=0)] = 1.0
     """The largest global norm of the gradients; larger ones are scaled down to it."""
     b1: Probability = 0.9
-    """Adam's decay of the first moment."""
+    """Adam's decay of the first moment, and Muon's momentum."""
     b2: Probability = 0.99
     """Adam's decay of the second moment."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0

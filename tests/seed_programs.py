@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from reference import assert_trees_equal
 
-from charlstm.config import Cell, DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from charlstm.config import Cell, DataConfig, Experiment, Method, ModelConfig, OptimizerConfig, TrainConfig
 from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
@@ -27,9 +27,9 @@ CONFIG = Experiment(
 )
 
 
-def seed_program(cell: Cell, runs: int) -> SeedProgram:
+def seed_program(cell: Cell, runs: int, method: Method = "adam") -> SeedProgram:
     """The program with which a comparison trains so many seeds of a small model."""
-    optimizer, steps = CONFIG.optimizer, CONFIG.train.steps
+    optimizer, steps = replace(CONFIG.optimizer, method=method), CONFIG.train.steps
     return SeedProgram(
         model=Model(replace(CONFIG.model, cell=cell), V),
         tx=make_optimizer(optimizer, steps),

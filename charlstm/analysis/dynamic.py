@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from charlstm.analysis.evaluate import Evaluation
-from charlstm.analysis.reader import compiled, place, read_windows, window_nats, windows
+from charlstm.analysis.reader import compiled, on_one, place, read_all, read_windows, window_nats, windows
 from charlstm.analysis.settings import under_settings
 from charlstm.core.network import Carry, Model, Params
 
@@ -62,14 +62,54 @@ def _adapt(
     return losses, (after, optax.apply_updates(params, updates), optimizer)
 
 
+@under_settings
+def mean_squares(
+    model: Model,
+    params: Params,
+    ids: np.ndarray,
+    *,
+    rows: int = 64,
+    window: int = 32,
+    batches: int = 100,
+    newline: int | None = None,
+) -> Params:
+    """The mean square of each parameter's gradient over batches of a text, without dropout: the scale for `descend`.
+
+    Args:
+        ids: [N] the text that the model was trained on. Its rows begin at places that lie evenly in it.
+        rows, window, batches: of so many gradients, each that of the mean loss over [B, T] characters, at most.
+        newline: as in `evaluate`.
+    """
+    rows = max(1, min(rows, len(ids) // window))
+    columns = ids[: len(ids) // rows * rows].reshape(rows, -1)[:, : batches * window]
+    placed = place(model, params, rows, newline)
+    step = partial(_add_squares(placed.model), placed.params, newline=newline)
+    sums = jax.tree.map(jnp.zeros_like, placed.params)
+    cut = list(windows(columns, window))
+    sums = read_all(step, cut, (placed.carry, sums), placed.rows)[1]
+    return jax.tree.map(lambda each: each / len(cut), on_one(sums))
+
+
+@compiled
+def _add_squares(model: Model, params: Params, ids: Array, state: Any, newline: Any = None) -> tuple[None, Any]:
+    carry, sums = state
+
+    def loss(params: Params) -> tuple[Array, Carry]:
+        losses, after = window_nats(model, params, ids, carry, newline)
+        return losses.mean(), after
+
+    grads, carry = jax.grad(loss, has_aux=True)(params)
+    return None, (carry, jax.tree.map(lambda total, grad: total + grad**2, sums, grads))
+
+
 def descend(moments: Params, rate: float, decay: float = 1e-3) -> optax.GradientTransformation:
     """The paper's update: a step against the scaled gradient, and one back towards the first parameters.
 
     The first is `rate` × gradient / (√moments + 1e-4), the second `decay` of the way, for every parameter alike.
 
     Args:
-        moments: the mean squares of the gradients in training, by parameter; Adam's second moments are such.
-        rate: of windows of 32 characters; 5e-5 suits models of 0.3 to 3 million parameters.
+        moments: the `mean_squares` of the gradients on the text of training, by parameter.
+        rate: of windows of 32 characters; RATE suits models of 0.3 to 3 million parameters.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -77,7 +77,7 @@ class Eval(_OnRun):
     cold: Annotated[int | None, shown("N", "none")] = None
     """Read windows of N characters, each from an empty state, as models that have none are scored."""
     dynamic: bool = False  # Read the text as one row, and learn from each 32 characters once they were predicted.
-    dynamic_rate: float = DYNAMIC_RATE  # How fast: a factor of gradients over the root of Adam's second moments.
+    dynamic_rate: float = DYNAMIC_RATE  # How fast: a factor of gradients over their root mean square in training.
     lags: bool = False
     """Measure too how the gradient of a loss falls with the lag to the hidden state that it is taken in."""
     weights: Weights = "float32"  # int8 gives the loss of the rounded weights that sample --weights int8 draws from.

@@ -1,11 +1,16 @@
-"""One optax chain from a config: global-norm clipping, Adam, weight decay, a learning-rate schedule."""
+"""One optax chain from a config: global-norm clipping, Adam or Muon, weight decay, a learning-rate schedule."""
 
 from functools import lru_cache, partial
+from math import sqrt
+from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from charlstm.config import OptimizerConfig
+
+_MUON_RMS = 0.2  # of an update's entries, about that of one by Adam, so that one rate serves both (Liu et al. 2025)
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -28,12 +33,34 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 @lru_cache(maxsize=32)  # the same object for the same config, so that what was compiled with it is found again
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The chain. Clipping: Pascanu et al. 2013, algorithm 1. Adam: Kingma & Ba 2015. Decoupled decay: AdamW, 2019."""
+    """The chain. Clipping: Pascanu et al. 2013, algorithm 1. Decoupled decay: AdamW, Loshchilov & Hutter 2019."""
     kernels = partial(jax.tree.map_with_path, lambda path, _: path[-1].key == "kernel")  # biases do not decay
     decayed = (optax.add_decayed_weights(config.weight_decay, mask=kernels),) if config.weight_decay else ()
     return optax.chain(
         optax.clip_by_global_norm(config.grad_clip),
-        optax.scale_by_adam(config.b1, config.b2),
+        _direction(config),
         *decayed,
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )
+
+
+def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adam: Kingma & Ba 2015. Muon: Jordan 2024, which makes the momentum of a matrix nearly orthogonal."""
+    adam = optax.scale_by_adam(config.b1, config.b2)
+    if config.method == "adam":
+        return adam
+    axes = partial(jax.tree.map, lambda _: contrib.MuonDimensionNumbers())
+    muon = optax.chain(
+        contrib.scale_by_muon(beta=config.b1, weight_dimension_numbers=axes), optax.stateless(_to_muon_rms)
+    )
+    return optax.partition({"adam": adam, "muon": muon}, _methods)
+
+
+def _methods(params: Any) -> Any:
+    """The method of each parameter: Muon's is for matrices from units to units, which are square here."""
+    return jax.tree.map(lambda leaf: "muon" if leaf.ndim == 2 and len(set(leaf.shape)) == 1 else "adam", params)
+
+
+def _to_muon_rms(updates: Any, params: Any) -> Any:
+    """Orthogonal matrices H×H, whose entries have an RMS of 1/√H, with an RMS of their own."""
+    return jax.tree.map(lambda leaf: leaf * _MUON_RMS * sqrt(leaf.shape[0]), updates)

@@ -38,7 +38,7 @@ _FREE = {
 _ALLOWED = {
     *("model.dropout", "model.dropout_mask", "model.recurrent_dropout", "model.input_dropout", "model.carry_dropout"),
     *("model.remat", "model.dtype", "train.accumulate", "train.deterministic_sums"),
-    *(f"optimizer.{each.name}" for each in fields(OptimizerConfig)),
+    *(f"optimizer.{each.name}" for each in fields(OptimizerConfig) if each.name != "method"),
 }
 """The updates to come depend on these. All others are part of the state, or of what was read."""
 

@@ -13,7 +13,7 @@ import jax
 import optax
 from numpy.typing import NDArray
 
-from charlstm.analysis.dynamic import descend, evaluate_dynamic
+from charlstm.analysis.dynamic import descend, evaluate_dynamic, mean_squares
 from charlstm.analysis.evaluate import (
     SCORED_ROWS,
     Evaluation,
@@ -190,7 +190,7 @@ class TrainedRun:
 
         Raises:
             ValueError: more than one way is asked for, or a number is out of bounds.
-            InputError: dynamic, and the run has no state of Adam's to restore.
+            InputError: dynamic, and the run's own text, which scales its steps, cannot be read.
         """
         if exact + (cold is not None) + (dynamic is not None) > 1:
             raise ValueError("exact, cold and dynamic are ways of reading a text; ask for one")
@@ -203,11 +203,8 @@ class TrainedRun:
         if dynamic is not None:
             if not 0 <= dynamic < math.inf:
                 raise ValueError(f"dynamic is {dynamic}; it must be at least 0 and finite")
-            if not self.step or self.run.program:
-                why = "a program made this run in its own way" if self.step else "fresh parameters have none"
-                raise ValueError(f"a dynamic evaluation needs the second moments of charlstm's optimizer; {why}")
-            tx = descend(optax.tree.get(self.state().optimizer, "nu"), dynamic)
-            return evaluate_dynamic(self.model, self.params, ids, tx, newline=newline)
+            moments = mean_squares(self.model, self.params, self.ids("train"), newline=newline)
+            return evaluate_dynamic(self.model, self.params, ids, descend(moments, dynamic), newline=newline)
         return evaluate(self.model, self.params, ids, rows=1 if exact else None, newline=newline)
 
     def score(self, lines: Sequence[str], *, skip_unknown: bool = False) -> list[Score]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CELLS, assert_trees_close, random_ids, random_params, small_model
 
-from charlstm.analysis.dynamic import descend, evaluate_dynamic
+from charlstm.analysis.dynamic import descend, evaluate_dynamic, mean_squares
 from charlstm.analysis.evaluate import evaluate, evaluate_cold
 from charlstm.config import Cell
 from charlstm.core.loss import nats
@@ -65,6 +65,32 @@ def test_a_text_that_repeats_is_learned_on_the_way():
     params, ids = model.init(jax.random.key(0)), np.tile(random_ids(model, 0, 20), 100)
     adapted = evaluate_dynamic(model, params, ids, descend(jax.tree.map(np.ones_like, params), 0.1), window=20)
     assert adapted.loss < 0.8 * evaluate(model, params, ids, rows=1).loss
+
+
+@pytest.mark.parametrize("newline", [None, 2])
+def test_mean_squares_are_those_of_gradients_one_by_one(newline: int | None):
+    """Two rows of a text, from the zero carry, in windows of 4 and a part of one."""
+    model = small_model("gru")
+    params, ids = random_params(model, 0), random_ids(model, 0, 41)
+    found = mean_squares(model, params, ids, rows=2, window=4, batches=3, newline=newline)
+
+    def loss(params: Any, rows: Any, start: int) -> Any:
+        # What is read before the windows has no part in their gradient.
+        carry = model.zero_carry(2)
+        if newline is not None:
+            carry = model.apply(params, np.full((2, 1), newline), carry)[1]
+        for before in range(0, start, 4):
+            part = rows[:, before : before + 4]
+            carry = model.apply(params, part, carry, resets=None if newline is None else part == newline)[1]
+        carry = jax.lax.stop_gradient(carry)
+        part = rows[:, start : start + 4]
+        logits, _ = model.apply(params, part, carry, resets=None if newline is None else part == newline)
+        first = model.head(params, model.top(carry))[:, None]
+        return nats(jax.numpy.concatenate([first, logits[:, :-1]], 1), part).mean()
+
+    grads = [jax.grad(loss)(params, ids[:40].reshape(2, 20), start) for start in (0, 4, 8)]
+    wanted = jax.tree.map(lambda *each: sum(np.square(np.asarray(part, np.float64)) for part in each) / 3, *grads)
+    assert_trees_close(found, wanted, 1e-6)
 
 
 def test_an_update_is_that_of_the_paper():

@@ -23,6 +23,10 @@ def test_each_seed_is_to_the_bit_what_it_is_alone(cell: Cell, seeds: int) -> Non
     assert_each_is_as_alone(seed_program(cell, seeds))
 
 
+def test_so_it_is_with_muon() -> None:
+    assert_each_is_as_alone(seed_program("lstm", 3, "muon"))
+
+
 def test_a_model_compiles_one_training_program_for_all_its_seeds(caplog: pytest.LogCaptureFixture) -> None:
     program = seed_program("gru", 5)
     with caplog.at_level(logging.WARNING), jax.log_compiles():

@@ -330,7 +330,6 @@ def test_a_run_is_evaluated_in_four_ways(whole: Path, capsys: pytest.CaptureFixt
         (["--dynamic", "--dynamic-rate", "-1"], "--dynamic-rate is -1.0; it must be at least 0 and finite"),
         (["--dynamic", "--dynamic-rate", "nan"], "--dynamic-rate is nan"),
         (["--exact", "--dynamic"], "--exact, --cold and --dynamic each read a text"),
-        (["--dynamic", "--checkpoint", "fresh"], "a dynamic evaluation needs the second moments"),
     ],
 )
 def test_a_way_of_evaluating_that_cannot_be_is_refused(
@@ -340,9 +339,10 @@ def test_a_way_of_evaluating_that_cannot_be_is_refused(
     assert says in capsys.readouterr().err
 
 
-def test_an_averaged_run_that_stopped_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["adam", "muon"])
+def test_an_averaged_run_that_stopped_ends_with_the_same_bits(text: Path, tmp_path: Path, method: str) -> None:
     """Law 5, with all that is dropped: sampled, evaluated and kept is the average."""
-    how = {"optimizer__average": 0.9, "model__recurrent_dropout": 0.3}
+    how = {"optimizer__method": method, "optimizer__average": 0.9, "model__recurrent_dropout": 0.3}
     how |= {"model__input_dropout": 0.1, "model__carry_dropout": 0.2}
     assert cli.run(words(text, tmp_path / "whole", **how)) == 0
     with pytest.MonkeyPatch.context() as patch:
