@@ -78,7 +78,7 @@ def test_mean_squares_are_those_of_gradients_one_by_one(newline: int | None):
         # What is read before the windows has no part in their gradient.
         carry = model.zero_carry(2)
         if newline is not None:
-            carry = model.apply(params, np.full((2, 1), newline), carry)[1]
+            carry = model.apply(params, jax.numpy.full((2, 1), newline), carry)[1]
         for before in range(0, start, 4):
             part = rows[:, before : before + 4]
             carry = model.apply(params, part, carry, resets=None if newline is None else part == newline)[1]
