@@ -71,7 +71,7 @@ def lines(paths: list[Path]) -> int:
 
 
 def test_the_core_is_small():
-    assert lines([path for path in INSIDE if home(path) == "core"]) <= 1660
+    assert lines([path for path in INSIDE if home(path) == "core"]) <= 1700
 
 
 def test_the_package_is_small():

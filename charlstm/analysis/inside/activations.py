@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -17,8 +18,7 @@ from charlstm.analysis.evaluate import rows_of, warmed_rows
 from charlstm.analysis.reader import compiled, read_windows, starts
 from charlstm.analysis.settings import under_settings
 from charlstm.core.cells import BUILT_IN, reset
-from charlstm.core.fast.loop import FusedLayer, fuse
-from charlstm.core.fast.products import product
+from charlstm.core.fast.loop import fuse, project, scan_cell
 from charlstm.core.loss import nats
 from charlstm.core.network import Carry, Model, Params
 
@@ -115,50 +115,46 @@ def gate_saturation(blocks: Iterable[Block]) -> dict[str, Saturation]:
 @compiled
 def _read(model: Model, params: Params, ids: Array, carry: Carry, newline: Any = None) -> tuple[Any, Carry]:
     """(hidden [T, L, B, H], cell and gates likewise), logits [B, T, V] as [T, B, V], and nats [B, T]; the carry."""
-    known = model.config.cell in BUILT_IN
-    numbers = range(model.config.num_layers)
-    layers = [fuse(model.cell, params["stack"][f"layer_{number}"]) for number in numbers] if known else None
-    shape = model.config.num_layers, len(ids), model.config.hidden_size
-
-    def step(carry: Carry, now: Array) -> tuple[Carry, Any]:
-        carry = reset(carry, starts(now, newline))
-        if layers is None:
-            after = model.step_with(params, carry, now, jnp.zeros(shape, params["head"]["kernel"].dtype))
-            return after, (jnp.stack([model.cell.hidden(each) for each in after]), None, {})
-        after, gates, shown = [], [], now
-        for layer, before in zip(layers, carry, strict=True):
-            new, saved = _step(model, layer, shown, before)
-            shown = model.cell.hidden(new)
-            after.append(new)
-            gates.append(_gates(model.config.cell, saved))
-        hidden = jnp.stack([model.cell.hidden(each) for each in after])
-        cell = jnp.stack([each[0] for each in after]) if model.config.cell == "lstm" else None
-        return tuple(after), (hidden, cell, {name: jnp.stack([each[name] for each in gates]) for name in gates[0]})
-
-    before = model.head(params, model.top(carry))
-    carry, seen = lax.scan(step, carry, ids.T)
+    before, resets = model.head(params, model.top(carry)), starts(ids.T, newline)
+    read = _read_layers if model.config.cell in BUILT_IN else _read_steps
+    seen, carry = read(model, params, ids.T, carry, resets)
     logits = model.head(params, seen[0][:, -1])
     losses = nats(jnp.concatenate([before[None], logits[:-1]]), ids.T).T
     return (seen, logits, losses), carry
 
 
-def _step(model: Model, layer: FusedLayer, inputs: Array, carry: Any) -> tuple[Any, Any]:
-    """One step of a built-in layer as `fast.loop` takes it, with what the cell saves for its gradient."""
-    flatten, dtype = model.mesh is None, model.rounding
-    projected = product(inputs, layer.kernel, dtype, flatten=flatten) + layer.bias[None]
-    recurrent = product(model.cell.hidden(carry), layer.recurrent, dtype, flatten=flatten)
-    if layer.inner_bias is not None:
-        recurrent = recurrent + layer.inner_bias[None]
-    projected = projected if dtype is None else projected.astype(dtype)
-    return model.cell.forward(projected.astype(recurrent.dtype), recurrent, carry)
+def _read_layers(model: Model, params: Params, ids: Array, carry: Carry, resets: Any) -> tuple[Any, Carry]:
+    """What is seen of built-in cells: all that the loop in JAX keeps for its gradient."""
+    flatten, dtype, shown, after, seen = model.mesh is None, model.rounding, ids, [], []
+    for number, first in enumerate(carry):
+        layer = fuse(model.cell, params["stack"][f"layer_{number}"])
+        projected = project(layer, shown, dtype, flatten)
+        shown, last, saved = scan_cell(
+            model.cell, projected, layer.recurrent, layer.inner_bias, first, resets, keep=True
+        )
+        after.append(last)
+        seen.append((shown.astype(model.cell.hidden(last).dtype), *_cell_and_gates(model.config.cell, saved)))
+    return jax.tree.map(lambda *layers: jnp.stack(layers, 1), *seen), tuple(after)
 
 
-def _gates(cell: str, saved: Any) -> dict[str, Array]:
-    """The gates [B, H] among what `cells.Cell.forward` saves."""
+def _read_steps(model: Model, params: Params, ids: Array, carry: Carry, resets: Any) -> tuple[Any, Carry]:
+    """What is seen of a cell of one's own: its outputs."""
+    still = jnp.zeros((model.config.num_layers, ids.shape[1], model.config.hidden_size), params["head"]["kernel"].dtype)
+
+    def step(carry: Carry, now: tuple[Array, Any]) -> tuple[Carry, Array]:
+        after = model.step_with(params, reset(carry, now[1]), now[0], still)
+        return after, jnp.stack([model.cell.hidden(each) for each in after])
+
+    carry, hidden = lax.scan(step, carry, (ids, resets))
+    return (hidden, None, {}), carry
+
+
+def _cell_and_gates(cell: str, saved: Any) -> tuple[Array | None, dict[str, Array]]:
+    """The cell states of an lstm and the gates, [T, B, H] each, among what `cells.Cell.forward` saves."""
     if cell == "lstm":
-        i, f, _, o, _ = saved
-        return {"input": i, "forget": f, "output": o}
+        i, f, g, o, before = saved
+        return f * before + i * g, {"input": i, "forget": f, "output": o}
     if cell == "gru":
         r, z, *_ = saved
-        return {"reset": r, "update": z}
-    return {"tanh": (1 + saved) / 2}
+        return None, {"reset": r, "update": z}
+    return None, {"tanh": (1 + saved) / 2}

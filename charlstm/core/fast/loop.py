@@ -51,9 +51,14 @@ def run_layer(
 
     `resets` are as in `run_cell`, `dtype` and `flatten` as in `products.product`.
     """
-    projected = product(inputs, layer.kernel, dtype, flatten=flatten) + layer.bias[None, None, :]
-    projected = projected if dtype is None else projected.astype(dtype)
+    projected = project(layer, inputs, dtype, flatten)
     return run_cell(cell, flatten, projected, layer.recurrent, layer.inner_bias, carry, resets)  # pyright: ignore[reportReturnType]
+
+
+def project(layer: FusedLayer, inputs: Array, dtype: Any, flatten: bool) -> Array:
+    """The input's part of the gates, [T, B, G·H], with every bias that adds to it."""
+    projected = product(inputs, layer.kernel, dtype, flatten=flatten) + layer.bias[None, None, :]
+    return projected if dtype is None else projected.astype(dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -74,16 +79,17 @@ def run_cell(
         hidden [T, B, H] after each step, in the dtype of `projected`, and the carry after the last. Each gradient has
         the dtype of what it belongs to.
     """
-    hidden, last, _ = _scan(cell, projected, kernel, bias, carry, resets, keep=False)
+    hidden, last, _ = scan_cell(cell, projected, kernel, bias, carry, resets, keep=False)
     return hidden, last
 
 
 def _forward(cell: Cell, flatten: bool, projected: Array, kernel: Array, bias: Any, carry: Any, resets: Any) -> Any:
-    hidden, last, saved = _scan(cell, projected, kernel, bias, carry, resets, keep=True)
+    hidden, last, saved = scan_cell(cell, projected, kernel, bias, carry, resets, keep=True)
     return (hidden, last), (saved, hidden, cell.hidden(carry), kernel, bias, resets)
 
 
-def _scan(cell: Cell, projected: Array, kernel: Array, bias: Any, carry: Any, resets: Any, *, keep: bool) -> Any:
+def scan_cell(cell: Cell, projected: Array, kernel: Array, bias: Any, carry: Any, resets: Any, *, keep: bool) -> Any:
+    """`run_cell` without a gradient of its own: hidden, the last carry, and what `Cell.forward` saves, if to `keep`."""
     rounded = kernel.astype(projected.dtype)
 
     def step(carry: CellCarry, inputs: tuple[Array, Any]) -> tuple[CellCarry, Any]:
