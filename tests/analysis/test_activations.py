@@ -75,7 +75,8 @@ def by_equations(model: Model, params: Any, ids: np.ndarray) -> tuple[Any, Any, 
 @given(seed=SEEDS)
 def test_every_state_and_gate_equals_the_equations(cell: Cell, layers: int, seed: int):
     model = small_model(cell, layers, vocabulary=V)
-    params, ids = random_params(model, seed), random_ids(model, seed, 23).astype(np.uint8)
+    # With larger ones an RNN is chaotic: a rounding of its parameters moves the equations' own states by 1e-5.
+    params, ids = random_params(model, seed, scale=0.25), random_ids(model, seed, 23).astype(np.uint8)
     found = joined(list(activations(model, params, ids, window=5)))
     hidden, states, gates = by_equations(model, params, ids)
     assert found.at.tolist() == list(range(23))
