@@ -174,7 +174,7 @@ class TrainConfig:
     accumulate: Count = 1
     """Groups of a batch's rows that are read one after the other for an update, in the memory of one; it divides B."""
     deterministic_sums: Flag = False
-    """Sum gradients over rows in one order: 1, 2, 4 and 8 devices that B divides among give the same bits."""
+    """Sum gradients over rows in one order: 1, 2, 4 and 8 devices that B divides among give the same bits, by Adam."""
     patience: NonNegative = 0
     """Stop early once so many validations were made after the one with the lowest loss; 0 means never."""
 
@@ -217,6 +217,8 @@ class Experiment:
         if self.data.batch_size % self.train.accumulate:
             must = f"it must divide data.batch_size, {self.data.batch_size}"
             raise ValueError(f"train.accumulate is {self.train.accumulate}; {must}")
+        if self.train.deterministic_sums and self.optimizer.method == "muon":
+            raise ValueError("train.deterministic_sums is True; Muon's updates have no such promise, so use adam")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -25,7 +25,7 @@ from charlstm.runs.config_file import continued
 from charlstm.runs.folder import Run
 from charlstm.runs.loading import TrainedRun
 from charlstm.runs.metrics import read, time_taken
-from charlstm.runs.models import first_state, make_model, options_of, other_backend
+from charlstm.runs.models import chain_of, first_state, make_model, options_of, other_backend
 from charlstm.support.errors import Interrupted
 from charlstm.support.files import inside, write_json
 from charlstm.support.lock import only_writer
@@ -106,7 +106,7 @@ class Comparison:
         # Fewer runs than devices train one by one, and the devices share the rows of each.
         options = options_of(model.config)
         layout = Layout.of(options.shared(model.config.data.batch_size))
-        alone = OneRun(network, tx, layout, mean_nats, schedule, options)
+        alone = OneRun(network, chain_of(model.config, layout), layout, mean_nats, schedule, options)
         one_by_one = self.grid.seeds < jax.local_device_count()
         with ExitStack() as stack:
             groups: dict[int, list[tuple[Member, TrainState]]] = {}

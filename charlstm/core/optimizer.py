@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 from optax import contrib
 
 from charlstm.config import OptimizerConfig
+from charlstm.core.sharding import spread
 
 _MUON_RMS = 0.2  # of an update's entries, about that of one by Adam, so that one rate serves both (Liu et al. 2025)
 
@@ -32,26 +34,31 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 @lru_cache(maxsize=32)  # the same object for the same config, so that what was compiled with it is found again
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The chain. Clipping: Pascanu et al. 2013, algorithm 1. Decoupled decay: AdamW, Loshchilov & Hutter 2019."""
+def make_optimizer(config: OptimizerConfig, steps: int, mesh: Mesh | None = None) -> optax.GradientTransformation:
+    """The chain. Clipping: Pascanu et al. 2013, algorithm 1. Decoupled decay: AdamW, Loshchilov & Hutter 2019.
+
+    The devices of a mesh share Muon's products among them; without one, each device computes them all.
+    """
     kernels = partial(jax.tree.map_with_path, lambda path, _: path[-1].key == "kernel")  # biases do not decay
     decayed = (optax.add_decayed_weights(config.weight_decay, mask=kernels),) if config.weight_decay else ()
     return optax.chain(
         optax.clip_by_global_norm(config.grad_clip),
-        _direction(config),
+        _direction(config, mesh),
         *decayed,
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )
 
 
-def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
+def _direction(config: OptimizerConfig, mesh: Mesh | None) -> optax.GradientTransformation:
     """Adam: Kingma & Ba 2015. Muon: Jordan 2024, which makes the momentum of a matrix nearly orthogonal."""
     adam = optax.scale_by_adam(config.b1, config.b2)
     if config.method == "adam":
         return adam
     axes = partial(jax.tree.map, lambda _: contrib.MuonDimensionNumbers())
     muon = optax.chain(
-        contrib.scale_by_muon(beta=config.b1, weight_dimension_numbers=axes), optax.stateless(_to_muon_rms)
+        optax.stateless(lambda updates, params: spread(updates, mesh)),
+        contrib.scale_by_muon(beta=config.b1, weight_dimension_numbers=axes),
+        optax.stateless(_to_muon_rms),
     )
     return optax.partition({"adam": adam, "muon": muon}, _methods)
 

@@ -59,6 +59,11 @@ class Layout:
         return self.mesh if self.devices > 1 else None
 
     @property
+    def own_mesh(self) -> Mesh | None:
+        """`shared_mesh` where all its devices are of this process."""
+        return self.shared_mesh if self.processes == 1 else None
+
+    @property
     def devices(self) -> int:
         """How many devices compute."""
         return self.mesh.size
@@ -77,6 +82,18 @@ class Layout:
     def _sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         # On a machine with one device nothing is said, so that nothing is compiled again for saying it.
         return NamedSharding(self.mesh, spec) if jax.local_device_count() > 1 or self.processes > 1 else None
+
+
+def spread(matrices: Any, mesh: Mesh | None) -> Any:
+    """A tree of matrices, of which each device of the mesh has some rows where they share them evenly."""
+    if mesh is None:
+        return matrices
+    by_rows = NamedSharding(mesh, PartitionSpec(ROWS))
+
+    def of(matrix: Array) -> Array:
+        return lax.with_sharding_constraint(matrix, by_rows) if len(matrix) % mesh.size == 0 else matrix
+
+    return jax.tree.map(of, matrices)
 
 
 OfRows = Callable[[Any, Array, Any], tuple[Any, Any]]

@@ -11,6 +11,7 @@ from charlstm.core.cells import BUILT_IN
 from charlstm.core.fast.native import bind
 from charlstm.core.network import Model
 from charlstm.core.optimizer import make_optimizer
+from charlstm.core.sharding import Layout
 from charlstm.core.size import count_parameters
 from charlstm.core.step import Options, TrainState, init_state
 from charlstm.runs.folder import Run
@@ -63,6 +64,11 @@ def first_state(
     chain = tx or make_optimizer(config.optimizer, config.train.steps)
     average = config.optimizer.average > 0 if average is None else average
     return init_state(model, chain, config.data.batch_size, config.seed, average=average)
+
+
+def chain_of(config: Experiment, layout: Layout) -> optax.GradientTransformation:
+    """The optimizer of a run on devices that lie so."""
+    return make_optimizer(config.optimizer, config.train.steps, layout.own_mesh)
 
 
 def options_of(config: Experiment) -> Options:

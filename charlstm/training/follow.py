@@ -16,12 +16,12 @@ from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment
 from charlstm.core.loss import mean_nats
 from charlstm.core.network import Model
-from charlstm.core.optimizer import learning_rate, make_optimizer
+from charlstm.core.optimizer import learning_rate
 from charlstm.core.step import Loss, TrainState
 from charlstm.data import corpora
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.folder import Run
-from charlstm.runs.models import first_state, make_model, options_of
+from charlstm.runs.models import chain_of, first_state, make_model, options_of
 from charlstm.support.errors import InputError
 from charlstm.support.schema import from_dict
 from charlstm.training.loop import Callback, Loop, Watch
@@ -79,7 +79,7 @@ def follow(
         with peers.turn() as told:
             pass
         schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
-        chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
+        chain = chain_of(config, layout) if tx is None else tx
         state = peers.spread(jax.eval_shape(partial(first_state, config, model, chain)))
         one = one_run(peers, model, chain, layout, loss or mean_nats, schedule, options)
         member = _WithoutFiles(Run(Path(), config, data.vocabulary, text))

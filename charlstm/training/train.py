@@ -17,14 +17,14 @@ import optax
 from charlstm.analysis.settings import under_settings
 from charlstm.config import Experiment
 from charlstm.core.loss import mean_nats
-from charlstm.core.optimizer import learning_rate, make_optimizer
+from charlstm.core.optimizer import learning_rate
 from charlstm.core.step import Loss, TrainState
 from charlstm.data.dataset import Dataset, Fingerprint
 from charlstm.runs.config_file import continued
 from charlstm.runs.folder import CHECKPOINTS, METRICS, Run, as_training_errors, make_folder
 from charlstm.runs.loading import TrainedRun, load_run
 from charlstm.runs.metrics import last_step
-from charlstm.runs.models import first_state, make_model, options_of, other_backend
+from charlstm.runs.models import chain_of, first_state, make_model, options_of, other_backend
 from charlstm.runs.steps import latest_of, numbered
 from charlstm.runs.transfer import find_origin, load_origin, origin_of, transfer
 from charlstm.support import star
@@ -108,9 +108,10 @@ def train(
             received.check()
             fingerprint = getattr(data, "fingerprint", Fingerprint("", "", 0))
             schedule = learning_rate(config.optimizer, config.train.steps) if tx is None else None
-            chain = make_optimizer(config.optimizer, config.train.steps) if tx is None else tx
-            options, first = options_of(config), partial(first_state, config, model, chain)
+            options = options_of(config)
             layout = lay_out(config, options)
+            chain = chain_of(config, layout) if tx is None else tx
+            first = partial(first_state, config, model, chain)
             begun, old = None, _old_run(run, latest, init_from)
             if old:
                 params, line = transfer(old, config, data.vocabulary, model, (begun := first()).params)

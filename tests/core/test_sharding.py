@@ -25,7 +25,7 @@ from small_runs import bits, stop_at, timeless_metrics, words
 from charlstm import cli
 from charlstm.analysis.evaluate import evaluate
 from charlstm.analysis.gradient_reach import gradient_reach
-from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, Recurrence, TrainConfig
+from charlstm.config import DataConfig, Experiment, Method, ModelConfig, OptimizerConfig, Recurrence, TrainConfig
 from charlstm.core.network import Model
 from charlstm.core.optimizer import learning_rate, make_optimizer
 from charlstm.core.sharding import Layout
@@ -52,10 +52,13 @@ CONFIG = Experiment(
 MODEL = Model(CONFIG.model, V)
 
 
-def trained(recurrence: Recurrence = "fast", steps: int = CONFIG.train.steps) -> dict[str, Any]:
+def trained(
+    recurrence: Recurrence = "fast", steps: int = CONFIG.train.steps, method: Method = "adam"
+) -> dict[str, Any]:
     """Losses on all devices of the process, and what the devices tell each other in a step."""
     model = Model(replace(MODEL.config, recurrence=recurrence), V)
-    layout, tx = Layout.of(B), make_optimizer(CONFIG.optimizer, CONFIG.train.steps)
+    layout = Layout.of(B)
+    tx = make_optimizer(replace(CONFIG.optimizer, method=method), CONFIG.train.steps, layout.own_mesh)
     schedule = learning_rate(CONFIG.optimizer, CONFIG.train.steps)
     state = init_state(model, tx, B, CONFIG.seed)
     update = jit_update(make_update(model.on(layout), tx, schedule=schedule), layout)
@@ -114,6 +117,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "devices": [[layout.devices, jax.local_device_count() - layout.devices] for layout in layouts],
         "trained": trained(),
         "cudnn": through_cudnn(),
+        "muon": trained(steps=20, method="muon"),
         "validation": validation(),
         "reach": reach(),
         "together": seeds_together(),
@@ -153,6 +157,11 @@ def test_a_hundred_losses_on_eight_devices_equal_those_on_one(eight: dict[str, A
 def test_devices_exchange_nothing_but_sums(eight: dict[str, Any]):
     """No row, mask or activation travels: what is sent does not grow with the batch."""
     assert eight["trained"]["exchanges"] == []
+
+
+def test_devices_share_the_products_of_muon(eight: dict[str, Any]):
+    np.testing.assert_allclose(eight["muon"]["losses"], trained(steps=20, method="muon")["losses"], rtol=0, atol=1e-5)
+    assert "all-gather" in eight["muon"]["exchanges"]
 
 
 def test_devices_share_what_cudnn_computes(eight: dict[str, Any]):

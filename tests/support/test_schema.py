@@ -170,6 +170,10 @@ def test_a_whole_number_is_a_float_where_one_belongs() -> None:
         ({"data": {"test_fraction": 0.97}}, "data.validation_fraction + test_fraction is 1.02; it must be below 1"),
         ({"model": {"cell": "gru", "recurrence": "cudnn"}}, "model.recurrence is 'cudnn'; it must be auto, fast or"),
         ({"train": {"accumulate": 5}}, "train.accumulate is 5; it must divide data.batch_size, 32"),
+        (
+            {"train": {"deterministic_sums": True}, "optimizer": {"method": "muon"}},
+            "train.deterministic_sums is True; Muon's updates have no such promise, so use adam",
+        ),
     ],
 )
 def test_a_message_says_what_is_wrong_and_what_to_do(values: Any, line: str) -> None:
