@@ -71,12 +71,12 @@ def lines(paths: list[Path]) -> int:
 
 
 def test_the_core_is_small():
-    assert lines([path for path in INSIDE if home(path) == "core"]) <= 1700
+    assert lines([path for path in INSIDE if home(path) == "core"]) <= 1750
 
 
 def test_the_package_is_small():
     """A feature that needs more raises the number, and says so."""
-    assert lines(MODULES) <= 13_300
+    assert lines(MODULES) <= 13_400
 
 
 def test_tests_mirror_the_folders():

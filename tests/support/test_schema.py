@@ -138,6 +138,7 @@ CHOICES = {
     "model.dropout_mask",
     "model.recurrence",
     "model.dtype",
+    "optimizer.method",
     "optimizer.schedule",
 }
 scalars = st.none() | st.booleans() | st.integers(1, 3) | st.floats(0.1, 0.4) | st.sampled_from(["1", "0.1", "True"])
