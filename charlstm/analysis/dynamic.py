@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from charlstm.analysis.evaluate import Evaluation
-from charlstm.analysis.reader import compiled, on_one, place, read_all, read_windows, window_nats, windows
+from charlstm.analysis.reader import compiled, on_one, place, read_windows, window_nats, windows
 from charlstm.analysis.settings import under_settings
 from charlstm.core.network import Carry, Model, Params
 
@@ -84,22 +84,24 @@ def mean_squares(
     columns = ids[: len(ids) // rows * rows].reshape(rows, -1)[:, : batches * window]
     placed = place(model, params, rows, newline)
     step = partial(_add_squares(placed.model), placed.params, newline=newline)
-    sums = jax.tree.map(jnp.zeros_like, placed.params)
-    cut = list(windows(columns, window))
-    sums = read_all(step, cut, (placed.carry, sums), placed.rows)[1]
+    sums, cut = jax.tree.map(jnp.zeros_like, placed.params), list(windows(columns, window))
+    for loss, (_, after) in read_windows(step, cut, (placed.carry, sums), placed.rows):
+        loss.block_until_ready()  # several CPU devices wait for each other forever with many calls on their way
+        sums = after
     return jax.tree.map(lambda each: each / len(cut), on_one(sums))
 
 
 @compiled
-def _add_squares(model: Model, params: Params, ids: Array, state: Any, newline: Any = None) -> tuple[None, Any]:
+def _add_squares(model: Model, params: Params, ids: Array, state: Any, newline: Any = None) -> tuple[Array, Any]:
+    """The mean loss of ids [B, T]; the carry after them, and the sums with the squares of its gradient."""
     carry, sums = state
 
     def loss(params: Params) -> tuple[Array, Carry]:
         losses, after = window_nats(model, params, ids, carry, newline)
         return losses.mean(), after
 
-    grads, carry = jax.grad(loss, has_aux=True)(params)
-    return None, (carry, jax.tree.map(lambda total, grad: total + grad**2, sums, grads))
+    (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return value, (carry, jax.tree.map(lambda total, grad: total + grad**2, sums, grads))
 
 
 def descend(moments: Params, rate: float, decay: float = 1e-3) -> optax.GradientTransformation:
