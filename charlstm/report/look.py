@@ -215,10 +215,10 @@ def _symbols(found: TrainedRun, ids: NDArray[Any], nats: NDArray[Any]) -> list[S
     """The symbols that cost most of the loss together."""
     counts = np.bincount(ids, minlength=len(found.vocabulary))
     sums = np.bincount(ids, nats, minlength=len(found.vocabulary))
-    top = sums.argsort()[::-1][:COSTLIEST]
+    top, total = sums.argsort()[::-1][:COSTLIEST], nats.sum() or 1.0  # 0 where there is but one symbol
     shown = found.vocabulary.characters
     return [
-        Symbol(shown[each], float(sums[each] / nats.sum()), float(sums[each] / counts[each]), int(counts[each]))
+        Symbol(shown[each], float(sums[each] / total), float(sums[each] / counts[each]), int(counts[each]))
         for each in top
         if counts[each]
     ]

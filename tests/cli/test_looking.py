@@ -69,6 +69,15 @@ def test_without_the_runs_own_text_a_file_is_read_and_n_grams_are_left_out(
         (folder / "moved.txt").rename(folder / "tiny.txt")
 
 
+def test_a_text_of_one_symbol_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "one.txt").write_text("a" * 2_000)
+    assert cli.run(short_words(tmp_path / "one.txt", tmp_path / "run")) == 0
+    capsys.readouterr()
+    assert cli.run(["look", str(tmp_path / "run"), "--json", "--output", str(tmp_path / "page.html")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nats"] == found["costliest_symbols"][0]["share"] == 0
+
+
 def test_what_cannot_be_looked_into_gets_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
