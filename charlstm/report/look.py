@@ -40,7 +40,7 @@ class Symbol(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A single character of the text, what stood before it, and its nats."""
+    """A single symbol of the text, what stood before it in readable characters, and its nats."""
 
     before: str
     symbol: str
@@ -225,8 +225,8 @@ def _symbols(found: TrainedRun, ids: NDArray[Any], nats: NDArray[Any]) -> list[S
 
 
 def _moment(found: TrainedRun, text: str, nats: NDArray[Any], at: int) -> Moment:
-    symbols = found.config.data.symbols
-    return Moment(to_readable(text[max(at - 40, 0) : at], symbols), to_readable(text[at], symbols), float(nats[at]))
+    before = to_readable(text[max(at - 40, 0) : at], found.config.data.symbols)
+    return Moment(before, text[at], float(nats[at]))
 
 
 def _distinct(units: list[UnitScore]) -> list[UnitScore]:

@@ -155,8 +155,9 @@ def _quantised(values: NDArray[Any]) -> tuple[bytes, float]:
 
 
 def _shown(symbol: str, look: Look | None = None) -> str:
-    """A text that is safe to show; a newline and a tab with a mark, and a byte of a letter as its number."""
-    if look is not None and look.found.config.data.symbols == "bytes" and symbol > "~":
+    """A text that is safe to show; a newline and a tab with a mark, and a byte that is no ASCII sign as its number."""
+    as_bytes = look is not None and look.found.config.data.symbols == "bytes"
+    if as_bytes and symbol not in _MARKS and not " " <= symbol <= "~":
         return f"\\x{ord(symbol):02x}"
     return "".join(_MARKS.get(each) or legible(each) for each in symbol)
 
@@ -166,7 +167,8 @@ def _named(symbol: str, look: Look) -> str:
     if symbol == " ":
         return "␣"
     shown = _shown(symbol, look).strip("\n\t")
-    return shown if symbol in _MARKS or (shown.isprintable() and shown.strip()) else f"U+{ord(symbol[0]):04X}"
+    marked = shown.isprintable() and shown.strip() and "\ufffd" not in shown
+    return shown if marked else f"U+{ord(symbol):04X}"
 
 
 def _definition(step: str) -> str:

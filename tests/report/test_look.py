@@ -211,6 +211,16 @@ def test_what_is_packed_is_what_the_model_does(seen: Look):
     np.testing.assert_allclose(found["nats"], seen.survey.nats[: len(ids)], atol=1e-3)
 
 
+def test_symbols_that_leave_no_mark_have_names_of_their_own(seen: Look, tmp_path: Path):
+    names = dict(zip(seen.found.vocabulary.characters, pack(seen).about["names"], strict=True))
+    told = {each: names[each] for each in (" ", "\n", "\t", "\x07", "\u202e", "é")}
+    assert list(told.values()) == ["␣", "↵", "→", "U+0007", "U+202E", "é"]
+    run = load_run(train(tmp_path, symbols="bytes"))
+    found = look(run, run.vocabulary.encode("\x07\xc3" * 10), "bytes")
+    names = dict(zip(run.vocabulary.characters, pack(found).about["names"], strict=True))
+    assert {names[each.symbol] for each in found.moments} <= {"\\x07", "\\xc3"}
+
+
 def test_a_page_that_would_be_too_large_leaves_out_the_units_that_move_least(
     seen: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
