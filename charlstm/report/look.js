@@ -39,7 +39,7 @@ async function unpack() {
 
 function write() {
   for (const id of arrays.ids) {
-    const span = document.createElement("s");
+    const span = document.createElement("span");
     span.textContent = about.shown[id];
     if (/^[↵→]/.test(span.textContent)) span.className = "mark";
     span.at = spans.length;

@@ -104,6 +104,11 @@ def test_it_opens_without_a_network_and_nothing_hostile_runs(page: Path, tab: Ta
     assert "{{ 7 * 7 }}" in text
 
 
+def test_no_column_of_a_table_is_beside_the_screen(tab: Tab):
+    cells = "[...document.querySelectorAll('th, td')].map((each) => each.getBoundingClientRect().right)"
+    assert tab.value(f"Math.max(...{cells}) <= innerWidth")
+
+
 def test_the_policy_stands_behind_a_fault_in_escaping(page: Path, tmp_path: Path):
     fault = "<main><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
     (faulty := tmp_path / "faulty.html").write_text(page.read_text("utf-8").replace("<main>", fault), "utf-8")
@@ -143,7 +148,7 @@ def test_colours_are_those_of_the_unit(seen: Look, tab: Tab):
     tab.page.fill("#unit", "3")
     tab.page.select_option("#part", "h")
     values = unpack(packed)["values"][number] / 127
-    colours = tab.value("[...document.querySelectorAll('#shown s')].map((each) => each.style.background)")
+    colours = tab.value("[...document.querySelectorAll('#shown span')].map((each) => each.style.background)")
     assert len(colours) == len(values)
     for value, colour in zip(values, colours, strict=True):
         wanted = "" if 0.85 * abs(value) < 0.03 else f"rgb(var(--{'low' if value < 0 else 'high'}) / "
@@ -151,7 +156,7 @@ def test_colours_are_those_of_the_unit(seen: Look, tab: Tab):
 
 
 def test_a_character_tells_its_loss_and_what_was_likely(seen: Look, tab: Tab):
-    characters = tab.page.locator("#shown s")
+    characters = tab.page.locator("#shown span")
     characters.nth(4).click()
     assert "character 5" in panel(tab) and f"loss {seen.survey.nats[4]:.2f} nats" in panel(tab)
     characters.nth(9).hover()
@@ -162,7 +167,7 @@ def test_a_character_tells_its_loss_and_what_was_likely(seen: Look, tab: Tab):
         tab.page.keyboard.press(key)
         assert place is None or f"character {place}\n" in panel(tab)
     tab.page.keyboard.press("End")
-    count = tab.value("document.querySelectorAll('#shown s').length")
+    count = tab.value("document.querySelectorAll('#shown span').length")
     assert f"character {count:,}\n" in panel(tab)
     tab.page.focus("#place")
     tab.page.keyboard.press("ArrowLeft")
