@@ -109,7 +109,7 @@ def look(found: TrainedRun, ids: NDArray[Any], source: str, advance: Advance = l
     """
     ids = np.asarray(ids[:SURVEYED])
     if len(ids) < 2:
-        raise InputError(f"{source} has {len(ids)} characters; give a text with --text, of a few thousand")
+        raise InputError(f"{source} has fewer than two characters; give a text of a few thousand with --text")
     text = found.vocabulary.decode(ids)
     blocks = activations(found.model, found.params, ids, rows=default_rows(len(ids)), newline=found.run.newline)
     with np.errstate(invalid="ignore"):  # checked below

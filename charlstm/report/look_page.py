@@ -5,6 +5,7 @@ Jinja2, only scripts whose SHA-256 the policy names run, and nothing is fetched.
 """
 
 import base64
+import os
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,11 +82,14 @@ def write_look(look: Look, output: Path) -> None:
 
 
 def check_page(output: Path) -> None:
-    """Raises InputError for a name that is no page's, so that a slip overwrites nothing, or if Jinja2 is missing."""
+    """Raises InputError for what cannot be a page or is not named as one, as by a slip, or if Jinja2 is missing."""
     with extra("report"):
         import jinja2  # noqa: F401 - whether it is there
     if not output.name.endswith(".html"):
         raise InputError(f"--output is {one_line(output)}; it must end in .html")
+    if os.path.isdir(output) or not os.path.isdir(output.parent):  # a Path raises where it may not look
+        why = "it is a folder" if os.path.isdir(output) else f"there is no folder {one_line(output.parent)}"
+        raise InputError(f"{one_line(output)} cannot be written: {why}; use another --output")
 
 
 def pack(look: Look) -> Packed:
