@@ -137,6 +137,8 @@ def test_a_unit_is_chosen_by_number_slider_arrow_and_button(tab: Tab):
     assert sorted(parts) == ["c", "forget", "h", "input", "loss", "output"]
     tab.page.select_option("#part", "loss")
     assert "the loss" in told(tab)
+    tab.page.fill("#unit", "5")
+    assert "unit 5, output h" in told(tab)
 
 
 def test_colours_are_those_of_the_unit(seen: Look, tab: Tab):
