@@ -212,10 +212,10 @@ def look(words: list[str]) -> None:
     from charlstm.runs.loading import load_run
 
     output = asked.output or (None if asked.json else asked.run / "look.html")
-    if output:
-        check_page(output)  # before the work
     found = load_run(asked.run, asked.checkpoint)
     print_notes(found.notes)
+    if output:
+        check_page(output)  # before the work
     if asked.corpus:
         found = found.with_text_at(corpora.resolve(asked.corpus))
     if asked.text is None:
@@ -227,6 +227,7 @@ def look(words: list[str]) -> None:
     reporter = Reporter()
     with reporter.bar(0, 1, counts_steps=False):
         seen = look_into(found, ids, source, reporter.advance)
+    print_notes([f"n-grams are left out: {seen.why_not}"] if seen.why_not else [])
     if output:
         write_look(seen, output)
     write(f"{to_json(as_json(seen)) if asked.json else output}\n")

@@ -1,6 +1,7 @@
 """What a program can tell of each character of a text: its kind, its word, and features that a unit may have learnt.
 
-All but the speaker's name follow from the text up to the character. Bytes are read as Latin-1.
+All but the speaker's name and quotes by apostrophes follow from the text up to the character, or the one after it.
+Bytes are read as Latin-1.
 """
 
 import re

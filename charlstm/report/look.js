@@ -39,7 +39,7 @@ async function unpack() {
 
 function write() {
   for (const id of arrays.ids) {
-    const span = document.createElement("s");
+    const span = document.createElement("span");
     span.textContent = about.shown[id];
     if (/^[↵→]/.test(span.textContent)) span.className = "mark";
     span.at = spans.length;
@@ -156,13 +156,14 @@ const KEYS = {
 };
 
 function listen() {
-  const asked = () => ({ part: part.value, layer: Number(layer.value), unit: Number(unit.value) });
+  // Who chooses a unit while the loss is shown wants to see it.
+  const asked = () => ({ part: part.value === "loss" ? "h" : part.value, layer: Number(layer.value), unit: Number(unit.value) });
   layer.addEventListener("change", () => {
     const kept = unitsOf(Number(layer.value));
     choose({ ...asked(), unit: kept.includes(Number(unit.value)) ? Number(unit.value) : kept[0] });
   });
   unit.addEventListener("input", () => unit.value !== "" && choose(asked()));
-  part.addEventListener("change", () => choose(asked()));
+  part.addEventListener("change", () => choose({ ...asked(), part: part.value }));
   slide.addEventListener("input", () => choose({ ...asked(), unit: unitsOf(Number(layer.value))[slide.value] }));
   place.addEventListener("input", () => move(Number(place.value), true));
   document.querySelector(".choice").addEventListener("submit", (event) => event.preventDefault());

@@ -40,7 +40,7 @@ class Symbol(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A single character of the text, what stood before it, and its nats."""
+    """A single symbol of the text, what stood before it in readable characters, and its nats."""
 
     before: str
     symbol: str
@@ -109,7 +109,7 @@ def look(found: TrainedRun, ids: NDArray[Any], source: str, advance: Advance = l
     """
     ids = np.asarray(ids[:SURVEYED])
     if len(ids) < 2:
-        raise InputError(f"{source} has {len(ids)} characters; give a text with --text, of a few thousand")
+        raise InputError(f"{source} has fewer than two characters; give a text of a few thousand with --text")
     text = found.vocabulary.decode(ids)
     blocks = activations(found.model, found.params, ids, rows=default_rows(len(ids)), newline=found.run.newline)
     with np.errstate(invalid="ignore"):  # checked below
@@ -215,18 +215,18 @@ def _symbols(found: TrainedRun, ids: NDArray[Any], nats: NDArray[Any]) -> list[S
     """The symbols that cost most of the loss together."""
     counts = np.bincount(ids, minlength=len(found.vocabulary))
     sums = np.bincount(ids, nats, minlength=len(found.vocabulary))
-    top = sums.argsort()[::-1][:COSTLIEST]
+    top, total = sums.argsort()[::-1][:COSTLIEST], nats.sum() or 1.0  # 0 where there is but one symbol
     shown = found.vocabulary.characters
     return [
-        Symbol(shown[each], float(sums[each] / nats.sum()), float(sums[each] / counts[each]), int(counts[each]))
+        Symbol(shown[each], float(sums[each] / total), float(sums[each] / counts[each]), int(counts[each]))
         for each in top
         if counts[each]
     ]
 
 
 def _moment(found: TrainedRun, text: str, nats: NDArray[Any], at: int) -> Moment:
-    symbols = found.config.data.symbols
-    return Moment(to_readable(text[max(at - 40, 0) : at], symbols), to_readable(text[at], symbols), float(nats[at]))
+    before = to_readable(text[max(at - 40, 0) : at], found.config.data.symbols)
+    return Moment(before, text[at], float(nats[at]))
 
 
 def _distinct(units: list[UnitScore]) -> list[UnitScore]:

@@ -5,6 +5,7 @@ Jinja2, only scripts whose SHA-256 the policy names run, and nothing is fetched.
 """
 
 import base64
+import os
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,11 +82,14 @@ def write_look(look: Look, output: Path) -> None:
 
 
 def check_page(output: Path) -> None:
-    """Raises InputError for a name that is no page's, so that a slip overwrites nothing, or if Jinja2 is missing."""
+    """Raises InputError for what cannot be a page or is not named as one, as by a slip, or if Jinja2 is missing."""
     with extra("report"):
         import jinja2  # noqa: F401 - whether it is there
     if not output.name.endswith(".html"):
         raise InputError(f"--output is {one_line(output)}; it must end in .html")
+    if os.path.isdir(output) or not os.path.isdir(output.parent):  # a Path raises where it may not look
+        why = "it is a folder" if os.path.isdir(output) else f"there is no folder {one_line(output.parent)}"
+        raise InputError(f"{one_line(output)} cannot be written: {why}; use another --output")
 
 
 def pack(look: Look) -> Packed:
@@ -155,8 +159,9 @@ def _quantised(values: NDArray[Any]) -> tuple[bytes, float]:
 
 
 def _shown(symbol: str, look: Look | None = None) -> str:
-    """A text that is safe to show; a newline and a tab with a mark, and a byte of a letter as its number."""
-    if look is not None and look.found.config.data.symbols == "bytes" and symbol > "~":
+    """A text that is safe to show; a newline and a tab with a mark, and a byte that is no ASCII sign as its number."""
+    as_bytes = look is not None and look.found.config.data.symbols == "bytes"
+    if as_bytes and symbol not in _MARKS and not " " <= symbol <= "~":
         return f"\\x{ord(symbol):02x}"
     return "".join(_MARKS.get(each) or legible(each) for each in symbol)
 
@@ -166,7 +171,8 @@ def _named(symbol: str, look: Look) -> str:
     if symbol == " ":
         return "␣"
     shown = _shown(symbol, look).strip("\n\t")
-    return shown if symbol in _MARKS or (shown.isprintable() and shown.strip()) else f"U+{ord(symbol[0]):04X}"
+    marked = shown.isprintable() and shown.strip() and "\ufffd" not in shown
+    return shown if marked else f"U+{ord(symbol):04X}"
 
 
 def _definition(step: str) -> str:

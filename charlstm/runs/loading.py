@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -80,8 +79,8 @@ class TrainedRun:
         except InputError as error:
             if os.path.exists(self.config.data.corpus):
                 raise
-            how = f"charlstm eval {shlex.quote(str(self.run.folder))} --corpus FILE"
-            raise InputError(f"{error}; if the run's text was moved, give its new place: {how}") from None
+            how = "give its new place by --corpus FILE to charlstm eval or look"
+            raise InputError(f"{error}; if the run's text was moved, {how}") from None
         self.run.check_text(data.fingerprint, data.vocabulary)
         return data
 

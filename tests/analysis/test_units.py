@@ -77,12 +77,15 @@ def test_blocks_in_any_order_and_a_cell_state():
     assert (best.unit, best.part, best.found) == (5, "c", True) and best.score == pytest.approx(1)
 
 
-def test_a_unit_that_turns_around_and_a_feature_that_is_rare_count_for_nothing():
+def test_a_unit_that_turns_around_and_a_feature_that_hardly_varies_count_for_nothing():
     hidden, wanted = noise(5), switches(5)
     hidden[0, :, 2] = (wanted - 0.5) * np.where(np.arange(N) < N // 2, 1, -1)
     rare = np.zeros(N)
     rare[: ENOUGH - 1] = rare[-ENOUGH:] = 1
-    scores = unit_features([block(hidden)], {"planted": wanted, "rare": rare})
+    left_open = np.minimum(
+        np.arange(N) // 100, 3
+    )  # as a brace that is never closed: it says nothing of the second half
+    scores = unit_features([block(hidden)], {"planted": wanted, "rare": rare, "left open": left_open})
     assert {each.feature for each in scores} == {"planted"}
     assert next(each.score for each in scores if each.unit == 2) == 0
     assert unit_features([], {}) == unit_features([block(hidden)], {"rare": rare}) == []

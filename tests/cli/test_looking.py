@@ -61,7 +61,8 @@ def test_without_the_runs_own_text_a_file_is_read_and_n_grams_are_left_out(
         assert "no corpus or file" in refusal(capsys, str(folder / "whole"))
         words = ["look", str(folder / "whole"), "--text", str(folder / "moved.txt")]
         assert cli.run([*words, "--json", "--output", str(folder / "without.html")]) == 0
-        assert json.loads(capsys.readouterr().out)["ngrams"] is None
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["ngrams"] is None and "n-grams are left out: " in captured.err
         assert "which is not there" in (folder / "without.html").read_text("utf-8")
         assert cli.run([*words, "--corpus", str(folder / "moved.txt"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["ngrams"]
@@ -69,16 +70,28 @@ def test_without_the_runs_own_text_a_file_is_read_and_n_grams_are_left_out(
         (folder / "moved.txt").rename(folder / "tiny.txt")
 
 
+def test_a_text_of_one_symbol_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "one.txt").write_text("a" * 2_000)
+    assert cli.run(short_words(tmp_path / "one.txt", tmp_path / "run")) == 0
+    capsys.readouterr()
+    assert cli.run(["look", str(tmp_path / "run"), "--json", "--output", str(tmp_path / "page.html")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nats"] == found["costliest_symbols"][0]["share"] == 0
+
+
 def test_what_cannot_be_looked_into_gets_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     run = str(folder / "whole")
+    monkeypatch.setattr("charlstm.report.look.activations", None)  # so that all is refused before the work
     assert "must end in .html" in refusal(capsys, run, "--output", str(tmp_path / "book.txt"))
-    assert "cannot be written" in refusal(capsys, run, "--output", str(tmp_path / "no" / "page.html"))
+    (tmp_path / "folder.html").mkdir()
+    for name, why in (("no/page.html", "there is no folder"), ("folder.html", "it is a folder")):
+        assert f"{name} cannot be written: {why}" in refusal(capsys, run, "--output", str(tmp_path / name))
     assert "there is no folder" in refusal(capsys, str(tmp_path / "nowhere"))
     assert "no checkpoint yet" in refusal(capsys, str(make_run(tmp_path / "fresh", config(), steps=0)))
     (tmp_path / "one.txt").write_text("a")
-    assert "give a text with --text" in refusal(capsys, run, "--text", str(tmp_path / "one.txt"))
+    assert "fewer than two characters; give a text" in refusal(capsys, run, "--text", str(tmp_path / "one.txt"))
     assert "is missing" in refusal(capsys)
     assert Run.exists(folder / "whole")
     import sys

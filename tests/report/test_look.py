@@ -104,6 +104,11 @@ def test_it_opens_without_a_network_and_nothing_hostile_runs(page: Path, tab: Ta
     assert "{{ 7 * 7 }}" in text
 
 
+def test_no_column_of_a_table_is_beside_the_screen(tab: Tab):
+    cells = "[...document.querySelectorAll('th, td')].map((each) => each.getBoundingClientRect().right)"
+    assert tab.value(f"Math.max(...{cells}) <= innerWidth")
+
+
 def test_the_policy_stands_behind_a_fault_in_escaping(page: Path, tmp_path: Path):
     fault = "<main><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
     (faulty := tmp_path / "faulty.html").write_text(page.read_text("utf-8").replace("<main>", fault), "utf-8")
@@ -132,6 +137,8 @@ def test_a_unit_is_chosen_by_number_slider_arrow_and_button(tab: Tab):
     assert sorted(parts) == ["c", "forget", "h", "input", "loss", "output"]
     tab.page.select_option("#part", "loss")
     assert "the loss" in told(tab)
+    tab.page.fill("#unit", "5")
+    assert "unit 5, output h" in told(tab)
 
 
 def test_colours_are_those_of_the_unit(seen: Look, tab: Tab):
@@ -143,7 +150,7 @@ def test_colours_are_those_of_the_unit(seen: Look, tab: Tab):
     tab.page.fill("#unit", "3")
     tab.page.select_option("#part", "h")
     values = unpack(packed)["values"][number] / 127
-    colours = tab.value("[...document.querySelectorAll('#shown s')].map((each) => each.style.background)")
+    colours = tab.value("[...document.querySelectorAll('#shown span')].map((each) => each.style.background)")
     assert len(colours) == len(values)
     for value, colour in zip(values, colours, strict=True):
         wanted = "" if 0.85 * abs(value) < 0.03 else f"rgb(var(--{'low' if value < 0 else 'high'}) / "
@@ -151,7 +158,7 @@ def test_colours_are_those_of_the_unit(seen: Look, tab: Tab):
 
 
 def test_a_character_tells_its_loss_and_what_was_likely(seen: Look, tab: Tab):
-    characters = tab.page.locator("#shown s")
+    characters = tab.page.locator("#shown span")
     characters.nth(4).click()
     assert "character 5" in panel(tab) and f"loss {seen.survey.nats[4]:.2f} nats" in panel(tab)
     characters.nth(9).hover()
@@ -162,7 +169,7 @@ def test_a_character_tells_its_loss_and_what_was_likely(seen: Look, tab: Tab):
         tab.page.keyboard.press(key)
         assert place is None or f"character {place}\n" in panel(tab)
     tab.page.keyboard.press("End")
-    count = tab.value("document.querySelectorAll('#shown s').length")
+    count = tab.value("document.querySelectorAll('#shown span').length")
     assert f"character {count:,}\n" in panel(tab)
     tab.page.focus("#place")
     tab.page.keyboard.press("ArrowLeft")
@@ -209,6 +216,16 @@ def test_what_is_packed_is_what_the_model_does(seen: Look):
     best = np.asarray(logits)[0].argmax(-1)
     np.testing.assert_array_equal(found["next"].reshape(-1, packed.about["next"])[:, 0], best)
     np.testing.assert_allclose(found["nats"], seen.survey.nats[: len(ids)], atol=1e-3)
+
+
+def test_symbols_that_leave_no_mark_have_names_of_their_own(seen: Look, tmp_path: Path):
+    names = dict(zip(seen.found.vocabulary.characters, pack(seen).about["names"], strict=True))
+    told = {each: names[each] for each in (" ", "\n", "\t", "\x07", "\u202e", "é")}
+    assert list(told.values()) == ["␣", "↵", "→", "U+0007", "U+202E", "é"]
+    run = load_run(train(tmp_path, symbols="bytes"))
+    found = look(run, run.vocabulary.encode("\x07\xc3" * 10), "bytes")
+    names = dict(zip(run.vocabulary.characters, pack(found).about["names"], strict=True))
+    assert {names[each.symbol] for each in found.moments} <= {"\\x07", "\\xc3"}
 
 
 def test_a_page_that_would_be_too_large_leaves_out_the_units_that_move_least(

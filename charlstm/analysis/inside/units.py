@@ -14,7 +14,7 @@ from charlstm.analysis.inside.activations import Block
 
 DIRECTIONS = 8192  # random directions at least, drawn in groups of H; the control is the best group's
 MARGIN = 0.1  # of correlation by which a unit must exceed the control
-ENOUGH = 50  # characters of each half that have a feature, or it is not measured
+ENOUGH = 50  # characters of each half that have a feature, and that fall short of its largest value, at least
 _PARTS = ("h", "c")
 
 
@@ -61,11 +61,11 @@ class UnitFeatures:
     """Collects blocks of `activations`, in any order, and scores all units; memory is that of [H, H] a layer."""
 
     def __init__(self, features: Mapping[str, NDArray[Any]]) -> None:
-        """`features` are [N] numbers each, of all characters of the text; those that it hardly has are left out."""
+        """`features` are [N] numbers each, of all characters of the text; those that hardly vary are left out."""
         self._half = len(next(iter(features.values()), ())) // 2
         halves = slice(0, self._half), slice(self._half, None)
         kept = {name: np.asarray(values, np.float64) for name, values in features.items()}
-        self.names = [name for name, y in kept.items() if min(map(np.count_nonzero, (y[h] for h in halves))) >= ENOUGH]
+        self.names = [name for name, y in kept.items() if all(_varies(y[half]) for half in halves)]
         self._y = np.stack([kept[name] for name in self.names], 1) if self.names else np.zeros((0, 0))
         parts = [self._y[half] for half in halves] if self.names else []
         self._moments = [(part.mean(0), part.std(0)) for part in parts]
@@ -117,6 +117,11 @@ class UnitFeatures:
         return best
 
 
+def _varies(y: NDArray[Any]) -> bool:
+    """Whether a feature has enough characters with it and without; with none, its correlation is rounding alone."""
+    return bool(min(np.count_nonzero(y), np.count_nonzero(y < y.max(initial=0))) >= ENOUGH)
+
+
 class _Correlation(NamedTuple):
     """Covariances in one half: of x [H, H], and of x with y [H, F], with the standard deviations of both."""
 
@@ -147,7 +152,7 @@ def unit_features(blocks: Iterable[Block], features: Mapping[str, NDArray[Any]])
     Args:
         blocks: of `activations`, all of a text.
         features: [N] numbers for each character of the text by name, such as `data.labels.features` gives them. One
-            that fewer than `ENOUGH` characters of a half have is left out.
+            that fewer than `ENOUGH` characters of a half have, or are below its largest value, is left out.
     """
     collected = UnitFeatures(features)
     for block in blocks:
