@@ -16,9 +16,9 @@ from jax import Array
 
 from charlstm.core.sharding import Layout
 from charlstm.runs import arrays
-from charlstm.support import star
 from charlstm.support.errors import InputError, Interrupted, TrainingError
 from charlstm.support.files import one_line
+from charlstm.training import star
 from charlstm.training.signals import Received
 
 _SLOW = 0.5

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from charlstm.support import star
+from charlstm.support import links
 from charlstm.support.errors import InputError
 from charlstm.support.hosts import Place
-from charlstm.support.star import Star
+from charlstm.training import star
+from charlstm.training.star import Star
 
 HELLO: dict[str, Any] = {"count": 2, "words": ["--seed=1"], "versions": {"jax": "1"}}
 
@@ -212,7 +213,7 @@ def test_who_said_goodbye_is_not_lost(ends: list[int], monkeypatch: pytest.Monke
 
 def test_a_relay_keeps_connections_whose_other_end_is_gone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = star._relay("127.0.0.1", server.getsockname()[1])
+        port = links.relay("127.0.0.1", server.getsockname()[1])
         with socket.create_connection(("127.0.0.1", port)) as near:
             far, _ = server.accept()
             with far:
