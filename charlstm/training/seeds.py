@@ -86,6 +86,7 @@ class SharedRun(OneRun):
 
     def __init__(self, peers: JoinedPeers, model: Model, tx: Any, layout: Layout, *how: Any) -> None:
         super().__init__(model, tx, layout, *how)
+        peers.connect(layout)
         self._peers, step, whole = peers, self.update, layout.whole
 
         def train_step(state: TrainState, window: Window, flags: Array) -> tuple[TrainState, Metrics, Array]:
