@@ -96,8 +96,10 @@ class Star:
         try:
             server = listen(place.port)
         except OSError as error:
-            what = f"process 0 cannot listen at {place.address}: {error.strerror}"
-            raise InputError(f"{what}; give all processes another --coordinator-address") from None
+            why = os.strerror(error.errno or 0)  # without the address that Python adds
+            what = f"process 0 cannot listen at {place.address}: {why}"
+            how = "start no other process 0 on this host, or give all processes another --coordinator-address"
+            raise InputError(f"{what}; {how}") from None
         with server:
             server.settimeout(5)
             while missing := [each for each in range(1, place.count) if each not in self._links]:
@@ -149,7 +151,7 @@ class Star:
                     what = f"process 0 does not answer at {place.address}: {error.strerror or error}"
                     raise InputError(f"{what}; start it there, and let its port be reached from here") from None
                 if waited > 5 and not told:
-                    tell(f"waiting for process 0 at {place.address}")
+                    tell(f"waiting for process 0 at {place.address}: {error.strerror or error}")
                     told = True
                 time.sleep(0.3)
         watch(link)
