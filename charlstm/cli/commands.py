@@ -25,9 +25,10 @@ from charlstm.cli.terminal import (
     write,
 )
 from charlstm.config import explain
-from charlstm.support import hosts, process, star
+from charlstm.support import hosts, process
 from charlstm.support.errors import InputError, Interrupted, TrainingError, did_you_mean
 from charlstm.support.files import inside
+from charlstm.training import star
 
 
 def main() -> None:

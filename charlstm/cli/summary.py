@@ -163,4 +163,5 @@ def _devices(layout: Layout) -> str:
         used = first.device_kind if each == 1 else f"{each} x {first.device_kind}"
     used += f" in each of {processes} processes" if processes > 1 else ""
     idle = (jax.device_count() if processes > 1 else jax.local_device_count()) - layout.devices
-    return used if not idle else f"{used}; {idle} idle, since data.batch_size must share out evenly"
+    also = "all processes use as many and " if processes > 1 else ""
+    return used if not idle else f"{used}; {idle} idle, since {also}data.batch_size must share out evenly"

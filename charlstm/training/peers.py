@@ -3,6 +3,7 @@
 All of them take the same turns: where one cannot go on, all end with what it says, and none waits for it.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax._src import distributed  # public JAX has no barrier that waits longer
 
 from charlstm.core.sharding import Layout
 from charlstm.runs import arrays
-from charlstm.support import star
 from charlstm.support.errors import InputError, Interrupted, TrainingError
 from charlstm.support.files import one_line
+from charlstm.training import star
 from charlstm.training.signals import Received
 
 _SLOW = 0.5
 """Seconds of a call from which on the next is begun after its metrics are read: devices wait for the host, which takes
 no time beside that, and people and signals do not wait for another call."""
+_MEETINGS = itertools.count()
+_DAY = 86_400_000
+"""In milliseconds: a process that is lost, and for which there is no use to wait, is noticed otherwise."""
 
 
 class Peers:
@@ -88,6 +93,7 @@ class JoinedPeers(Peers):
         super().__init__(Received())  # filled from the flags of all, where this process's own signals are among them
         self.leads = jax.process_index() == 0
         self._own, self._own_slow, self._flags = received, False, list[Array]()
+        self.connect(self._layout)
 
     @contextmanager
     def turn(self) -> Iterator[dict[str, Any]]:
@@ -104,6 +110,19 @@ class JoinedPeers(Peers):
             raise failed or every[wrong].raised_by(star.name_of(wrong))
         told.clear()
         told.update(every[0].told)
+
+    def connect(self, layout: Layout) -> None:
+        """Connects the devices of a layout, once all processes are here.
+
+        Gloo does so when they first compute together, and gives up where a process comes half a minute later than
+        another, such as one that had more to read or to compile. Devices that are connected wait for each other.
+        """
+        mine = np.zeros(layout.devices // layout.processes, np.int32)
+        every = jax.make_array_from_process_local_data(layout.rows, mine, (layout.devices,))
+        add = jax.jit(jnp.sum, out_shardings=layout.whole).lower(every).compile()
+        client: Any = distributed.global_state.client
+        client.wait_at_barrier(f"charlstm-{next(_MEETINGS)}", _DAY)
+        jax.block_until_ready(add(every))
 
     def spread(self, state: Any) -> Any:
         host = arrays.to_host(state) if self.leads else arrays.blank(state)

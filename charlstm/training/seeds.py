@@ -86,6 +86,7 @@ class SharedRun(OneRun):
 
     def __init__(self, peers: JoinedPeers, model: Model, tx: Any, layout: Layout, *how: Any) -> None:
         super().__init__(model, tx, layout, *how)
+        peers.connect(layout)
         self._peers, step, whole = peers, self.update, layout.whole
 
         def train_step(state: TrainState, window: Window, flags: Array) -> tuple[TrainState, Metrics, Array]:
@@ -149,9 +150,12 @@ def lay_out(config: Experiment, options: Options) -> Layout:
     try:
         return Layout.of(options.shared(rows), every_process=True)
     except ValueError:
-        groups = f" in {options.accumulate} groups" if options.accumulate > 1 else ""
+        groups, less = "", ""
+        if options.accumulate > 1:
+            groups, less = f" in {options.accumulate} groups", " or --train.accumulate"
         what = f"{jax.process_count()} processes cannot share the {rows:,} rows of a batch{groups} evenly"
-        raise InputError(f"{what}; give another --data.batch-size, or start another number of processes") from None
+        how = f"give another --data.batch-size{less}, or start another number of processes"
+        raise InputError(f"{what}; {how}") from None
 
 
 def one_run(peers: Peers, *how: Any) -> OneRun:

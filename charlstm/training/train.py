@@ -27,11 +27,11 @@ from charlstm.runs.metrics import last_step
 from charlstm.runs.models import chain_of, first_state, make_model, options_of, other_backend
 from charlstm.runs.steps import latest_of, numbered
 from charlstm.runs.transfer import find_origin, load_origin, origin_of, transfer
-from charlstm.support import star
 from charlstm.support.errors import InputError, TrainingError
 from charlstm.support.files import user_path
 from charlstm.support.lock import only_writer
 from charlstm.support.schema import to_dict
+from charlstm.training import star
 from charlstm.training.follow import follow
 from charlstm.training.loop import Callback, Loop, Watch
 from charlstm.training.member import Member, open_member

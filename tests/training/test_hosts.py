@@ -33,7 +33,13 @@ ENDLESS: dict[str, Any] = {
     "train__sample_every": 0,
     "train__checkpoint_every": 50,
 }
-LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from charlstm.cli import main"
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))"
+LATE = """
+import time
+from charlstm.{module} import {name}
+before = {name}.{method}
+{name}.{method} = lambda *how: (time.sleep(32), before(*how))[1]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -186,27 +192,46 @@ def test_wrong_input_on_one_host_is_one_line_in_all(folder: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_what_process_0_cannot_do_is_one_line_in_all(folder: Path, tmp_path: Path) -> None:
-    ends = together(folder, tmp_path, data__batch_size=5)
+    ends = together(folder, tmp_path, train__accumulate=12)
     assert codes(ends) == [2, 2], ends
+    says = (
+        "2 processes cannot share the 12 rows of a batch in 12 groups evenly; give another --data.batch-size or --train"
+    )
     for each in ends:
-        assert each.said.count("\n") == 1 and "2 processes cannot share the 5 rows of a batch evenly; give" in each.said
+        assert each.said.count("\n") == 1 and says in each.said
     (tmp_path / "host-0" / "run").write_text("a file")
     ends = together(folder, tmp_path)
     assert codes(ends) == [2, 2], ends
     assert "run folder" in ends[1].said and "process 0" in ends[1].said and ends[1].said.count("\n") == 1
 
 
+def begin_with(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+    """Has each process, in the order of their numbers, run a program of its own before `charlstm`."""
+    normal: Any = subprocess.Popen
+
+    def changed(line: list[str], **how: Any) -> Any:
+        before = programs[int(line[-1])]
+        return normal([sys.executable, "-c", f"{before}\nfrom charlstm.cli import main; main()", *line[3:]], **how)
+
+    monkeypatch.setattr("benchmarks.hosts.subprocess.Popen", changed)
+
+
+@pytest.mark.slow
+def test_processes_wait_for_one_that_reads_or_compiles_for_long(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than the half minute in which Gloo connects them."""
+    reading = LATE.format(module="data.dataset", name="Dataset", method="read")
+    compiling = LATE.format(module="training.loop", name="Loop", method="run")
+    begin_with(monkeypatch, reading, compiling)
+    ends = together(folder, tmp_path)
+    assert codes(ends) == [0, 0], ends
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_all_with_its_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated by a limit to the size of process 0's files, which a checkpoint is beyond."""
-    normal: Any = subprocess.Popen
-
-    def limited(line: list[str], **how: Any) -> Any:
-        if line[-1] == "0":
-            line = [sys.executable, "-c", f"{LIMITED}; main()", *line[3:]]
-        return normal(line, **how)
-
-    monkeypatch.setattr("benchmarks.hosts.subprocess.Popen", limited)
+    begin_with(monkeypatch, LIMITED, "")
     ends = together(folder, tmp_path, model__hidden_size=32, train__validate_every=0, train__sample_every=0)
     assert codes(ends) == [1, 1], ends
     for each in ends:
@@ -289,7 +314,7 @@ def test_three_processes_leave_devices_idle_that_cannot_share(folder: Path, tmp_
     assert all("process 1 (" in each.said and "was lost" in each.said for each in (ends[0], ends[2]))
     ends = start_together(tmp_path, [mine] * 3, three)
     assert codes(ends) == [0, 0, 0], ends
-    assert "on 2 cores of the CPU in each of 3 processes; 3 idle" in ends[0].said
+    assert "on 2 cores of the CPU in each of 3 processes; 3 idle, since all processes use as many and" in ends[0].said
     ours, theirs = ([row["loss"] for row in read(each / "host-0" / "run")] for each in (tmp_path, folder))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 

@@ -18,13 +18,10 @@ from typing import Any
 from charlstm.support.errors import InputError
 from charlstm.support.files import one_line
 from charlstm.support.hosts import PATIENCE, Place
+from charlstm.support.links import LOST, free_port, listen, read_line, relay, send, watch
 
 _HEARTBEAT = 50
 """Seconds within which JAX ends the others where a process stands still, and after half of which it may."""
-_LOST = 15
-"""Seconds within which a host without power is noticed here, which is before that."""
-_LONGEST = 2**16
-"""Bytes of a message at most."""
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -58,7 +55,7 @@ class Star:
         jax.config.update("jax_enable_preemption_service", False)  # takes SIGTERM for itself
         jax.config.update("jax_check_proxy_envs", False)  # warns of proxies, which the line above leaves out
         jax.distributed.initialize(
-            f"127.0.0.1:{_relay(self.place.host, port) if self.place.number else port}",
+            f"127.0.0.1:{relay(self.place.host, port) if self.place.number else port}",
             self.place.count,
             self.place.number,
             self.place.devices,
@@ -78,7 +75,7 @@ class Star:
 
         with self._lock:
             self._over = True
-            self._send(self._links, {"bye": True})
+            send(self._links, {"bye": True})
         jax.distributed.shutdown()
 
     def end(self, line: str, code: int) -> None:
@@ -88,7 +85,7 @@ class Star:
             return
         with self._lock:
             self._over = True
-            self._send(self._links, {"end": code, "line": f"{self.name_of(self.place.number)}: {line}"})
+            send(self._links, {"end": code, "line": f"{self.name_of(self.place.number)}: {line}"})
         for thread in self._threads:
             thread.join(5)  # process 0 says why before a launcher kills it because this one ended
         atexit.register(os._exit, code)  # before JAX's own end, which waits for the others
@@ -97,10 +94,12 @@ class Star:
         """Process 0 waits for the others; gives a free port for JAX."""
         place, until, told = self.place, time.monotonic() + PATIENCE, False
         try:
-            server = _listen(place.port)
+            server = listen(place.port)
         except OSError as error:
-            what = f"process 0 cannot listen at {place.address}: {error.strerror}"
-            raise InputError(f"{what}; give all processes another --coordinator-address") from None
+            why = os.strerror(error.errno or 0)  # without the address that Python adds
+            what = f"process 0 cannot listen at {place.address}: {why}"
+            how = "start no other process 0 on this host, or give all processes another --coordinator-address"
+            raise InputError(f"{what}; {how}") from None
         with server:
             server.settimeout(5)
             while missing := [each for each in range(1, place.count) if each not in self._links]:
@@ -115,15 +114,15 @@ class Star:
                     told = True
                     continue
                 self._welcome(link, hello)
-        port = _free_port()
+        port = free_port()
         with self._lock:
-            self._send(self._links, {"port": port, "names": self._names})
+            send(self._links, {"port": port, "names": self._names})
         return port
 
     def _welcome(self, link: socket.socket, hello: dict[str, Any]) -> None:
         link.settimeout(10)
         try:
-            theirs = json.loads(_line(link))
+            theirs = json.loads(read_line(link))
             number = int(theirs["number"])
             host = str(theirs["host"])
         except (OSError, ValueError, LookupError, TypeError):  # a stranger
@@ -132,11 +131,11 @@ class Star:
         link.settimeout(None)
         if wrong := _difference(hello, theirs, number, number in self._links):
             line = f"process {number} ({one_line(host, 80)}) {wrong}"
-            self._send({number: link}, {"end": 2, "line": line})
+            send({number: link}, {"end": 2, "line": line})
             link.close()
             raise InputError(line)
         self._links[number], self._names[number] = link, host
-        _watch(link)
+        watch(link)
         self._start_to_hear(number, link)
 
     def _reach(self, hello: dict[str, Any], tell: Callable[[str], None]) -> int:
@@ -152,15 +151,15 @@ class Star:
                     what = f"process 0 does not answer at {place.address}: {error.strerror or error}"
                     raise InputError(f"{what}; start it there, and let its port be reached from here") from None
                 if waited > 5 and not told:
-                    tell(f"waiting for process 0 at {place.address}")
+                    tell(f"waiting for process 0 at {place.address}: {error.strerror or error}")
                     told = True
                 time.sleep(0.3)
-        _watch(link)
+        watch(link)
         self._links[0] = link
-        self._send(self._links, hello | {"number": place.number, "host": socket.gethostname()})
+        send(self._links, hello | {"number": place.number, "host": socket.gethostname()})
         link.settimeout(PATIENCE + 10)
         try:
-            answer = json.loads(_line(link))
+            answer = json.loads(read_line(link))
         except (OSError, ValueError):
             what = f"what answers at {place.address} is no process 0 of this run, or is gone"
             raise InputError(f"{what}; give all processes the same --coordinator-address") from None
@@ -181,7 +180,7 @@ class Star:
         lost = f"{self.name_of(number)} was lost; the same command, in all processes, continues the run"
         line, code = lost, 1
         with suppress(OSError, ValueError):
-            while message := json.loads(_line(link)):
+            while message := json.loads(read_line(link)):
                 if "bye" in message:
                     return
                 if "end" in message:
@@ -192,17 +191,12 @@ class Star:
                 return
             self._over = True
             others = {each: other for each, other in self._links.items() if each != number}
-            self._send(others, {"end": code, "line": line})
+            send(others, {"end": code, "line": line})
             if self.place.speaks or (number == 0 and line is lost):  # then nobody else says it
                 with suppress(OSError):  # the stream may be in use by the thread that this ends
                     os.write(2, _SHOW_CURSOR if os.isatty(2) else b"")
                     os.write(2, f"charlstm: {one_line(line, 4000)}\n".encode(errors="backslashreplace"))
             os._exit(code)
-
-    def _send(self, links: dict[int, socket.socket], message: dict[str, Any]) -> None:
-        for link in links.values():
-            with suppress(OSError):  # it is gone, and who hears of it says so
-                link.sendall(json.dumps(message).encode() + b"\n")
 
 
 _star: Star | None = None
@@ -251,7 +245,7 @@ def name_of(number: int) -> str:
 def wait_for_loss() -> None:
     """Waits for word of the process whose loss made a collective fail, which ends this one."""
     if _star is not None:
-        time.sleep(_LOST + 5)
+        time.sleep(LOST + 5)
 
 
 def _difference(ours: dict[str, Any], theirs: dict[str, Any], number: int, known: bool) -> str:
@@ -271,61 +265,3 @@ def _difference(ours: dict[str, Any], theirs: dict[str, Any], number: int, known
         what = f"was started with {one_line(there, 200)}, and process 0 with {one_line(here, 200)}"
         return f"{what}; give all the same, or --num-processes 1 to train each by itself"
     return ""
-
-
-def _listen(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
-
-
-def _free_port() -> int:
-    with _listen(0) as server:
-        return server.getsockname()[1]
-
-
-def _watch(link: socket.socket) -> None:
-    """Has the system notice the end of a host that says nothing."""
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", _LOST // 5 - 1)):
-        if hasattr(socket, name):
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _line(link: socket.socket) -> bytes:
-    """The next line of a connection; empty at its end."""
-    found = bytearray()
-    while not found.endswith(b"\n") and len(found) < _LONGEST and (byte := link.recv(1)):
-        found += byte
-    return bytes(found)
-
-
-def _relay(host: str, port: int) -> int:
-    """A port here that leads there, and whose connections stay when those there end.
-
-    JAX aborts a process as soon as its connection to process 0 is closed, before anyone can say that this was lost.
-    """
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            near, _ = server.accept()
-            try:
-                far = socket.create_connection((host, port))
-            except OSError:
-                near.close()  # JAX tries again
-                continue
-            threading.Thread(target=_pump, args=(near, far, True), daemon=True).start()
-            threading.Thread(target=_pump, args=(far, near, False), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return server.getsockname()[1]
-
-
-def _pump(source: socket.socket, target: socket.socket, closes: bool) -> None:
-    with suppress(OSError):
-        while data := source.recv(2**16):
-            target.sendall(data)
-    if closes:
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from charlstm.support import star
+from charlstm.support import links
 from charlstm.support.errors import InputError
 from charlstm.support.hosts import Place
-from charlstm.support.star import Star
+from charlstm.training import star
+from charlstm.training.star import Star
 
 HELLO: dict[str, Any] = {"count": 2, "words": ["--seed=1"], "versions": {"jax": "1"}}
 
@@ -159,11 +160,23 @@ def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         follower._reach(HELLO, lambda line: None)
 
 
+def test_who_waits_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address may be mistyped, or of a host that comes later."""
+    place, told = places()[1], list[str]()
+    monkeypatch.setattr(star, "PATIENCE", 10)
+    monkeypatch.setattr(star.time, "monotonic", iter(range(0, 100, 6)).__next__)
+    with pytest.raises(InputError, match="process 0 does not answer at"):
+        make(place)._reach(HELLO, told.append)
+    assert told == [f"waiting for process 0 at {place.address}: Connection refused"]
+
+
 def test_a_port_that_is_taken_is_one_line() -> None:
     place = places()[0]
     with (
         socket.create_server(("", place.port), family=socket.AF_INET6, dualstack_ipv6=True),
-        pytest.raises(InputError, match="cannot listen at .* give all processes another --coordinator-address"),
+        pytest.raises(
+            InputError, match="cannot listen at .* in use; start no other .* give all processes another --coord"
+        ),
     ):
         make(place)._receive(HELLO, lambda line: None)
 
@@ -212,7 +225,7 @@ def test_who_said_goodbye_is_not_lost(ends: list[int], monkeypatch: pytest.Monke
 
 def test_a_relay_keeps_connections_whose_other_end_is_gone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = star._relay("127.0.0.1", server.getsockname()[1])
+        port = links.relay("127.0.0.1", server.getsockname()[1])
         with socket.create_connection(("127.0.0.1", port)) as near:
             far, _ = server.accept()
             with far:
