@@ -18,6 +18,9 @@ from charlstm.data.vocabulary import Vocabulary
 from charlstm.data.windows import WindowedText, check_length, split
 from charlstm.support.schema import STRICT, Text, Whole
 
+_SAMPLE = 64
+"""Characters at the end of each piece of a text by which a file of its ids is checked."""
+
 
 @pydantic_dataclass(frozen=True, config=STRICT)
 class Fingerprint:
@@ -35,9 +38,9 @@ class Fingerprint:
     @classmethod
     def read(cls, config: DataConfig) -> "Fingerprint":
         """The fingerprint of a config's text; InputError if it is not there, or is not text."""
-        digest, lengths = hashlib.sha256(), list[int]()
-        deque(_hashed(_pieces(config), digest, lengths), maxlen=0)
-        return cls(config.corpus, digest.hexdigest(), sum(lengths))
+        digest, ends = hashlib.sha256(), list[tuple[int, str]]()
+        deque(_hashed(_pieces(config), digest, ends), maxlen=0)
+        return cls(config.corpus, digest.hexdigest(), ends[-1][0])
 
     def is_of(self, other: "Fingerprint") -> bool:
         """Whether both are of one text, whatever it is called."""
@@ -61,12 +64,13 @@ class Dataset:
 
         `tell` gets a line before ids are written to the disk.
         """
-        digest, lengths, pieces = hashlib.sha256(), list[int](), _pieces(config)
-        vocabulary = Vocabulary.of(_hashed(pieces, digest, lengths))
-        length = sum(lengths)
+        digest, ends, pieces = hashlib.sha256(), list[tuple[int, str]](), _pieces(config)
+        vocabulary = Vocabulary.of(_hashed(pieces, digest, ends))
+        length = ends[-1][0]
         check_length(length, config.batch_size, config.seq_length)  # before it is cut in absurdly many stretches
         if config.cache:
-            ids = map_ids(digest.hexdigest(), length, vocabulary.dtype, map(vocabulary.encode, pieces), tell)
+            samples = ((end - len(tail), vocabulary.encode(tail)) for end, tail in ends)
+            ids = map_ids(digest.hexdigest(), length, vocabulary.dtype, map(vocabulary.encode, pieces), samples, tell)
         else:
             ids = encode_pieces(vocabulary, pieces)
         train, validation, test = split(ids, config.validation_fraction, config.test_fraction, config.stretches)
@@ -113,9 +117,11 @@ def _pieces(config: DataConfig) -> Iterable[str]:
     return corpora.pieces(config.corpus, config.symbols, config.separator, limited=not config.cache)
 
 
-def _hashed(pieces: Iterable[str], digest: Any, lengths: list[int]) -> Iterator[str]:
-    """The pieces of a text, each added to the hash of its UTF-8 as it passes, and its length to `lengths`."""
+def _hashed(pieces: Iterable[str], digest: Any, ends: list[tuple[int, str]]) -> Iterator[str]:
+    """The pieces of a text, each added to the hash of its UTF-8 as it passes; `ends` gets where it ends, and how."""
+    length = 0
     for piece in pieces:
         digest.update(piece.encode("utf-8", "surrogatepass"))
-        lengths.append(len(piece))
+        length += len(piece)
+        ends.append((length, piece[-_SAMPLE:]))
         yield piece

@@ -22,28 +22,41 @@ _STALE = 3600.0
 
 
 def map_ids(
-    sha256: str, count: int, dtype: np.dtype[Any], pieces: Iterable[NDArray[Any]], tell: Callable[[str], object]
+    sha256: str,
+    count: int,
+    dtype: np.dtype[Any],
+    pieces: Iterable[NDArray[Any]],
+    samples: Iterable[tuple[int, NDArray[Any]]],
+    tell: Callable[[str], object],
 ) -> NDArray[Any]:
-    """The ids [N] of a text, mapped from the file that is called after its SHA-256; it is written where it is missing.
+    """The ids [N] of a text, mapped from the file that is called after its SHA-256.
+
+    It is written where it is missing, or is not that file: has another size, or other ids at the samples.
 
     Args:
         sha256: of the text, from which its ids follow.
         count, dtype: N, and that of the vocabulary.
         pieces: the ids, one part after the other; iterated over where they must be written.
-        tell: is given a line before they are.
+        samples: some of the ids, each with the place of the first; to read all of a large file would take too long.
+        tell: is given a line before the ids are written.
 
     Raises:
-        InputError: the cache folder is missing, or has too little room; nothing was written.
+        InputError: the cache folder is missing, cannot be written to, or has too little room; nothing was written.
         OSError: the file cannot be written, such as on a full disk; what there is of it is gone.
     """
     if (cache := cache_folder()) is None:
         raise InputError("there is no home folder to keep the ids of data.cache in; set HOME, or leave it False")
     folder, size = cache / FOLDER, count * dtype.itemsize
     path = folder / f"{sha256}.{dtype}"
-    if not (path.is_file() and path.stat().st_size == size):
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
+    if not (path.is_file() and path.stat().st_size == size and _has(path, samples)):
         needs = f"the ids of this text take {_in_words(size)} in {folder}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            how = "set XDG_CACHE_HOME to a folder that can be, or leave data.cache False"
+            raise InputError(f"{needs}, which cannot be written to ({error.strerror}); {how}") from None
+        _remove_stale(folder)
         if size > (free := shutil.disk_usage(folder).free):
             how = "free some, set XDG_CACHE_HOME to a folder of a larger disk, or train on a part of the text"
             raise InputError(f"{needs}, and {_in_words(free)} are free there; {how}")
@@ -57,6 +70,14 @@ def forget(ids: NDArray[Any]) -> None:
     mapped: Any = getattr(ids, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _has(path: Path, samples: Iterable[tuple[int, NDArray[Any]]]) -> bool:
+    """Whether ids are in the file; read, as each page of a map that is looked at counts as this process's memory."""
+    with path.open("rb", buffering=0) as file:
+        return all(
+            file.seek(place * ids.itemsize) >= 0 and file.read(ids.nbytes) == ids.tobytes() for place, ids in samples
+        )
 
 
 def _write(path: Path, pieces: Iterable[NDArray[Any]]) -> None:

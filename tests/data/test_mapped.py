@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from small_runs import words
 
 from benchmarks import memory
 from charlstm.config import DataConfig
-from charlstm.data import mapped
+from charlstm.data import mapped, text_file
 from charlstm.data.dataset import Dataset
 from charlstm.data.windows import WindowedText
 from charlstm.support.errors import InputError
@@ -70,6 +71,7 @@ def test_all_is_as_in_memory(tmp_path_factory: pytest.TempPathFactory, content: 
             for cursor in range(2 * in_memory.train.windows_per_epoch):
                 pairs = zip(in_file.train.window(cursor)[:3], in_memory.train.window(cursor)[:3], strict=True)
                 assert all(np.array_equal(*pair) for pair in pairs)
+        assert read(path, **fields)[1] == []
 
 
 def test_ids_are_written_once_for_a_text_whatever_it_is_called(cache: Path, tmp_path: Path):
@@ -82,11 +84,33 @@ def test_ids_are_written_once_for_a_text_whatever_it_is_called(cache: Path, tmp_
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_file_of_another_size_is_written_again(cache: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda whole: b"cut",
+        lambda whole: bytes(len(whole)),
+        lambda whole: whole[:1000] + bytes(len(whole) - 1000),  # a copy to which all its room was given first
+        lambda whole: whole[:900] + bytes(200) + whole[1100:],
+    ],
+    ids=["another size", "another text", "half a copy", "a hole"],
+)
+def test_a_file_of_other_ids_is_written_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[bytes], bytes]
+):
+    monkeypatch.setattr(text_file, "_CHUNK", 150)
     whole = np.array(read(text(tmp_path / "text.txt"))[0].ids("train"))
     (path,) = cache.iterdir()
-    path.write_bytes(b"cut")
-    np.testing.assert_array_equal(read(tmp_path / "text.txt")[0].ids("train"), whole)
+    assert path.stat().st_size == 2200
+    path.write_bytes(spoil(path.read_bytes()))
+    again, told = read(tmp_path / "text.txt")
+    np.testing.assert_array_equal(again.ids("train"), whole)
+    assert len(told) == 1 and read(tmp_path / "text.txt")[1] == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(text(tmp_path / "a file")))
+    with pytest.raises(InputError, match=r"ids, which cannot be written to \(Not a directory\); set XDG_CACHE_HOME"):
+        read(text(tmp_path / "text.txt"))
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
