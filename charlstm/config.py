@@ -13,7 +13,7 @@ from charlstm.support.schema import STRICT, Flag, Number, Text, Whole, sentence
 CELLS: dict[str, Any] = {"rnn": None, "gru": None, "lstm": None}
 """The recurrent cells by name: None for a built-in one, its class for one that a user registered."""
 MOST = 2**31 - 1  # of anything that is counted: devices count steps, windows and characters in int32
-DYNAMIC_RATE = 5e-5  # of dynamic evaluation
+DYNAMIC_RATE = 1e-4  # of dynamic evaluation
 _MODELS = 1000  # of a comparison
 Cell = Text  # a name in CELLS, checked when a model is made: a config may be read before its cell is registered
 Recurrence = Literal["auto", "native", "fast", "plain", "cudnn"]
