@@ -110,7 +110,8 @@ class GridProgress(ExitStack, GridWatch):
 
     def _state(self, work: Work) -> str:
         loss = "" if work.loss is None else f": loss {work.loss:.3f}  {work.chars_per_second:,.0f} {self._unit}s/s"
-        return f"step {work.step:,} of {self._steps:,}{loss}{f'  on {work.host}' if work.host else ''}"
+        place = f"step {work.step:,} of {self._steps:,}{loss}" if work.step else "starting"
+        return f"{place}{f'  on {work.host}' if work.host else ''}"
 
     def _done(self, part: float = 0) -> float:
         """Operations, of the models that are finished, of `part` of the current one, and of those side by side."""

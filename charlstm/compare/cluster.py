@@ -87,9 +87,11 @@ def _connected(on: str) -> Iterator[Any]:
         own = {} if address else {"num_cpus": cores(), "include_dashboard": False}
         ray.init(address or "local", **how, **own)
     except Exception as error:
-        what = f"there is no Ray cluster at {address or 'this machine'}: {one_line(error)}"
+        why = one_line(error).rstrip(".")
         how_to = "see `ray status`; one with a token needs that in RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
-        raise InputError(f"{what}; {how_to}") from error
+        if type(error) is TimeoutError or getattr(error, "errno", None):  # of the connection, before Ray was asked
+            why, how_to = getattr(error, "strerror", None) or why, "start Ray there, or give the address of its head"
+        raise InputError(f"there is no Ray cluster at {address or 'this machine'}: {why}; {how_to}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process before anything is saved

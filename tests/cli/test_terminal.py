@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlstm.cli.progress import GridProgress
 from charlstm.cli.terminal import Reporter, write
+from charlstm.compare.comparison import Work
 from charlstm.support.files import printable
 
 
@@ -63,3 +65,10 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(
         "step 1,050 of 3,000: loss 1.0; 0:16:15 left",
         "step 1,090 of 3,000: loss 1.0; 0:15:55 left",
     ]
+
+
+def test_a_task_names_no_step_before_it_knows_where_it_goes_on() -> None:
+    progress = GridProgress()
+    progress._steps, progress._unit = 400, "char"
+    assert progress._state(Work(0, None, 0.0, "node")) == "starting  on node"
+    assert progress._state(Work(60, None, 0.0, "")) == "step 60 of 400"

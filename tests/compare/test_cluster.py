@@ -147,7 +147,7 @@ def test_a_stop_saves_all_and_the_same_command_continues(template: Path, tmp_pat
     [
         ("spark", "--on is 'spark'; it must be ray, or ray://HOST:PORT"),
         ("ray://", "it must be ray, or ray://HOST:PORT"),
-        ("ray://127.0.0.1:1", "there is no Ray cluster at ray://127.0.0.1:1"),
+        ("ray://127.0.0.1:1", "there is no Ray cluster at ray://127.0.0.1:1: Connection refused; start Ray there, or"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_one_line(
