@@ -134,8 +134,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("charlstm.runs.export.write_atomic", lambda *_: None)
         for name in ("evaluate", "evaluate_cold", "evaluate_dynamic"):
             patch.setattr(loading, name, lambda *_, **__: Evaluation(1.5, 3))
-        patch.setattr(loading.TrainedRun, "state", lambda _: SimpleNamespace(optimizer={"nu": {}}))
-        patch.setattr("charlstm.report.look.look", lambda *_: None)
+        patch.setattr(loading, "mean_squares", lambda *_, **__: None)
+        patch.setattr("charlstm.report.look.look", lambda *_: SimpleNamespace(why_not="there is no text"))
         patch.setattr("charlstm.report.look.as_json", lambda _: {})
         patch.setattr("charlstm.report.look_page.write_look", lambda *_: None)
         found_reach = GradientReach(np.array([[1.0, 0.5, 0.001]]))
