@@ -32,7 +32,8 @@ def own_folder(name: str) -> Path | None:
             folder.mkdir()
         folder.chmod(0o700)
         for path in folder.iterdir():  # a full disk left it, and JAX would fail to read it for good
-            if not path.stat().st_size:
-                path.unlink()
+            with suppress(FileNotFoundError):  # another process was done with it
+                if not path.stat().st_size:
+                    path.unlink()
         return folder if os.access(folder, os.W_OK) else None
     return None

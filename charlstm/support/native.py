@@ -30,6 +30,7 @@ _CELLS = ("Rnn", "Gru", "Lstm")  # whose code is compiled side by side
 _SIGNATURES = {"packed_size": 3, "saved_floats": 1}  # numbers that each takes
 _TARGETS = ("pack", "draw", "forward", "backward")
 _LONGEST_SECONDS = 300
+_SEAL_BYTES = 32  # the SHA-256 of a core, which stands after it in its file
 
 
 class UnavailableError(Exception):
@@ -98,7 +99,9 @@ def _run(compiler: str, *words: str) -> None:
         ran = subprocess.run(
             [compiler, *words], capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"{compiler} took longer than {_LONGEST_SECONDS} seconds") from error
+    except OSError as error:
         raise UnavailableError(f"{compiler}: {error}") from error
     if ran.returncode:
         said = ran.stderr.splitlines()
@@ -128,12 +131,12 @@ def find_core(tell: Callable[[str], None] = lambda line: None, *, again: bool = 
     try:
         compiler = find_compiler()
     except UnavailableError:  # it may have been compiled where there is one
-        if found := sorted(folder.glob(f"{here}-*.so")):
+        if found := [each for each in sorted(folder.glob(f"{here}-*.so")) if _is_whole(each)]:
             return found[-1]
         raise
     core = folder / f"{here}-{_digest(compiler.encode(), _version_of(compiler).encode())}.so"
     failed = core.with_suffix(".failed")
-    if core.exists():
+    if _is_whole(core):
         return core
     if failed.exists() and not again:
         raise UnavailableError(f"{failed.read_text(errors='replace')}; `charlstm compile` tries again")
@@ -156,13 +159,30 @@ def _compile_and_test(compiler: str, core: Path) -> None:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
         environment = ours | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
         words = [sys.executable, "-P", "-c", _TEST.format(name)]
-        ran = subprocess.run(words, env=environment, capture_output=True, text=True, errors="replace")
+        ran = subprocess.run(
+            words, env=environment, capture_output=True, text=True, errors="replace", timeout=_LONGEST_SECONDS
+        )
         if ran.returncode:
             said = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
             raise UnavailableError(f"the core that {compiler} made fails its test: {said}")
+        _seal(Path(name))
         os.replace(name, core)
+    except subprocess.TimeoutExpired as error:
+        took = f"longer than {_LONGEST_SECONDS} seconds"
+        raise UnavailableError(f"the test of the core that {compiler} made took {took}") from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _seal(core: Path) -> None:
+    content = core.read_bytes()
+    core.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def _is_whole(core: Path) -> bool:
+    """Whether a core is as it was tested: the system ends a process that loads a part of one."""
+    content = core.read_bytes() if core.exists() else b""
+    return content[-_SEAL_BYTES:] == hashlib.sha256(content[:-_SEAL_BYTES]).digest()
 
 
 def _digest(*parts: bytes) -> str:

@@ -73,6 +73,32 @@ def test_a_core_that_does_not_pass_its_test_is_not_kept(cache: Path, tmp_path: P
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("content", [b"a", b"another library", b""])
+def test_a_core_that_is_not_whole_is_compiled_again(
+    content: bytes, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    log = put_compiler(tmp_path, "exit 0")
+    monkeypatch.setattr(native, "_TEST", "pass")
+    core = native.find_core()
+    once, whole = log.read_text(), core.read_bytes()
+    assert native.find_core() == core and log.read_text() == once
+    core.write_bytes(content)
+    assert native.find_core() == core and log.read_text() == 2 * once and core.read_bytes() == whole
+    core.write_bytes(content)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(native.UnavailableError, match="no C"):
+        native.find_core()
+
+
+def test_a_test_that_does_not_end_is_ended(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put_compiler(tmp_path, "exit 0")
+    monkeypatch.setattr(native, "_TEST", "import time; time.sleep(600)")
+    monkeypatch.setattr(native, "_LONGEST_SECONDS", 3)
+    with pytest.raises(native.UnavailableError, match="took longer than 3 seconds"):
+        native.find_core()
+    assert [path.suffix for path in cache.iterdir()] == [".failed"]
+
+
 def test_other_systems_are_told_so(cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "it is for Linux on x86-64 and ARM64, not darwin" in told()[0]
