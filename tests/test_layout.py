@@ -76,7 +76,7 @@ def test_the_core_is_small():
 
 def test_the_package_is_small():
     """A feature that needs more raises the number, and says so."""
-    assert lines(MODULES) <= 13_400
+    assert lines(MODULES) <= 13_500
 
 
 def test_tests_mirror_the_folders():
