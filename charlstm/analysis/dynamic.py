@@ -53,11 +53,7 @@ def _adapt(
     """The nats [1, T] of each id, and the carry, parameters and optimizer's state after them."""
     (model, tx), (carry, params, optimizer) = of, state
 
-    def loss(params: Params) -> tuple[Array, tuple[Array, Carry]]:
-        losses, after = window_nats(model, params, ids, carry, newline)
-        return losses.mean(), (losses, after)
-
-    grads, (losses, after) = jax.grad(loss, has_aux=True)(params)
+    grads, (losses, after) = _gradient(model, params, ids, carry, newline)
     updates, optimizer = tx.update(grads, optimizer, params)
     return losses, (after, optax.apply_updates(params, updates), optimizer)
 
@@ -85,23 +81,28 @@ def mean_squares(
     placed = place(model, params, rows, newline)
     step = partial(_add_squares(placed.model), placed.params, newline=newline)
     sums, cut = jax.tree.map(jnp.zeros_like, placed.params), list(windows(columns, window))
-    for loss, (_, after) in read_windows(step, cut, (placed.carry, sums), placed.rows):
-        loss.block_until_ready()  # several CPU devices wait for each other forever with many calls on their way
+    for losses, (_, after) in read_windows(step, cut, (placed.carry, sums), placed.rows):
+        losses.block_until_ready()  # several CPU devices wait for each other forever with many calls on their way
         sums = after
     return jax.tree.map(lambda each: each / len(cut), on_one(sums))
 
 
 @compiled
 def _add_squares(model: Model, params: Params, ids: Array, state: Any, newline: Any = None) -> tuple[Array, Any]:
-    """The mean loss of ids [B, T]; the carry after them, and the sums with the squares of its gradient."""
+    """The nats [B, T] of ids; the carry after them, and the sums with the squares of their mean's gradient."""
     carry, sums = state
+    grads, (losses, carry) = _gradient(model, params, ids, carry, newline)
+    return losses, (carry, jax.tree.map(lambda total, grad: total + grad**2, sums, grads))
 
-    def loss(params: Params) -> tuple[Array, Carry]:
+
+def _gradient(model: Model, params: Params, ids: Array, carry: Carry, newline: Any) -> tuple[Params, Any]:
+    """The gradient of the mean loss of ids [B, T], and the nats [B, T] with the carry after them."""
+
+    def loss(params: Params) -> tuple[Array, tuple[Array, Carry]]:
         losses, after = window_nats(model, params, ids, carry, newline)
-        return losses.mean(), after
+        return losses.mean(), (losses, after)
 
-    (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return value, (carry, jax.tree.map(lambda total, grad: total + grad**2, sums, grads))
+    return jax.grad(loss, has_aux=True)(params)
 
 
 def descend(moments: Params, rate: float, decay: float = 1e-3) -> optax.GradientTransformation:
