@@ -66,13 +66,19 @@ def complete_on(on: str, comparison: Comparison, models: Sequence[GridModel]) ->
             yield from head.results()
 
 
-@contextmanager
-def _connected(on: str) -> Iterator[Any]:
-    """Ray, in the cluster at an address, in the one that RAY_ADDRESS names, or in one of this machine for the block."""
+def import_ray() -> Any:
+    """Ray; InputError where it is not installed."""
     for name, value in _RAY.items():
         os.environ.setdefault(name, value)
     with extra("ray"):
         import ray
+    return ray
+
+
+@contextmanager
+def _connected(on: str) -> Iterator[Any]:
+    """Ray, in the cluster at an address, in the one that RAY_ADDRESS names, or in one of this machine for the block."""
+    ray = import_ray()
     if ray.is_initialized():  # by a program, which knows where
         yield ray
         return

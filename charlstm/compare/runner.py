@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from charlstm.analysis.settings import under_settings
-from charlstm.compare.cluster import complete_on
+from charlstm.compare.cluster import complete_on, import_ray
 from charlstm.compare.comparison import Comparison, GridWatch
 from charlstm.compare.grid import LENGTH, GridModel, check_same_grid, grid_models
 from charlstm.compare.results import RESULTS, Results
@@ -67,6 +67,8 @@ def run_grid(
         models = grid_models(grid, len(data.vocabulary))
         for model in models if on is None else ():  # a node may have what is missing here
             make_model(model.config, len(data.vocabulary), states=grid.seeds)
+        if on is not None and not (folder / GRID).exists():
+            import_ray()  # where it is missing, no folder begins
         received.check()
         make_folder(folder)
         stack.enter_context(only_writer(folder, watch.line))  # two that begin in one folder do not mix their files

@@ -171,6 +171,7 @@ def test_the_extra_is_named_where_it_is_missing(
     without_ray(tmp_path, monkeypatch)
     assert cli.run(words(tmp_path, "run")) == 2
     assert "this needs ray, which is not installed; pip install 'charlstm[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
