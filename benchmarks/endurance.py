@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ def large_texts(folder: Path, megabytes: int, *, cached: bool = False) -> dict[s
         found[kind] |= {"seconds of sha256sum": summing} if cached else {}
         print(f"{kind}: {found[kind]['times its size']:.2f} times, first step after {first:.1f} s", file=sys.stderr)
         large.unlink()
+        shutil.rmtree(folder / "cache", ignore_errors=True)
     return found
 
 
