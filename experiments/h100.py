@@ -1,4 +1,4 @@
-"""One NVIDIA H100 (SXM): two LSTM layers of 1024 on War and Peace, in TF32 through cuDNN.
+"""One NVIDIA H100 (SXM): two LSTM layers of 1024 on War and Peace, in TF32.
 
 charlstm train experiments/h100.py [--data.corpus YOUR_LARGE_FILE]
 Unmeasured: no line of this was run on a GPU. The arithmetic, with the public figures of the card (495 TFLOP/s dense in
@@ -12,8 +12,9 @@ TF32, half of bfloat16's 989; 3.35 TB/s):
   the peak and at least as long to launch and to synchronise, so 10 to 20 µs: 5 to 10 ms, mostly latency.
 
 To be expected, then: 10 to 20 ms a step, 1.6 to 3.3 million characters a second, and 2,000 steps in under a minute. The
-loop waits more than it computes, so bfloat16 would gain little in it and would lose cuDNN, which has float32 alone;
-with a larger hidden_size --model.dtype bfloat16 is worth a try. More rows are nearly free until products fill the card.
+loop waits more than it computes, so bfloat16 would gain little in it; with a larger hidden_size --model.dtype bfloat16
+is worth a try. `auto` is charlstm's loop in JAX until cuDNN has run on a card; --model.recurrence cudnn asks for it.
+More rows are nearly free until products fill the card.
 """
 
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SampleConfig, TrainConfig

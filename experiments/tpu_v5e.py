@@ -14,7 +14,7 @@ figures of a chip (197 TFLOP/s in bfloat16, 819 GB/s of memory, 1,600 Gbit/s to 
 
 To be expected, then: 12 to 25 ms a step, 5 to 11 million characters a second, and 1,000 steps in under half a minute.
 Fewer rows a chip would leave its 128-wide matrix units half empty; more are nearly free. War and Peace is short for
-1,024 rows, 21 windows an epoch: a larger text is what this is for. Several hosts are not supported.
+1,024 rows, 21 windows an epoch: a larger text is what this is for. Several hosts: docs/hosts.md (unmeasured too).
 """
 
 from charlstm.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, SampleConfig, TrainConfig

@@ -3,7 +3,7 @@
 charlstm compare experiments/war_and_peace_table1.py [--sizes 64 128 256 512] [--train.steps 13000]
 Measured: test 1.219 to 1.400 nats per byte at sizes 64 and 128 after 15 epochs, in 33 minutes of training on two CPU
 cores (AMD EPYC, AVX-512) that other work shared in part; docs/comparison.md has the table. The larger sizes are
-unmeasured.
+unmeasured in this grid.
 
 The paper's protocol: bytes as symbols, 80 % to train on and 10 % each to validate and to test, batches of 100 windows
 of 100, clipped gradients, the step with the best validation loss. Of each row of the batch the end is held out, as in

@@ -34,6 +34,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(TESTS)])
 settings.register_profile("charlstm", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 # For the other ends of the versions that are allowed: whether all of it works there, not again whether it is right.
 settings.register_profile("few", deadline=None, max_examples=5, derandomize="CI" in os.environ)
+# With XLA's full optimiser, after all of them without it.
+settings.register_profile("some", deadline=None, max_examples=20, derandomize="CI" in os.environ)
 # Many new examples: no health check stops a search that is slow, and nothing is kept between them.
 settings.register_profile(
     "fuzz", deadline=None, max_examples=10_000, database=None, suppress_health_check=list(HealthCheck)
@@ -60,6 +62,14 @@ def _not_strict(make: Callable[..., Any]) -> Callable[..., Any]:
 
 optimizer.learning_rate = _not_strict(optimizer.learning_rate)
 optimizer.make_optimizer = _not_strict(optimizer.make_optimizer)
+
+
+_LONGEST = ("test_hosts", "test_blocks", "test_card", "test_compare", "test_benchmarks", "test_sharding")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take longest, so that none of them is alone at the end."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,18 +39,20 @@ def training(name: str, asked: Asked) -> Iterator[Finding]:
     yield from _measured([("train", size_of(name, asked.rehearse), [*_ours(asked), BASELINE, "charlstm-plain"])], asked)
 
 
+def _names(asked: Asked) -> tuple[str, ...]:
+    return ("book",) if asked.rehearse else ("book", "long", "wide")
+
+
 def evaluation(asked: Asked) -> Iterator[Finding]:
-    """Windows of three sizes."""
+    """Windows of three sizes; of one in a rehearsal."""
     ours = [*_ours(asked), BASELINE]
-    rows: Any = [("eval", size_of(name, asked.rehearse), ours) for name in ("book", "long", "wide")]
+    rows: Any = [("eval", size_of(name, asked.rehearse), ours) for name in _names(asked)]
     yield from _measured(rows, asked)
 
 
 def sampling(asked: Asked) -> Iterator[Finding]:
-    """One text from each of three sizes, and many from the first. cuDNN's fused steps cannot help here."""
-    rows: Any = [
-        ("sample", size_of(name, asked.rehearse), ["charlstm-fast", BASELINE]) for name in ("book", "long", "wide")
-    ]
+    """One text from each of those, and many from the first. cuDNN's fused steps cannot help here."""
+    rows: Any = [("sample", size_of(name, asked.rehearse), ["charlstm-fast", BASELINE]) for name in _names(asked)]
     rows.insert(1, ("sample64", rows[0][1], rows[0][2]))
     yield from _measured(rows, asked)
 

@@ -35,7 +35,8 @@ def evaluate(words: list[str]) -> None:
     found = load_run(asked.run, asked.checkpoint).with_weights(asked.weights)
     print_notes(found.notes)
     unit, skipped = found.config.data.symbols.removesuffix("s"), 0
-    if asked.text and (asked.corpus or value_of(words, "--split") is not None):
+    own = value_of(words, "--split") is not None or (asked.corpus and not asked.dynamic)  # which reads both texts
+    if asked.text and own:
         raise InputError("--split and --corpus are about the run's own text; leave them out, or --text")
     if asked.corpus:
         found = found.with_text_at(corpora.resolve(asked.corpus))

@@ -206,10 +206,10 @@ class _Head:
 
 
 def _options(ray: Any, seeds: int, models: int) -> dict[str, Any]:
-    """What a task takes of its node: a GPU or a TPU's chip where the cluster has any, or else cores, each a JAX device.
+    """What a task takes of its node: a GPU or a TPU's chip where the cluster has any, or else cores.
 
-    Seeds that are fewer than a process has devices share these, and then the last bits depend on how many there are:
-    such a task takes as many as the comparison would have here.
+    The last bits of a loss depend on how many devices and threads a process has, so a task has as many as this one,
+    whatever cores it takes. Seeds that are fewer share the devices, and such a task takes a core for each.
     """
     nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
     settings = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
@@ -222,7 +222,8 @@ def _options(ray: Any, seeds: int, models: int) -> dict[str, Any]:
     fair = int(sum(each.get("CPU", 0) for each in nodes)) // models
     config: Any = jax.config
     here = max(config.jax_num_cpu_devices, 1)
-    count = min(most, here if seeds < here else max(1, min(fair, seeds, MOST_CPU_DEVICES)))
+    count = min(most, here if seeds < here else max(1, min(fair, here)))
     if "xla_force_host_platform_device_count" not in settings.get("XLA_FLAGS", ""):
-        settings["JAX_NUM_CPU_DEVICES"] = str(count)
+        settings["JAX_NUM_CPU_DEVICES"] = str(here)
+    settings["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cores()))  # Ray would set it, and XLA reads it
     return {"num_cpus": count, "runtime_env": {"env_vars": settings}}

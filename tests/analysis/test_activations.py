@@ -69,8 +69,9 @@ def by_equations(model: Model, params: Any, ids: np.ndarray) -> tuple[Any, Any, 
     return shaped(hidden), shaped(cell) if cell else None, {name: shaped(values) for name, values in gates.items()}
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [2, pytest.param(11, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("cell", "layers"), [*((cell, 2) for cell in CELLS), pytest.param("lstm", 11, marks=pytest.mark.slow)]
+)
 @settings(max_examples=3)
 @given(seed=SEEDS)
 def test_every_state_and_gate_equals_the_equations(cell: Cell, layers: int, seed: int):

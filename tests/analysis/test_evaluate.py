@@ -166,7 +166,8 @@ def test_a_text_is_cut_only_where_warming_up_is_cheap():
 def test_warmed_rows_move_the_loss_little_where_a_text_is_remembered_as_far_back_as_the_model_can(tmp_path: Path):
     """A trained LSTM that uses what stands 64 characters back, with the sizes of experiments/recall.py."""
     base = load_grid(Path("experiments/recall.py")).base
-    config = replace(base, model=replace(base.model, cell="lstm", hidden_size=64))
+    model, train = replace(base.model, cell="lstm", hidden_size=64), replace(base.train, steps=1000)
+    config = replace(base, model=model, train=train)
     charlstm.train(config, tmp_path / "run")
     run = charlstm.load_run(tmp_path / "run")
     recalled = accuracy(run.model, run.params, run.vocabulary, (64,)).accuracy

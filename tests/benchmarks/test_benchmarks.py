@@ -75,9 +75,9 @@ def test_windows_continue_one_another_with_targets_one_later():
 WORK: list[tuple[str, Kind]] = [
     ("flax-scan", "train"),
     ("flax-rnn", "train"),
-    *((name, kind) for name in ("haiku", "keras", "pytorch") for kind in ("train", "eval", "sample")),
+    *((name, kind) for name in ("haiku", "keras", "pytorch") for kind in ("eval", "sample")),
 ]
-"""charlstm's own is done below, from the command on."""
+"""charlstm's own is done below, from the command on; that all train is seen by their parity."""
 
 
 @pytest.mark.parametrize(("name", "kind"), WORK)

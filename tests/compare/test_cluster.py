@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from small_runs import SMALL, TEXT, figures
 
 from benchmarks.kills import differences
 from charlstm import cli
+from charlstm.compare import cluster
+from charlstm.support.process import cores
 
 EXPERIMENT = """
 import flax.linen as nn
@@ -60,7 +63,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(folder: Path) -> None:
-    (folder / "tiny.txt").write_text(TEXT)
+    (folder / "tiny.txt").write_text(25 * TEXT)  # so long that devices share the rows of an evaluation
     (folder / "small.py").write_text(EXPERIMENT)
 
 
@@ -158,6 +161,18 @@ def test_a_cluster_that_is_not_there_is_one_line(
     prepare(tmp_path)
     assert cli.run(words(tmp_path, "run", on)) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_task_has_the_devices_and_threads_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last bits of an RNN of 206 units, and of any evaluation in rows, depend on them."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cluster, "jax", SimpleNamespace(config=SimpleNamespace(jax_num_cpu_devices=3)))
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 8.0}}])
+    for seeds, models, taken in ((5, 4, 2), (5, 20, 1), (5, 1, 3), (2, 20, 3)):
+        options = cluster._options(ray, seeds, models)
+        found = options["runtime_env"]["env_vars"]
+        assert (options["num_cpus"], found["JAX_NUM_CPU_DEVICES"]) == (taken, "3")
+        assert found["OMP_NUM_THREADS"] == str(cores())
 
 
 def without_ray(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

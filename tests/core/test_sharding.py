@@ -223,22 +223,22 @@ def test_sums_in_one_order_have_the_same_bits_on_any_number_of_devices(tmp_path:
 
     train("one", 1)
     train("eight", 8)
-    train("moved", 2, steps=4)
-    train("moved", 4)
+    if recurrence == "auto":
+        train("moved", 2, steps=4)
+        train("moved", 4)
     losses = {name: [row["loss"] for row in read(tmp_path / name) if "split" not in row] for name in ("one", "eight")}
     assert losses["one"] == losses["eight"]
-    assert bits(tmp_path / "one", 12) == bits(tmp_path / "eight", 12) == bits(tmp_path / "moved", 12)
+    others = [bits(tmp_path / name, 12) for name in ("eight", "moved") if (tmp_path / name).exists()]
+    assert all(each == bits(tmp_path / "one", 12) for each in others)
 
 
 def test_groups_of_rows_on_devices_equal_the_rows_together():
-    losses = {}
-    for count in (1, 2):
-        script = "import json, test_sharding as t; t.print_grouped()"
-        losses[count] = json.loads(with_devices(count, "-c", script).splitlines()[-1])
-    np.testing.assert_allclose(losses[2], losses[1], rtol=0, atol=1e-6)
+    script = "import json, sys, test_sharding; print(json.dumps(test_sharding.grouped()), file=sys.stderr)"
+    found = json.loads(with_devices(2, "-c", script).splitlines()[-1])
+    np.testing.assert_allclose(found, grouped(), rtol=0, atol=1e-6)
 
 
-def print_grouped() -> None:
+def grouped() -> list[float]:
     """Losses of four groups of rows, without dropout, once they are seen to be those of one."""
     model, tx = Model(replace(CONFIG.model, dropout=0.0), V), make_optimizer(CONFIG.optimizer, CONFIG.train.steps)
     found = {}
@@ -249,4 +249,4 @@ def print_grouped() -> None:
             state, metrics = step(state, WINDOWS.window(cursor))
             found[groups].append(float(metrics.loss))
     np.testing.assert_allclose(found[4], found[1], rtol=0, atol=1e-6)
-    print(json.dumps(found[4]), file=sys.stderr)
+    return found[4]

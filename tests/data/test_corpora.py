@@ -201,9 +201,10 @@ def test_names_stay_and_paths_become_absolute(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("symbols", ["characters", "bytes"])
-def test_memory_stays_near_twice_the_text(tmp_path: Path, symbols: Symbols):
+def test_memory_stays_near_twice_the_text(tmp_path: Path, symbols: Symbols, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(text_file, "_CHUNK", 1 << 20)
     path = tmp_path / "large.txt"
-    path.write_bytes(b"Happy families are all alike;\r\n" * 1_000_000)
+    path.write_bytes(b"Happy families are all alike;\r\n" * 300_000)
     tracemalloc.start()
     text = corpora.load(str(path), symbols)
     peak = tracemalloc.get_traced_memory()[1]
@@ -213,10 +214,11 @@ def test_memory_stays_near_twice_the_text(tmp_path: Path, symbols: Symbols):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("letters", ["", "\N{RIGHT DOUBLE QUOTATION MARK}", "\N{GRINNING FACE}"])
-def test_a_text_to_train_on_is_held_once(tmp_path: Path, letters: str):
+def test_a_text_to_train_on_is_held_once(tmp_path: Path, letters: str, monkeypatch: pytest.MonkeyPatch):
     """One curly quote or one emoji makes a Python string two or four times as large."""
+    monkeypatch.setattr(text_file, "_CHUNK", 1 << 18)
     path = tmp_path / "large.txt"
-    path.write_bytes((b"Happy families are all alike;\r\n" * 1000 + letters.encode()) * 2000)
+    path.write_bytes((b"Happy families are all alike;\r\n" * 1000 + letters.encode()) * 500)
     tracemalloc.start()
     data = Dataset.read(DataConfig(corpus=str(path)))
     peak = tracemalloc.get_traced_memory()[1]

@@ -177,9 +177,9 @@ sys.exit(code)
 
 @pytest.mark.slow
 def test_a_training_holds_little_of_a_large_text(tmp_path: Path):
-    """A sparse file, of bytes: a text of 1 GB is trained in the memory that one of 1 MB needs."""
+    """A sparse file, of bytes: a text of 300 MB is trained in the memory that one of 1 MB needs."""
     peaks = []
-    for name, size in (("small", 10**6), ("large", 10**9)):
+    for name, size in (("small", 10**6), ("large", 3 * 10**8)):
         with (tmp_path / name).open("wb") as file:
             file.write(b"In the beginning")
             file.truncate(size)
@@ -193,6 +193,6 @@ def test_a_training_holds_little_of_a_large_text(tmp_path: Path):
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        assert f"the ids of this text take {'1.0 GB' if size == 10**9 else '1.0 MB'} in" in done.stderr
+        assert f"the ids of this text take {size / 1e6:.1f} MB in" in done.stderr
         peaks.append(int(done.stdout.splitlines()[-1]) * 1024)
-    assert peaks[1] < peaks[0] + 100e6 < 1e9
+    assert peaks[1] < peaks[0] + 100e6

@@ -86,6 +86,8 @@ def test_a_text_that_moved_is_the_same_text(
     assert "give its new place: --data.corpus FILE" in capsys.readouterr().err
     assert cli.run(["eval", str(whole), "--split", "test", "--corpus", str(moved)]) == 0
     assert cli.run(["eval", str(whole), "--text", str(moved), "--corpus", str(moved)]) == 2
+    assert cli.run(["eval", str(whole), "--text", str(moved), "--dynamic"]) == 2  # which reads the run's own text too
+    assert cli.run(["eval", str(whole), "--text", str(moved), "--dynamic", "--corpus", str(moved)]) == 0
     assert cli.run(["train", str(whole), "--train.steps", "13", "--data.corpus", str(moved)]) == 0
     assert Run.open(whole).config.data.corpus == str(moved)
     moved.write_text(TEXT.replace("tiny", "tidy"))
