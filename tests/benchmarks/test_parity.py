@@ -1,5 +1,8 @@
 """Contenders do the same work, and one that leaves a part of it out is found."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,21 +60,82 @@ def test_a_contender_has_parity_under_equal_settings(name: str, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # PyTorch's own
+@pytest.mark.filterwarnings("ignore")  # the peers' own
+@pytest.mark.parametrize("name", ["charlstm", "pytorch", "flax-rnn"], indirect=True)  # the JAX peers share one step
 @pytest.mark.parametrize("part", LEFT_OUT)
-def test_a_contender_that_leaves_a_part_out_has_no_parity(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen of one of them, as reference and tolerance are the same for all."""
-    if not installed("pytorch"):
-        pytest.skip("pytorch is not installed; it is in the extra `bench`")
+def test_a_contender_that_leaves_a_part_out_has_no_parity(
+    name: str, part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     wanted = parity.reference()
     monkeypatch.setattr(parity, "reference", lambda: wanted)
+    with relaxed():
+        [run] = parity.check(without(part, name, monkeypatch)).ways.values()
+        with pytest.raises(ValueError, match="no parity"):
+            run()
+
+
+@contextmanager
+def relaxed() -> Iterator[None]:
+    """The tests' strictness is charlstm's own."""
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def without(part: str, name: str, patch: pytest.MonkeyPatch) -> Any:
+    """A contender that leaves a part of an update out."""
     if part == "clipping":
-        monkeypatch.setattr(inputs, "GRAD_CLIP", 1e6)
-    contender: Any = make("pytorch")
-    change_pytorch(part, monkeypatch)
-    [run] = parity.check(contender).ways.values()
-    with pytest.raises(ValueError, match="no parity"):
-        run()
+        patch.setattr(inputs, "GRAD_CLIP", 1e6)
+    contender: Any = make(name)
+    if name == "charlstm":
+        change_charlstm(part, patch)
+    elif name == "pytorch":
+        change_pytorch(part, patch)
+    elif part in ("correction", "carry"):
+        network = contender._network
+        contender._network = lambda *size: changed(part, network(*size))
+    return contender
+
+
+def changed(part: str, net: Any) -> Any:
+    """A network of one of the JAX libraries without a part."""
+    if part == "carry":
+        return replace(net, apply=lambda params, ids, carry: (net.apply(params, ids, carry)[0], carry))
+    adam = net.optimizer
+    return replace(net, optimizer=replace(adam, init=lambda params: late(adam.init(params))))
+
+
+def late(state: Any) -> Any:
+    """The optimizer's state with moments of zero, as if many updates had been done."""
+    import jax
+
+    return jax.tree.map(lambda leaf: leaf + LATE if np.issubdtype(leaf.dtype, np.integer) else leaf, state)
+
+
+def change_charlstm(part: str, patch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    from benchmarks.contenders import charlstm_
+
+    init_state, make_train_step = charlstm_.init_state, charlstm_.make_train_step
+
+    def late_state(*args: Any) -> Any:
+        state = init_state(*args)
+        return state._replace(optimizer=late(state.optimizer))
+
+    def forgetful(*args: Any) -> Any:
+        step = make_train_step(*args)
+        return lambda state, window: step(state._replace(carry=jax.tree.map(np.zeros_like, state.carry)), window)
+
+    match part:
+        case "clipping":
+            patch.setattr(charlstm_, "OPTIMIZER", replace(charlstm_.OPTIMIZER, grad_clip=1e6))
+        case "correction":
+            patch.setattr(charlstm_, "init_state", late_state)
+        case "carry":
+            patch.setattr(charlstm_, "make_train_step", forgetful)
 
 
 def change_pytorch(part: str, patch: pytest.MonkeyPatch) -> None:

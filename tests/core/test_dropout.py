@@ -49,11 +49,12 @@ def test_what_is_read_equals_numpy_and_every_backend_reads_the_same(cell: Cell, 
 
 @pytest.mark.slow
 @by_cell
+@pytest.mark.parametrize("remat", [False, True])
 @settings(max_examples=4)
 @given(seed=SEEDS)
-def test_fast_equals_plain_in_value_and_gradient(cell: Cell, seed: int):
-    """Law 4, in float64; that remat changes nothing is a law of test_model's."""
-    how = DROPPING | {"remat": True}
+def test_fast_equals_plain_in_value_and_gradient(cell: Cell, remat: bool, seed: int):
+    """Law 4, in float64."""
+    how = DROPPING | {"remat": remat}
     fast, plain = (small_model(cell, layers=2, recurrence=each, **how) for each in ("fast", "plain"))
     with jax.enable_x64(True):
         params, carry = random_params(fast, seed, dtype=np.float64), random_carry(fast, seed, 2, np.float64)

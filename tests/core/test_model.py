@@ -73,6 +73,7 @@ def test_fast_equals_plain_in_single_precision(cell: Cell):
 @pytest.mark.parametrize(
     ("time", "fields"),
     [
+        (1, {}),
         (7, {"dropout": 0.5, "dropout_mask": "step"}),
         (9, {"dropout": 0.5, "dropout_mask": "window"}),
         (7, {"dropout": 0.5, "recurrence": "plain"}),

@@ -172,11 +172,12 @@ def wrong_words(folder: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "missing text": (words(folder / "none.txt", Path("run"), **FIELDS), "there is no corpus or file"),
         "other text": (words(folder / "other.txt", Path("run"), **FIELDS), "give all processes the same text"),
+        "other words": (train_words(folder, seed=3), "was started with --seed=3, and process 0 with nothing; give all"),
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["missing text", "other text"])
+@pytest.mark.parametrize("kind", ["missing text", "other text", "other words"])
 def test_wrong_input_on_one_host_is_one_line_in_all(folder: Path, tmp_path: Path, kind: str) -> None:
     other, says = wrong_words(folder)[kind]
     begun = time.monotonic()
@@ -198,6 +199,10 @@ def test_what_process_0_cannot_do_is_one_line_in_all(folder: Path, tmp_path: Pat
     )
     for each in ends:
         assert each.said.count("\n") == 1 and says in each.said
+    (tmp_path / "host-0" / "run").write_text("a file")
+    ends = together(folder, tmp_path)
+    assert codes(ends) == [2, 2], ends
+    assert "run folder" in ends[1].said and "process 0" in ends[1].said and ends[1].said.count("\n") == 1
 
 
 def begin_with(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
@@ -239,6 +244,8 @@ def test_patience_and_divergence_end_all(folder: Path, tmp_path: Path) -> None:
     still: dict[str, Any] = {"optimizer__learning_rate": 1e-30, "train__validate_every": 2, "train__patience": 2}
     ends = together(folder, tmp_path, **still)
     assert codes(ends) == [0, 0] and "it ended early, after step 6 of 24" in ends[0].said
+    again = together(folder, tmp_path, **still)
+    assert codes(again) == [0, 0] and "this run is finished" in again[0].said
     far: dict[str, Any] = {"optimizer__learning_rate": 1e38, "optimizer__warmup_steps": 0, "train__checkpoint_every": 1}
     ends = together(folder, tmp_path / "far", **far)
     assert codes(ends) == [1, 1], ends
